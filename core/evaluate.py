@@ -1,0 +1,65 @@
+"""What evaluation hooks are given, and how their sections become one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+import torch
+from torch import Tensor
+
+from core.kinds import Data
+from core.model import Model
+from core.part import Count, Natural
+from core.types import Example
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The ``evaluate:`` section of a recipe."""
+
+    split: str = "test"  # tune on "validation"
+    candidates: Count = 256  # pictures and captions of the retrieval table
+    rerank: Count = 16  # best candidates that ITM orders anew
+    examples: Count = 256  # pictures behind the patch figures
+    pictures: Natural = 6  # held-out pictures drawn with their patch scores
+    batch: Count = 64
+    rounds: Natural = 5  # timed rounds, pruned and unpruned alternating; 0: no timing
+
+
+@dataclass
+class Evaluation:
+    """A model with the data that it is measured on. The model is in eval mode on ``device``."""
+
+    model: Model
+    data: Data
+    settings: EvaluateSettings
+    device: torch.device
+    precision: str  # "fp32" or "bf16"
+    _held_out: dict[tuple[str, int], Sequence[Example]] = field(default_factory=dict, repr=False)
+
+    def examples(self, split: str, count: int) -> Sequence[Example]:
+        """The first ``count`` examples of a held-out split, made once."""
+        if (split, count) not in self._held_out:
+            self._held_out[split, count] = self.data.held_out(split, count)
+        return self._held_out[split, count]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def images(self, examples: Sequence[Example]) -> Tensor:
+        """(B, 3, H, W) uint8 on the device."""
+        return torch.stack([example.image for example in examples]).to(self.device)
+
+
+def measure(hooks: pluggy.PluginManager, evaluation: Evaluation) -> dict[str, Any]:
+    """Every plugin's sections, merged: the content of report.json."""
+    evaluation.model.eval()
+    report: dict[str, Any] = {}
+    with torch.no_grad(), evaluation.autocast():
+        for section in hooks.hook.evaluate(evaluation=evaluation):
+            report.update(section or {})
+    return report

@@ -1,0 +1,190 @@
+"""The kinds of part: what a third party implements. Letters as in core.types.
+
+A part's ``__init__`` takes keyword-only settings with annotations; they are its schema in a recipe. Widths that follow
+from other parts are annotated ``Filled[int]`` and arrive at assembly: ``dim`` (its own input), ``guide_dim``,
+``image_dim``, ``vocabulary``, ``image_size``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from core.types import Batch, Example, Fused, Text, Tokens
+
+if TYPE_CHECKING:
+    from core.blocks import Cues
+    from core.model import Model, Step
+
+
+class Backbone(nn.Module, ABC):
+    """Pictures to tokens, split at the first pruner so that what does not depend on the text is computed once."""
+
+    origin: str = ""
+    dim: int
+    grid: tuple[int, int]  # patches down, patches across
+    pruning: bool = True  # False: run all blocks on all patches (the unpruned comparison)
+
+    @property
+    def pruners(self) -> Sequence[TokenPruner]:
+        """In the order in which they act."""
+        return ()
+
+    @abstractmethod
+    def trunk(self, images: Tensor) -> Tokens:
+        """Blocks before the first pruner. ``images`` (B, 3, H, W) uint8 -> tokens with ``patches`` set."""
+
+    @abstractmethod
+    def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+        """Prune by ``guide`` (B, G), run the remaining blocks; the result has ``pooled`` (B, D)."""
+
+    def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
+        """The first pruner's logits (B, P) for the trunk's patches, without running any later block."""
+        return None
+
+    def forward(self, images: Tensor, guide: Tensor | None = None) -> Tokens:
+        return self.finish(self.trunk(images), guide)
+
+
+class TokenPruner(nn.Module, ABC):
+    """Fewer patches. Stands in a backbone's ``prune`` list."""
+
+    origin: str = ""
+    guided: ClassVar[bool] = False  # True: its choice depends on the guide
+    place: ClassVar[Literal["after_block", "in_block"]] = "after_block"  # in_block: between attention and MLP
+
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor | None:
+        """Logits (B, P) of every patch being worth keeping; None where it has none."""
+        return None
+
+    @abstractmethod
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+        """``tokens`` (B, N, D) with a span of P patches, ``guide`` (B, G) or None; ends with ``tokens.keep(...)``."""
+
+
+class TextEncoder(nn.Module, ABC):
+    """Words to states that see both ways. ``pooled`` is the state of [CLS]."""
+
+    origin: str = ""
+    dim: int
+
+    @property
+    @abstractmethod
+    def embedding(self) -> nn.Parameter:
+        """The word embeddings (V, D), to which a vocabulary head may be tied."""
+
+    @abstractmethod
+    def forward(self, text: Text) -> Tokens:
+        """(B, L) -> (B, L, D), with ``mask`` and ``pooled`` (B, D)."""
+
+
+class Fusion(nn.Module, ABC):
+    """Words and picture to joint states."""
+
+    origin: str = ""
+    dim: int
+
+    @abstractmethod
+    def forward(self, text: Tokens, image: Tokens) -> Fused:
+        """Text (B, L, D) and picture (B, N, D) -> both, fused, of width ``dim``."""
+
+
+class Decoder(nn.Module, ABC):
+    """A causal decoder whose lower half reads words alone and whose upper half attends to a memory."""
+
+    origin: str = ""
+    dim: int
+
+    @property
+    @abstractmethod
+    def embedding(self) -> nn.Parameter:
+        """The word embeddings (V, D), to which a vocabulary head may be tied."""
+
+    @abstractmethod
+    def read(self, text: Text) -> Tokens:
+        """The lower, unimodal half: (B, L) -> (B, L, D), causal."""
+
+    @abstractmethod
+    def forward(self, words: Tokens, memory: Tokens) -> Tokens:
+        """The upper half: words (B, L, D) attend to ``memory`` (B, N, D) -> (B, L, D), causal in the words."""
+
+
+class Head(nn.Module, ABC):
+    """A small last layer, a slot of the model that objectives, retrieval and generation ask for by name."""
+
+    origin: str = ""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., outputs)."""
+
+
+class Objective(nn.Module, ABC):
+    """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
+
+    origin: str = ""
+    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions"
+
+    def needs(self) -> tuple[str, ...]:
+        """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
+        return ()
+
+    def attach(self, model: Model) -> None:
+        """Called once after assembly, for an objective that holds a teacher."""
+
+    def after_step(self, model: Model) -> None:
+        """Called after each optimizer step, for a teacher that follows the model."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar."""
+
+
+class Tokenizer(ABC):
+    """Strings to ids. Every text starts with [CLS] and ends with [SEP]."""
+
+    vocabulary: int  # V
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+
+    @abstractmethod
+    def __call__(self, texts: Sequence[str]) -> Text:
+        """(B, L), padded to the longest and cut at the greatest length."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Words again, special tokens left out."""
+
+    @abstractmethod
+    def save(self, folder: str) -> None:
+        """Write the vocabulary so that the run's folder suffices to load the model."""
+
+
+class Data(ABC):
+    """Where batches come from."""
+
+    origin: str = ""
+    image_size: int
+    text_length: int
+    tokenizer: Tokenizer
+
+    @abstractmethod
+    def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
+        """Step ``step``'s batch: a pure function of its arguments. ``reads`` says which parts to make."""
+
+    @abstractmethod
+    def splits(self) -> Sequence[str]:
+        """The held-out splits: "validation", "test" and others, such as "withheld"."""
+
+    @abstractmethod
+    def held_out(self, split: str, count: int) -> Sequence[Example]:
+        """The first ``count`` examples of a held-out split, or all where there are fewer; always the same."""
+
+    def describes(self, caption: Example, picture: Example) -> bool:
+        """Whether the first's caption is true of the second's picture: what bounds retrieval."""
+        return caption.caption == picture.caption

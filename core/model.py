@@ -1,0 +1,217 @@
+"""The model as slots, one pass over a batch as lazily made features, and the losses that read them.
+
+Letters as in core.types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from core.kinds import Backbone, Decoder, Fusion, Head, Objective, TextEncoder, TokenPruner
+from core.part import Filled, Part, PartError
+from core.types import Batch, Fused, Text, Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+Rows = Tensor | slice
+
+
+class once(Generic[T]):  # noqa: N801  (reads as a decorator)
+    """A feature made when first read, then kept: functools.cached_property without the lock that stops torch.compile."""
+
+    def __init__(self, compute: Callable[[Any], T]):
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    @overload
+    def __get__(self, owner: None, cls: Any) -> once[T]: ...
+    @overload
+    def __get__(self, owner: object, cls: Any) -> T: ...
+    def __get__(self, owner: object | None, cls: Any = None) -> Any:
+        if owner is None:
+            return self
+        value = self.compute(owner)
+        setattr(owner, self.name, value)  # a non-data descriptor: the next read never comes here
+        return value
+
+
+class Model(nn.Module):
+    """Parts in slots. What a recipe's ``model:`` section sets is this signature.
+
+    Args:
+        backbone: pictures to tokens; its ``prune`` list holds the token pruners.
+        text: words to states; the state of [CLS] guides the pruners.
+        fusion: words and picture to joint states.
+        decoder: causal, attends to the fused states.
+        heads: named last layers; ``image`` and ``text`` read the pooled states of backbone and text encoder, every
+            other head reads the fused (or decoded) states.
+        guide: which words the pruner may see. ``paper``: one pass, guided by the whole caption. ``leak_free``: each
+            objective is guided only by the words that it may see, and by a learned null guide where it may see none.
+    """
+
+    origin: str = ""
+
+    def __init__(
+        self,
+        *,
+        backbone: Part[Backbone],
+        text: Part[TextEncoder] | None = None,
+        fusion: Part[Fusion] | None = None,
+        decoder: Part[Decoder] | None = None,
+        heads: Mapping[str, Part[Head]] | None = None,
+        guide: Literal["leak_free", "paper"] = "leak_free",
+        vocabulary: Filled[int],
+        text_length: Filled[int],
+        image_size: Filled[int],
+    ):
+        super().__init__()
+        self.policy = guide
+        words = {"vocabulary": vocabulary, "text_length": text_length}
+        self.text = None if text is None else text(**words)
+        guide_dim = 0 if self.text is None else self.text.dim
+        self.backbone = backbone(image_size=image_size, guide_dim=guide_dim)
+        image_dim = self.backbone.dim
+        self.fusion = None if fusion is None else fusion(dim=guide_dim, image_dim=image_dim)
+        joint_dim = image_dim if self.fusion is None else self.fusion.dim
+        self.decoder = None if decoder is None else decoder(memory_dim=joint_dim, **words)
+
+        embeddings = {
+            name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
+        }
+        widths = {"image": image_dim, "text": guide_dim}
+        other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
+        self.heads = nn.ModuleDict(
+            {
+                name: head(dim=widths.get(name, other), vocabulary=vocabulary, embeddings=embeddings)
+                for name, head in (heads or {}).items()
+            }
+        )
+        self.guided = any(pruner.guided for pruner in self.backbone.pruners)
+        if self.guided and self.text is None:
+            raise PartError(f"{self.backbone.origin}: a text-guided pruner needs model.text for its guide")
+        self.null_guide = nn.Parameter(torch.randn(guide_dim) * 0.02) if self.guided else None
+
+    def missing(self, slot: str) -> bool:
+        """Whether the model lacks what an objective names: "text", "heads.match", "scores"."""
+        if slot == "scores":
+            return not any(type(pruner).score is not TokenPruner.score for pruner in self.backbone.pruners[:1])
+        if slot.startswith("heads."):
+            return slot.removeprefix("heads.") not in self.heads
+        return getattr(self, slot) is None
+
+    def head(self, name: str) -> nn.Module:
+        return self.heads[name]
+
+    def read(self, text: Text) -> Tokens:
+        """The text encoder's states, (B, L, D)."""
+        assert self.text is not None
+        states: Tokens = self.text(text)
+        return states
+
+    def look(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+        """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide."""
+        return self.backbone.finish(trunk, self._or_null(guide, trunk))
+
+    def score(self, trunk: Tokens, guide: Tensor | None = None, blank: Tensor | None = None) -> Tensor | None:
+        """The pruner's logits (B, P) without any later block; rows marked in ``blank`` (B,) get the null guide."""
+        if guide is not None and blank is not None and self.null_guide is not None:
+            guide = torch.where(blank[:, None], self.null_guide.to(guide.dtype), guide)
+        return self.backbone.score(trunk, self._or_null(guide, trunk))
+
+    def _or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
+        if guide is not None or self.null_guide is None:
+            return guide
+        return self.null_guide.expand(int(trunk.x.shape[0]), -1)
+
+    @contextmanager
+    def unpruned(self) -> Iterator[None]:
+        """Within it the backbone keeps every patch: what pruning is compared with."""
+        self.backbone.pruning = False
+        try:
+            yield
+        finally:
+            self.backbone.pruning = True
+
+
+class Step:
+    """One pass over one batch. Each feature is computed when first asked for, and once."""
+
+    def __init__(self, model: Model, batch: Batch):
+        self.model, self.batch = model, batch
+
+    @once
+    def trunk(self) -> Tokens:
+        """Blocks before the first pruner: independent of the text, shared by all guides."""
+        return self.model.backbone.trunk(self.batch.images)
+
+    @once
+    def text(self) -> Tokens:
+        """The whole captions, encoded."""
+        return self.model.read(self.batch.text)
+
+    @once
+    def image(self) -> Tokens:
+        """The pictures as the whole-picture objectives see them: by the whole caption (paper), by nothing (leak_free)."""
+        whole = self.model.guided and self.model.policy == "paper"
+        return self.model.look(self.trunk, self.text.pooled if whole else None)
+
+    def view(self, rows: Rows, words: Tokens) -> Tokens:
+        """Pictures ``rows`` as an objective sees them that may read ``words``: a pass of the later blocks if leak-free."""
+        if not self.model.guided or self.model.policy == "paper":
+            return self.image.rows(rows)
+        return self.model.look(self.trunk.rows(rows), words.pooled)
+
+    def fuse(self, rows: Rows, words: Tokens) -> Fused:
+        """Pictures ``rows`` fused with ``words``, row by row."""
+        assert self.model.fusion is not None
+        fused: Fused = self.model.fusion(words, self.view(rows, words))
+        return fused
+
+
+class Objectives(nn.Module):
+    """The losses of a recipe. An objective of weight 0 is left out, so that it costs nothing.
+
+    Raises:
+        PartError: an objective needs a slot that the model lacks; all such faults at once.
+    """
+
+    def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
+        super().__init__()
+        self.model = model
+        self.weights = {name: weights[name] for name in objectives if weights[name] != 0}
+        self.parts = nn.ModuleDict({name: objectives[name] for name in self.weights})
+        faults = [
+            f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
+            for name, part in self.items()
+            for slot in part.needs()
+            if model.missing(slot)
+        ]
+        if faults:
+            raise PartError("\n".join(faults))
+        for _, part in self.items():
+            part.attach(model)
+
+    def items(self) -> list[tuple[str, Objective]]:
+        return [(name, part) for name, part in self.parts.items() if isinstance(part, Objective)]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The parts of a batch that these objectives need made."""
+        return frozenset(part for _, objective in self.items() for part in objective.reads)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and each loss unweighted and detached."""
+        step = Step(self.model, batch)
+        losses = {name: objective(step) for name, objective in self.items()}
+        total = sum((self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device))
+        return total, {name: loss.detach() for name, loss in losses.items()}
+
+
+def _slot(slot: str) -> str:
+    return "a pruner that scores patches" if slot == "scores" else f"model.{slot}"

@@ -1,0 +1,173 @@
+"""What passes between parts: frozen dataclasses of tensors.
+
+Letters: B pictures or texts, N tokens, P patches shown to a pruner, K patches kept, L words, D width,
+R regions, M masked words, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+S = TypeVar("S", bound="Struct")
+
+
+class Struct:
+    """A frozen dataclass of tensors, batch first."""
+
+    def map(self: S, function: Callable[[Tensor], Tensor]) -> S:
+        """The same with ``function`` applied to every tensor, those of nested structs included."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return function(value)
+            return value.map(function) if isinstance(value, Struct) else value
+
+        assert dataclasses.is_dataclass(self)
+        return type(self)(**{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def to(self: S, device: torch.device | str) -> S:
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def rows(self: S, index: Tensor | slice) -> S:
+        """Some rows of the batch, or some more than once."""
+        return self.map(lambda t: t[index])
+
+
+@dataclass(frozen=True)
+class Text(Struct):
+    """Words as a tokenizer gives them: [CLS] first, then the words, [SEP], padding."""
+
+    ids: Tensor  # (B, L) int64
+    mask: Tensor  # (B, L) bool, True where there is a word
+
+
+@dataclass(frozen=True)
+class Tokens(Struct):
+    """A sequence of states: of a picture, of words, or of both.
+
+    ``patches`` is the span of picture patches in the sequence, fused tokens included at its end; ``source`` says
+    which patch of the picture each of them is (-1: fused); None stands for all of them in order.
+    ``scores`` are the logits that the latest pruner gave to the P patches that it was shown.
+    """
+
+    x: Tensor  # (B, N, D)
+    pooled: Tensor | None = None  # (B, D)
+    mask: Tensor | None = None  # (B, N) bool, True: may be attended to; None: all
+    patches: tuple[int, int] = (0, 0)
+    source: Tensor | None = None  # (B, stop - start) int64
+    scores: Tensor | None = None  # (B, P)
+
+    @property
+    def patch_states(self) -> Tensor:
+        """The states of the patches alone, (B, P, D)."""
+        return self.x[:, self.patches[0] : self.patches[1]]
+
+    def keep(self, index: Tensor, fused: Tensor | None = None, scores: Tensor | None = None) -> Tokens:
+        """The sequence with only some of its patches: what every pruner ends with.
+
+        Args:
+            index: (B, K) int64, which of the P patches stay, in the order wanted.
+            fused: (B, F, D) tokens to put after them, made from the others.
+            scores: (B, P) what the choice was made by.
+        """
+        start, stop = self.patches
+        states = self.patch_states  # (B, P, D)
+        kept = states.gather(1, index.unsqueeze(-1).expand(-1, -1, int(states.shape[2])))  # (B, K, D)
+        source = index if self.source is None else self.source.gather(1, index)  # (B, K)
+        extra = 0 if fused is None else int(fused.shape[1])
+        if fused is not None:
+            kept = torch.cat([kept, fused.to(kept.dtype)], 1)  # (B, K + F, D)
+            source = torch.cat([source, source.new_full((int(source.shape[0]), extra), -1)], 1)
+        mask = self.mask
+        if mask is not None:
+            mask = torch.cat([mask[:, :start], mask.new_ones(source.shape), mask[:, stop:]], 1)
+        return dataclasses.replace(
+            self,
+            x=torch.cat([self.x[:, :start], kept, self.x[:, stop:]], 1),
+            mask=mask,
+            patches=(start, start + int(index.shape[1]) + extra),
+            source=source,
+            scores=scores,
+        )
+
+
+@dataclass(frozen=True)
+class Fused(Struct):
+    """Words and picture after fusion."""
+
+    text: Tokens  # (B, L, D)
+    image: Tokens  # (B, N, D)
+
+    @property
+    def memory(self) -> Tokens:
+        """Both as one sequence, picture first: what a decoder attends to, (B, N + L, D)."""
+        image, text = self.image, self.text
+        masks = [t.x.new_ones(t.x.shape[:2], dtype=torch.bool) if t.mask is None else t.mask for t in (image, text)]
+        return Tokens(torch.cat([image.x, text.x], 1), mask=torch.cat(masks, 1))
+
+
+@dataclass(frozen=True)
+class Masked(Struct):
+    """Captions with hidden words, for masked language modelling: M positions a row, weight 0 where unused."""
+
+    text: Text  # ids with the chosen words hidden
+    positions: Tensor  # (B, M) int64
+    targets: Tensor  # (B, M) int64, the words that stood there
+    weights: Tensor  # (B, M) float
+
+
+@dataclass(frozen=True)
+class Prefixed(Struct):
+    """Captions cut in two, for prefix language modelling."""
+
+    prefix: Text  # what may be read
+    suffix: Text  # what the decoder is fed: [CLS], then the words of the rest, then [SEP]
+
+
+@dataclass(frozen=True)
+class Regions(Struct):
+    """Pictures with boxes, and the text that each picture's boxes go with, for patch-text alignment."""
+
+    images: Tensor  # (R, 3, H, W) uint8
+    text: Text  # (R, L)
+    boxes: Tensor  # (R, M, 4) float, x0 y0 x1 y1 as shares of width and height; unused rows are zero
+    blank: Tensor  # (R,) bool: the text is withheld and the boxes are all of the picture's
+
+
+@dataclass(frozen=True)
+class Batch(Struct):
+    """One training step's data. What no objective asked for is None."""
+
+    images: Tensor  # (B, 3, H, W) uint8
+    text: Text  # (B, L)
+    masked: Masked | None = None
+    prefixed: Prefixed | None = None
+    regions: Regions | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A described part of a picture."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+    phrase: str  # as a person would point it out: "the small red star"
+    label: str  # its class: "star"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and all that is known of it, as evaluation and pictures need it."""
+
+    key: str  # names it in messages: "scene 12"
+    image: Tensor  # (3, H, W) uint8
+    caption: str
+    regions: tuple[Region, ...] = ()
+    absent: str = ""  # a region phrase of something that is not in the picture
+    questions: tuple[tuple[str, str], ...] = ()  # question, answer
+    facts: Any = None  # what the data needs to tell whether a caption is true of a picture
