@@ -209,7 +209,9 @@ class Objectives(nn.Module):
         """The weighted sum, and each loss unweighted and detached."""
         step = Step(self.model, batch)
         losses = {name: objective(step) for name, objective in self.items()}
-        total = sum((self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device))
+        total = sum(
+            (self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device)
+        )
         return total, {name: loss.detach() for name, loss in losses.items()}
 
 

@@ -1,0 +1,48 @@
+"""Packaging of Patchbay: the distribution patchbay-vl, whose top level is core, plugins and registry."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TEST = [
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.13",
+    "types-PyYAML",
+    "types-tqdm",
+    "setuptools>=68",
+    "wheel",
+]
+
+setup(
+    name="patchbay-vl",
+    version=re.search(r"^## (\d+\.\d+\.\d+)", (HERE / "CHANGELOG.md").read_text(), re.M).group(1),
+    description="Efficient vision-language models from plugins: COPA, CoCa, token pruners, honest FLOPs",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["core*", "plugins*", "registry*"]),
+    install_requires=[
+        "torch>=2.10",
+        "torchvision>=0.25",
+        "timm>=1.0.12",
+        "transformers>=4.49",
+        "tokenizers>=0.20",
+        "safetensors>=0.4.3",
+        "pluggy>=1.5",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.10",
+        "pyyaml>=6.0",
+        "numpy>=1.26",
+        "pillow>=10",
+        "tqdm>=4.66",
+        "matplotlib>=3.8",
+    ],
+    extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.16"]},
+    entry_points={"console_scripts": ["patchbay = core.cli:main"]},
+)
