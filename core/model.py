@@ -24,7 +24,7 @@ Rows = Tensor | slice
 
 
 class once(Generic[T]):  # noqa: N801  (reads as a decorator)
-    """A feature made when first read, then kept: functools.cached_property without the lock that stops torch.compile."""
+    """A feature made when first read, then kept: cached_property without the lock that stops torch.compile."""
 
     def __init__(self, compute: Callable[[Any], T]):
         self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
@@ -157,12 +157,12 @@ class Step:
 
     @once
     def image(self) -> Tokens:
-        """The pictures as the whole-picture objectives see them: by the whole caption (paper), by nothing (leak_free)."""
+        """The pictures as ITC sees them: guided by the whole caption (paper) or by nothing (leak_free)."""
         whole = self.model.guided and self.model.policy == "paper"
         return self.model.look(self.trunk, self.text.pooled if whole else None)
 
     def view(self, rows: Rows, words: Tokens) -> Tokens:
-        """Pictures ``rows`` as an objective sees them that may read ``words``: a pass of the later blocks if leak-free."""
+        """Pictures ``rows`` as one sees them who may read ``words``; a pass of the later blocks under leak_free."""
         if not self.model.guided or self.model.policy == "paper":
             return self.image.rows(rows)
         return self.model.look(self.trunk.rows(rows), words.pooled)

@@ -56,7 +56,7 @@ def is_filled(annotation: Any) -> bool:
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """A class with its settings. Calling it builds the object; widths that follow from other parts come with the call."""
+    """A class with its settings. Calling it builds the object, with the widths that follow from other parts."""
 
     cls: type[T]
     settings: dict[str, Any] = field(default_factory=dict)
