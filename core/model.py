@@ -105,9 +105,6 @@ class Model(nn.Module):
             return slot.removeprefix("heads.") not in self.heads
         return getattr(self, slot) is None
 
-    def head(self, name: str) -> nn.Module:
-        return self.heads[name]
-
     def read(self, text: Text) -> Tokens:
         """The text encoder's states, (B, L, D)."""
         assert self.text is not None
@@ -160,6 +157,13 @@ class Step:
         """The pictures as ITC sees them: guided by the whole caption (paper) or by nothing (leak_free)."""
         whole = self.model.guided and self.model.policy == "paper"
         return self.model.look(self.trunk, self.text.pooled if whole else None)
+
+    @once
+    def similarity(self) -> Tensor:
+        """Cosines of every picture (down) with every caption (across), (B, B), by the heads ``image`` and ``text``."""
+        image: Tensor = self.model.heads["image"](self.image.pooled)  # (B, E)
+        text: Tensor = self.model.heads["text"](self.text.pooled)  # (B, E)
+        return image @ text.T
 
     def view(self, rows: Rows, words: Tokens) -> Tokens:
         """Pictures ``rows`` as one sees them who may read ``words``; a pass of the later blocks under leak_free."""

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import pluggy
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from core import checkpoint
+from core.kinds import Data
+from core.model import Objectives
 from core.part import Count, Natural, Positive, Share
+from core.types import Batch
+from registry import near
 
 
 @dataclass(frozen=True)
@@ -46,3 +59,179 @@ class RunSettings:
     seed: int = 0
     device: str = "auto"
     evaluate: bool = True  # measure and draw when training ends
+    tensorboard: bool = False  # scalars for TensorBoard too (extra "tensorboard")
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """The share of the peak learning rate at a step, counted from 0: linear warm-up, then cosine or linear decay."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)  # 0 .. 1
+    left = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
+    return settings.final_lr + (1 - settings.final_lr) * left
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: the accelerator where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as err:
+        raise ValueError(f"run.device: {name!r} is no device: {str(err).splitlines()[0]}") from None
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """``auto``: bf16 where the machine multiplies it faster than fp32, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    has_bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if has_bf16 else "fp32"
+
+
+class _Batches(Dataset[Batch]):
+    """The batches of a run by number: a pure function, so workers and resumes change nothing."""
+
+    def __init__(self, data: Data, settings: TrainSettings, seed: int, reads: frozenset[str], first: int):
+        self.data, self.size, self.seed, self.reads, self.first = data, settings.batch, seed, reads, first
+        self.count = settings.steps * settings.accumulate - first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.reads)
+
+
+class Trainer:
+    """Trains the objectives' model. Hooks see this object.
+
+    Attributes:
+        step: optimizer steps done; ``first_step`` is where this process began.
+        grad_norm: of the last step, before clipping.
+        started, waited: time.perf_counter() at the first step; seconds spent waiting for data since.
+        state: for hooks to keep what is theirs.
+    """
+
+    def __init__(
+        self,
+        objectives: Objectives,
+        data: Data,
+        settings: TrainSettings,
+        run: RunSettings,
+        hooks: pluggy.PluginManager,
+        folder: str,
+    ):
+        self.device = pick_device(run.device)
+        self.precision = pick_precision(settings.precision, self.device)
+        self.objectives, self.model = objectives.to(self.device), objectives.model
+        self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
+        self.weights = objectives.weights
+        self.optimizer = self._optimizer()
+        self.state: dict[str, Any] = {}
+        self.step = self.first_step = 0
+        self.grad_norm = 0.0
+        self.started, self.waited = time.perf_counter(), 0.0
+        if run.resume and (found := checkpoint.newest(folder)):
+            self.step = self.first_step = int(checkpoint.load_state(found, objectives, self.optimizer)["step"])
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Per group: "" is the recipe's ``lr``, the others are named by their prefix."""
+        return {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        """AdamW; no weight decay on biases, norms and other vectors; groups by the longest matching prefix."""
+        rates = {"": self.settings.lr, **{group.prefix: group.lr for group in self.settings.groups}}
+        chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        named = [(n, p) for n, p in self.objectives.named_parameters() if p.requires_grad]
+        for name, parameter in named:
+            prefix = max((p for p in rates if name.startswith(p)), key=len)
+            chosen.setdefault((prefix, parameter.ndim >= 2), []).append(parameter)
+        unused = [prefix for prefix in rates if prefix and not any(prefix == p for p, _ in chosen)]
+        if unused:
+            tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
+            hint = near(unused[0], tops)
+            raise ValueError(
+                f"train.groups: no parameter starts with {unused[0]!r}.{hint} There are: {', '.join(tops)}"
+            )
+        groups = [
+            {
+                "params": parameters,
+                "name": prefix,
+                "lr": rates[prefix],
+                "peak": rates[prefix],
+                "weight_decay": self.settings.weight_decay if decays else 0.0,
+            }
+            for (prefix, decays), parameters in chosen.items()
+        ]
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(groups, betas=self.settings.betas, fused=fused)
+
+    def fit(self) -> None:
+        """Run the remaining steps.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; says at which step and with which losses.
+        """
+        settings = self.settings
+        self.objectives.train()
+        self.hooks.hook.training_starts(trainer=self)
+        self.started = time.perf_counter()
+        batches = self._batches()
+        while self.step < settings.steps:
+            torch.manual_seed(self.run.seed * 1_000_003 + self.step)  # dropout and draws: the same after a resume
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak"] * learning_rate(self.step, settings)
+            losses = self._gradients(batches)
+            self.hooks.hook.after_backward(trainer=self)
+            limit = settings.clip or math.inf
+            self.grad_norm = float(nn.utils.clip_grad_norm_(self.objectives.parameters(), limit))
+            if not math.isfinite(self.grad_norm):
+                shown = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
+                raise FloatingPointError(f"step {self.step}: the gradient's norm is {self.grad_norm}; losses: {shown}")
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            for _, objective in self.objectives.items():
+                objective.after_step(self.model)
+            self.step += 1
+            self.hooks.hook.after_step(trainer=self, losses=losses)
+            if self.step == settings.steps or (settings.save_every and self.step % settings.save_every == 0):
+                self.save()
+        self.hooks.hook.training_ends(trainer=self)
+
+    def save(self) -> None:
+        path = checkpoint.save_state(self.folder, self.step, self.objectives, self.optimizer, {"seed": self.run.seed})
+        checkpoint.save_weights(self.model, self.folder)
+        self.hooks.hook.checkpoint_saved(trainer=self, folder=path)
+
+    def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """Backward over the step's batches; the mean of each loss, unweighted."""
+        sums: dict[str, Tensor] = {}
+        for _ in range(self.settings.accumulate):
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                total, losses = self.objectives(batch.to(self.device))
+            (total / self.settings.accumulate).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / self.settings.accumulate
+        return sums
+
+    def _batches(self) -> Iterator[Batch]:
+        workers = self.settings.workers
+        dataset = _Batches(
+            self.data, self.settings, self.run.seed, self.objectives.reads, self.step * self.settings.accumulate
+        )
+        return iter(
+            DataLoader(
+                dataset,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+                pin_memory=self.device.type == "cuda",
+            )
+        )

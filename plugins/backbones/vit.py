@@ -1,0 +1,208 @@
+"""A Vision Transformer by timm, halted where the first pruner stands. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from timm.layers import HybridEmbed, LayerNorm2d, PatchEmbed, QuickGELU
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models.vision_transformer_hybrid import ConvStem
+from torch import Tensor, nn
+
+from core.blocks import Cues, run_blocks, split_point
+from core.files import paths
+from core.hookspecs import hookimpl
+from core.kinds import Backbone, TokenPruner
+from core.part import Count, Filled, Part
+from core.types import Tokens
+from plugins.layers import fused_attention
+
+STYLES = {  # what the weights of each family expect: pixel mean and deviation, and timm's constructor
+    "plain": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {}),
+    "clip": (
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+        {"pre_norm": True, "act_layer": QuickGELU, "norm_layer": partial(nn.LayerNorm, eps=1e-5)},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Prune:
+    """One entry of a ``prune`` list: a pruner and the block, counted from 1, that it stands after (or in)."""
+
+    after_block: Count
+    pruner: Part[TokenPruner]
+
+
+class ViT(Backbone):
+    """Vision Transformer (Dosovitskiy et al. 2021) with prunings between its blocks.
+
+    Sizes by name: ViT-S 384/12/6, ViT-B 768/12/12, ViT-L 1024/24/16 (dim/depth/heads).
+
+    Args:
+        dim: width D.
+        depth: blocks.
+        heads: attention heads.
+        patch: side of a patch in pixels; it must divide the picture's side.
+        stem: ``linear``: one convolution of stride ``patch``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
+            2021); ``patch`` must then be a power of 2.
+        style: ``plain`` or ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation).
+        prune: which pruner acts where.
+        weights: a safetensors file of a timm or CLIP ViT; position embeddings and patch kernels are resized to fit.
+
+    Raises:
+        ValueError: sizes that do not divide, a pruner behind the last block, weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: Count = 768,
+        depth: Count = 12,
+        heads: Count = 12,
+        patch: Count = 16,
+        stem: Literal["linear", "conv"] = "linear",
+        style: Literal["plain", "clip"] = "plain",
+        prune: Sequence[Prune] = (),
+        weights: str = "",
+        image_size: Filled[int],
+        guide_dim: Filled[int] = 0,
+    ):
+        super().__init__()
+        if image_size % patch:
+            raise ValueError(f"patch {patch} does not divide the picture's side of {image_size} pixels")
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide dim {dim}")
+        mean, deviation, made = STYLES[style]
+        self.dim, self.grid = dim, (image_size // patch, image_size // patch)
+        self.vit = VisionTransformer(
+            img_size=image_size,
+            patch_size=1 if stem == "conv" else patch,
+            embed_dim=dim,
+            depth=depth,
+            num_heads=heads,
+            num_classes=0,
+            global_pool="",
+            embed_layer=_stem(stem, style, dim, patch),
+            **made,
+        )
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
+        places = [entry.after_block for entry in prune]
+        if len(set(places)) < len(places) or (places and max(places) > depth):
+            raise ValueError(f"prune: after_block {places}; expected different blocks between 1 and depth {depth}")
+        self.prunings = nn.ModuleDict(
+            {
+                str(e.after_block): e.pruner(dim=dim, guide_dim=guide_dim)
+                for e in sorted(prune, key=lambda e: e.after_block)
+            }
+        )
+        self.split = split_point(self._places(), depth)
+        self.blocks = [_TimmBlock(block) for block in self.vit.blocks]
+        if weights:
+            self._load(weights)
+
+    @property
+    def pruners(self) -> Sequence[TokenPruner]:
+        return tuple(self._places().values())
+
+    def _places(self) -> dict[int, TokenPruner]:
+        return {int(place): pruner for place, pruner in self.prunings.items() if isinstance(pruner, TokenPruner)}
+
+    def trunk(self, images: Tensor) -> Tokens:
+        pixels = (images.float() - self.mean) / self.deviation  # (B, 3, H, W)
+        fused = fused_attention(images.device, self.training)
+        for block in self.vit.blocks:
+            block.attn.fused_attn = fused
+        x = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(pixels)))  # (B, 1 + P, D)
+        tokens = Tokens(x, patches=(self.vit.num_prefix_tokens, int(x.shape[1])))
+        return run_blocks(self.blocks, {}, tokens, last=self.split)
+
+    def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+        pruners = self._places() if self.pruning else {}
+        tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)
+        x = self.vit.norm(tokens.x)  # (B, N, D)
+        return Tokens(x, x[:, 0], tokens.mask, tokens.patches, tokens.source, tokens.scores)
+
+    def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
+        if not self.pruners:
+            return None
+        first, x, cues = self.pruners[0], trunk.x, Cues()
+        if first.place == "in_block":
+            block = self.blocks[self.split]
+            cues, x = Cues(lambda: block.look(trunk.x)), block.attend(trunk.x)
+        return first.score(Tokens(x, patches=trunk.patches), guide, cues)
+
+    def _load(self, file: str) -> None:
+        """Take over weights, resized to this patch size and resolution (timm's rules, bicubic)."""
+        try:
+            state = checkpoint_filter_fn(load_file(paths.get_local_path(file)), self.vit)
+        except OSError as err:
+            raise ValueError(f"{file}: cannot be read: {err}") from err
+        except Exception as err:
+            raise ValueError(f"{file}: not a safetensors file of a ViT: {err}") from err
+        own = self.vit.state_dict()
+        wrong = [
+            f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in state and state[k].shape != v.shape
+        ]
+        absent = [k for k in own if k not in state]
+        if absent or wrong:
+            faults = [f"lacks {', '.join(absent[:3])}"] * bool(absent) + [f"has {', '.join(wrong[:3])}"] * bool(wrong)
+            raise ValueError(f"{file}: does not fit this ViT: {'; '.join(faults)}")
+        self.vit.load_state_dict({k: state[k] for k in own})
+
+
+class _TimmBlock:
+    """core.blocks.Block over a timm block."""
+
+    def __init__(self, block: Any):
+        self.block = block
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = self.block(x)
+        return out
+
+    def attend(self, x: Tensor) -> Tensor:
+        block = self.block
+        return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))  # type: ignore[no-any-return]
+
+    def feed(self, x: Tensor) -> Tensor:
+        block = self.block
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))  # type: ignore[no-any-return]
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        attn = self.block.attn
+        qkv = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, D / heads)
+        query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
+        return key, (query @ key.transpose(-2, -1) * attn.scale).softmax(-1)
+
+
+def _stem(stem: str, style: str, dim: int, patch: int) -> Callable[..., nn.Module]:
+    if stem == "linear":
+        return partial(PatchEmbed, bias=style != "clip")
+    halvings = patch.bit_length() - 1
+    if patch != 2**halvings or halvings < 1:
+        raise ValueError(f"stem 'conv' needs a patch that is a power of 2, got {patch}")
+    widths = [max(8, dim >> (halvings - 1 - i)) for i in range(halvings)]  # doubling up to dim
+    convolutions = ConvStem(  # stride-2 convolutions, then 1x1
+        depth=halvings + 1,
+        channels=(*widths, dim),
+        kernel_size=(3,) * halvings + (1,),
+        stride=(2,) * halvings + (1,),
+        norm_layer=LayerNorm2d,
+        act_layer=nn.GELU,
+    )
+    return partial(HybridEmbed, backbone=convolutions, proj=False)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("vit", ViT)

@@ -1,0 +1,65 @@
+"""Image-text matching with hard negatives. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.hookspecs import hookimpl
+from core.kinds import Objective
+from core.model import Step
+from core.part import Share
+
+
+def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
+    """For each row one column with another caption, drawn in proportion to the softmax of the similarities.
+
+    Args:
+        similarity: (m, B) logits, row i belongs to column i.
+        ids: (B, L) the captions, so that a pair of equal captions is no negative.
+
+    Returns:
+        (m,) int64.
+    """
+    same = (ids[: similarity.shape[0], None] == ids[None]).all(-1)  # (m, B), True on the diagonal
+    weights = similarity.detach().float().masked_fill(same, -1e4).softmax(1)
+    return torch.multinomial(weights, 1).squeeze(1)
+
+
+class ImageTextMatching(Objective):
+    """Tell matching pairs from hard negatives (ALBEF, mPLUG): per pair one hard image and one hard caption.
+
+    A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch by ITC
+    similarity. Under ``leak_free`` each pair's picture is pruned by the very caption of the pair.
+
+    Args:
+        share: of the batch's pairs that take part (m = share * B); the rest saves time. Our addition.
+    """
+
+    def __init__(self, *, share: Share = 1.0):
+        super().__init__()
+        self.share = share
+
+    def needs(self) -> tuple[str, ...]:
+        return ("text", "fusion", "heads.image", "heads.text", "heads.temperature", "heads.match")
+
+    def forward(self, step: Step) -> Tensor:
+        ids, temperature = step.batch.text.ids, step.model.heads["temperature"]
+        pairs = max(1, round(self.share * len(ids)))
+        own = torch.arange(pairs, device=ids.device)
+        logits = temperature(step.similarity.float()).detach()  # (B, B)
+        other_image = hard_negatives(logits.T[:pairs], ids)  # for each caption
+        other_text = hard_negatives(logits[:pairs], ids)  # for each picture
+        images = torch.cat([own, other_image, own])  # (3m,)
+        texts = torch.cat([own, own, other_text])
+        fused = step.fuse(images, step.text.rows(texts))
+        matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, 2)
+        return F.cross_entropy(matches, (torch.arange(3 * pairs, device=ids.device) < pairs).long())
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("itm", ImageTextMatching)

@@ -1,0 +1,50 @@
+"""Masked language modelling beside the picture. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.hookspecs import hookimpl
+from core.kinds import Objective
+from core.model import Step
+from core.part import Share
+
+
+class MaskedLanguageModelling(Objective):
+    """Name the hidden words from the others and the picture (BERT; ALBEF, mPLUG).
+
+    The masked caption goes through text encoder and fusion; only the masked positions go through the vocabulary head.
+    Under ``leak_free`` the picture is pruned by the masked caption.
+
+    Args:
+        share: of the batch's rows that take part. Our addition.
+        head: the model's head for words.
+    """
+
+    reads = ("masked",)
+
+    def __init__(self, *, share: Share = 1.0, head: str = "words"):
+        super().__init__()
+        self.share, self.head = share, head
+
+    def needs(self) -> tuple[str, ...]:
+        return ("text", "fusion", f"heads.{self.head}")
+
+    def forward(self, step: Step) -> Tensor:
+        assert step.batch.masked is not None
+        rows = slice(0, max(1, round(self.share * len(step.batch.images))))
+        masked = step.batch.masked.rows(rows)
+        states = step.fuse(rows, step.model.read(masked.text)).text.x  # (m, L, D)
+        at = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))
+        logits = step.model.heads[self.head](states.gather(1, at)).float()  # (m, M, V)
+        losses = F.cross_entropy(logits.flatten(0, 1), masked.targets.flatten(), reduction="none")
+        weights = masked.weights.flatten()
+        return (losses * weights).sum() / weights.sum().clamp_min(1)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("mlm", MaskedLanguageModelling)

@@ -1,0 +1,41 @@
+"""The floor that every learned pruner must beat. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from core.blocks import Cues
+from core.hookspecs import hookimpl
+from core.kinds import TokenPruner
+from core.part import Share
+from core.types import Tokens
+from plugins.pruners.selection import best
+
+
+class RandomPruner(TokenPruner):
+    """Keeps ceil(keep * P) patches at random and drops the others, in training and in use.
+
+    Args:
+        keep: share of the patches that stay, above 0.
+    """
+
+    def __init__(self, *, keep: Share = 0.5):
+        super().__init__()
+        if keep == 0:
+            raise ValueError("keep must be above 0: at least one patch has to stay")
+        self.keep = keep
+
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor:
+        return torch.rand(tokens.patch_states.shape[:2], device=tokens.x.device)  # (B, P)
+
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+        scores = self.score(tokens, guide, cues)
+        return tokens.keep(best(scores, self.keep), scores=scores)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("random", RandomPruner)
