@@ -68,7 +68,7 @@ class Registry(Generic[T]):
         if not (inspect.isclass(cls) and issubclass(cls, self.base)) or inspect.isabstract(cls):
             raise TypeError(f"{cls!r} is not a concrete {self.base.__name__}, so it cannot be a {self.kind}")
         held = self._entries.get(name)
-        if held is not None and held.cls is not cls:
+        if held is not None and held != Entry(cls, owner):
             raise DuplicateName(f"{self.kind} {name!r} is claimed by {held.owner} and by {owner}")
         self._entries[name] = Entry(cls, owner)
 

@@ -1,0 +1,332 @@
+"""Multiply-adds (MACs) of a module on real tensors: fvcore's trace, with the handles that it lacks.
+
+One multiply-add is one MAC. Counted: convolutions, matrix products, attention (fused or not). Left out: norms,
+activations, softmax, sums, indexing, copies, as in the papers' figures. A causal mask saves nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import addmm_flop_jit, conv_flop_jit, einsum_flop_jit, get_shape, linear_flop_jit
+from torch import Tensor, nn
+
+from core.model import Model
+from core.types import Text, Tokens
+
+SLOTS = ("backbone", "pruner", "text", "fusion", "decoder", "heads")
+
+# Beyond those that fvcore itself takes for free: norms, element-wise operations, reductions, and making or moving data.
+IGNORABLE = frozenset(
+    [
+        "layer_norm",
+        "rms_norm",
+        "group_norm",
+        "batch_norm",
+        "instance_norm",
+        "linalg_vector_norm",
+        "norm",
+        "add",
+        "add_",
+        "sub",
+        "rsub",
+        "mul",
+        "mul_",
+        "div",
+        "div_",
+        "neg",
+        "pow",
+        "square",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "exp",
+        "exp_",
+        "log",
+        "log1p",
+        "abs",
+        "sign",
+        "sin",
+        "cos",
+        "tanh",
+        "tanh_",
+        "sigmoid",
+        "sigmoid_",
+        "gelu",
+        "gelu_",
+        "silu",
+        "silu_",
+        "softplus",
+        "hardtanh",
+        "leaky_relu",
+        "erf",
+        "softmax",
+        "log_softmax",
+        "logsigmoid",
+        "clamp_min",
+        "clamp_max",
+        "minimum",
+        "maximum",
+        "fmod",
+        "floor_",
+        "ceil",
+        "ceil_",
+        "round",
+        "sum",
+        "mean",
+        "amax",
+        "amin",
+        "argmax",
+        "argmin",
+        "min",
+        "max",
+        "var",
+        "std",
+        "cumsum",
+        "all",
+        "any",
+        "topk",
+        "sort",
+        "argsort",
+        "multinomial",
+        "where",
+        "lt",
+        "le",
+        "ne",
+        "eq",
+        "gt",
+        "ge",
+        "logical_not",
+        "logical_and",
+        "logical_or",
+        "bitwise_and",
+        "bitwise_or",
+        "__or__",
+        "__and__",
+        "__invert__",
+        "gather",
+        "scatter",
+        "scatter_",
+        "scatter_add",
+        "scatter_reduce",
+        "index_select",
+        "index_add",
+        "take_along_dim",
+        "masked_fill_",
+        "masked_scatter",
+        "tril",
+        "triu",
+        "embedding",
+        "one_hot",
+        "repeat",
+        "repeat_interleave",
+        "expand_as",
+        "broadcast_to",
+        "flip",
+        "reshape_as",
+        "view_as",
+        "movedim",
+        "swapaxes",
+        "unflatten",
+        "unfold",
+        "clone",
+        "alias",
+        "lift_fresh",
+        "pad",
+        "pixel_unshuffle",
+        "rand",
+        "rand_like",
+        "randn",
+        "randn_like",
+        "randint",
+        "randperm",
+        "bernoulli",
+        "normal_",
+        "uniform_",
+        "rand_",
+        "zeros_like",
+        "ones_like",
+        "new_ones",
+        "fill_",
+        "zero_",
+        "new_tensor",
+        "scalar_tensor",
+        "tensor",
+        "item",
+        "_local_scalar_dense",
+        "Bool",
+        "Float",
+        "dropout_",
+        "feature_dropout",
+        "upsample_nearest2d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bicubic2d_aa",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool1d",
+        "avg_pool2d",
+        "max_pool2d",
+        "grid_sampler",
+        "meshgrid",
+        "numel",
+        "dim",
+        "len",
+        "is_nonzero",
+        "numpy_T",
+        "mT",
+        "mH",
+        "result_type",
+        "type",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """MACs of one call."""
+
+    total: int
+    parts: dict[str, int] = field(default_factory=dict)  # they sum to total
+    uncounted: dict[str, int] = field(default_factory=dict)  # operations of unknown cost, taken as 0, and how often
+
+
+def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """QK^T and the weighted sum of values: B H N M (d + e)."""
+    query, key, value = (get_shape(i) for i in inputs[:3])  # (..., N, d), (..., M, d), (..., M, e)
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Each output element takes one row of the first factor; right for broadcast batches and vectors too."""
+    return math.prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1]
+
+
+def _added_product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    return _product(inputs[1:], outputs)
+
+
+def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Of two factors: the product of all letters' sizes; fvcore's own rounds to four digits."""
+    terms = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
+    shapes = [get_shape(value) for value in inputs[1].node().inputs()]
+    if len(terms) != 2 or "..." in "".join(terms):
+        return int(einsum_flop_jit(inputs, outputs))
+    sizes = {
+        letter: size
+        for term, shape in zip(terms, shapes, strict=True)
+        for letter, size in zip(term, shape, strict=True)
+    }
+    return math.prod(sizes.values())
+
+
+HANDLES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
+    "aten::_convolution": conv_flop_jit,
+    "aten::linear": linear_flop_jit,
+    "aten::addmm": addmm_flop_jit,
+    "aten::scaled_dot_product_attention": _attention,
+    "aten::matmul": _product,
+    "aten::mm": _product,
+    "aten::bmm": _product,
+    "aten::mv": _product,
+    "aten::dot": _product,
+    "aten::baddbmm": _added_product,
+    "aten::addbmm": _added_product,
+    "aten::addmv": _added_product,
+    "aten::einsum": _einsum,
+}
+
+
+def count(
+    module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]] | None = None
+) -> Counted:
+    """Count one call ``module(*inputs)`` in eval mode, in the precision of its weights.
+
+    Args:
+        parts: submodules by the name under which they are summed. A submodule inside another part's counts for
+            itself alone; what belongs to none of them is ``other``, left out where it is 0.
+    """
+    with _plain(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's remarks on shapes
+        analysis = FlopCountAnalysis(module, inputs)
+        analysis.clear_op_handles()  # a handle of None would leave fvcore's counting of norms in place
+        analysis.set_op_handle(**{f"aten::{name}": None for name in IGNORABLE}, **HANDLES)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_module = analysis.by_module()
+        unknown = analysis.unsupported_ops()
+    total = int(by_module[""])
+    sums: dict[str, int] = {}
+    claimed: list[tuple[str, str]] = []  # module name, part; the innermost first
+    names = {id(child): name for name, child in module.named_modules()}
+    for part, modules in (parts or {}).items():
+        sums[part] = 0
+        claimed += [(names[id(child)], part) for child in modules]
+    claimed.sort(key=lambda pair: -pair[0].count("."))
+    for place, (name, part) in enumerate(claimed):
+        inner = [n for n, _ in claimed[:place] if n.startswith(f"{name}.")]
+        outermost = [n for n in inner if not any(n.startswith(f"{m}.") for m in inner)]
+        sums[part] += int(by_module[name]) - sum(int(by_module[n]) for n in outermost)
+    rest = total - sum(sums.values())
+    return Counted(total, {**sums, "other": rest} if parts and rest else sums, dict(unknown))
+
+
+@contextmanager
+def _plain(module: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradient, no autocast, and none of nn.MultiheadAttention's one-piece kernels."""
+    training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
+    module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    device = next((p.device.type for p in module.parameters()), "cpu")
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        module.train(training)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class Pair(nn.Module):
+    """Inference for pictures each paired with a text, row by row: trunk, text encoder, pruning and later blocks guided
+    by the very text, fusion. Without a fusion the decoder stands in its place, where there is one."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them."""
+        model, text = self.model, Text(ids, mask)
+        words: Tokens | None = None if model.text is None else model.read(text)
+        image = model.look(model.backbone.trunk(images), None if words is None else words.pooled)
+        if model.fusion is not None and words is not None:
+            joint: Tensor = model.fusion(words, image).text.x
+            return joint
+        if model.decoder is not None:
+            decoded: Tokens = model.decoder(model.decoder.read(text), image)
+            return decoded.x
+        return image.x
+
+    def count(self, images: Tensor, text: Text) -> Counted:
+        """MACs by slot of the model; a pruner's are its own and not the backbone's."""
+        model = self.model
+        slots: dict[str, Sequence[nn.Module]] = {
+            "backbone": [model.backbone],
+            "pruner": list(model.backbone.pruners),
+            **{
+                name: [] if part is None else [part]
+                for name, part in (("text", model.text), ("fusion", model.fusion), ("decoder", model.decoder))
+            },
+            "heads": [model.heads],
+        }
+        counted = count(self, (images, text.ids, text.mask), slots)
+        # the backbone's own methods run outside of any module's call, so what they multiply themselves is the rest
+        parts = dict(counted.parts)
+        parts["backbone"] += parts.pop("other", 0)
+        return Counted(counted.total, parts, counted.uncounted)

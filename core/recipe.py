@@ -1,0 +1,161 @@
+"""A recipe: YAML -> every problem at once -> parts chosen and checked, not yet built; and back to YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from core.discovery import Catalog
+from core.evaluate import EvaluateSettings
+from core.kinds import Data, Objective
+from core.model import Model
+from core.part import Part
+from core.schema import BAD, Reader, settings_of
+from core.source import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file
+from core.train import RunSettings, TrainSettings
+from registry import near
+
+__all__ = ["Problem", "Recipe", "RecipeErrors", "Slot", "differences", "dump", "plain", "read"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An objective and its share in the sum of losses."""
+
+    part: Part[Objective]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run is made from."""
+
+    model: Part[Model]
+    objectives: dict[str, Slot]
+    data: Part[Data]
+    train: TrainSettings
+    evaluate: EvaluateSettings
+    run: RunSettings
+
+
+SECTIONS = ("model", "objectives", "data", "train", "evaluate", "run")
+
+
+def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
+    """Read a recipe with its ``path=value`` overrides.
+
+    Raises:
+        RecipeErrors: anything is wrong; all of it at once, as ``file:line:col: path: sentence``.
+    """
+    problems: list[Problem] = []
+    tree = read_file(path, problems)
+    if not problems:
+        for override in overrides:
+            tree = apply(tree, override, problems)
+    if problems:  # without a whole tree, what it lacks would be reported too
+        raise RecipeErrors(problems)
+    reader = Reader(catalog)
+    recipe = _recipe(reader, tree)
+    if reader.problems or recipe is None:
+        raise RecipeErrors(sorted(reader.problems, key=_position))
+    return recipe
+
+
+def _position(problem: Problem) -> tuple[str, list[int]]:
+    file, *place = problem.where.rsplit(":", 2)
+    return file, [int(number) for number in place if number.isdigit()]
+
+
+def _recipe(reader: Reader, tree: Table) -> Recipe | None:
+    for key, node in tree.items.items():
+        if key not in SECTIONS:
+            known = ", ".join((*SECTIONS, "extends"))
+            reader.fault(
+                tree.marks.get(key, node.where), key, f"a recipe has no such section.{near(key, SECTIONS)} It has: {known}."
+            )
+    empty = Table({}, tree.where)
+
+    def section(name: str) -> Node:
+        node = tree.items.get(name, empty)
+        if name in ("model", "objectives", "data") and name not in tree.items:
+            reader.fault(tree.where, name, "is missing")
+        return node
+
+    read = {
+        "model": _model(reader, section("model")),
+        "objectives": _objectives(reader, section("objectives")),
+        "data": reader.part(section("data"), Data, "data") if "data" in tree.items else section("data"),
+        "train": reader.value(section("train"), TrainSettings, "train"),
+        "evaluate": reader.value(section("evaluate"), EvaluateSettings, "evaluate"),
+        "run": reader.value(section("run"), RunSettings, "run"),
+    }
+    return None if reader.problems else Recipe(**read)
+
+
+def _model(reader: Reader, node: Node) -> Any:
+    if not isinstance(node, Table):
+        return reader.fault(node.where, "model", "expected a mapping: {backbone: ..., heads: ...}")
+    if not node.items:
+        return BAD
+    settings = reader.fields(node, settings_of(Model), "model", "a model")
+    return BAD if settings is BAD else Part(Model, settings, kind="model", where=f"{node.where}: model")
+
+
+def _objectives(reader: Reader, node: Node) -> Any:
+    if not isinstance(node, Table):
+        return reader.fault(node.where, "objectives", "expected a mapping: {itc: {}, itm: {weight: 0.5}}")
+    slots: dict[str, Any] = {}
+    for key, item in node.items.items():
+        path, weight = f"objectives.{key}", 1.0
+        if isinstance(item, Table) and "weight" in item.items:
+            weight = reader.value(item.items["weight"], float, f"{path}.weight")
+            item = Table({k: v for k, v in item.items.items() if k != "weight"}, item.where, item.marks)
+        if isinstance(item, Scalar) and item.null:
+            reader.fault(item.where, path, "is null, and there is no inherited objective to take away; its defaults: {}")
+            continue
+        part = reader.part(item, Objective, path, default=key)
+        if part is not BAD and weight is not BAD:
+            slots[key] = Slot(part, weight)
+    return slots
+
+
+def plain(value: Any) -> Any:
+    """A recipe, or a piece of one, as the mappings, lists and scalars that YAML holds."""
+    if isinstance(value, Slot):
+        return {**plain(value.part), "weight": value.weight}
+    if isinstance(value, Part):
+        name = {"name": value.name} if value.name else {}
+        return {**name, **{key: plain(setting) for key, setting in value.settings.items()}}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def dump(recipe: Recipe, command: str = "") -> str:
+    """The filled-in recipe as YAML, defaults included, that reads back to the same parts."""
+    text: str = yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return f"# {command}\n{text}" if command else text
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """The paths of settings in which two recipes differ."""
+    a, b = _flat(plain(one)), _flat(plain(other))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        pieces = ((f"{path}.{key}" if path else str(key), item) for key, item in value.items())
+    elif isinstance(value, list) and value:
+        pieces = ((f"{path}[{i}]", item) for i, item in enumerate(value))
+    else:
+        return {path: value}
+    return {key: leaf for inner, item in pieces for key, leaf in _flat(item, inner).items()}

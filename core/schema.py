@@ -1,0 +1,232 @@
+"""Reading a marked YAML tree by the annotations of signatures: every fault is gathered, nothing is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union
+
+from core.discovery import Catalog
+from core.part import FILLED, Between, Part, is_filled, parameters
+from core.source import Items, Node, Problem, Scalar, Table
+from registry import UnknownName, near
+
+REQUIRED = inspect.Parameter.empty
+BAD: Any = object()  # what a slot holds whose problem has been noted
+Fields = Mapping[str, tuple[Any, Any]]  # name -> annotation, default or REQUIRED
+
+
+def settings_of(cls: type) -> dict[str, tuple[Any, Any]]:
+    """What a recipe may say of a part or a dataclass: name -> annotation, default or REQUIRED."""
+    if dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(cls) if f.init}
+    return {name: (hint, parameter.default) for name, (hint, parameter) in parameters(cls).items()}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return REQUIRED if field.default is dataclasses.MISSING else field.default
+
+
+def describe(hint: Any) -> str:
+    """An annotation as a person reads it: "number between 0 and 1"."""
+    if is_filled(hint):
+        return f"{describe(typing.get_args(hint)[0])}, {FILLED}"
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        bounds = [str(extra) for extra in hint.__metadata__ if isinstance(extra, Between)]
+        return " ".join([describe(args[0]), *bounds])
+    if hint is type(None):
+        return "null"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is Literal:
+        return " | ".join(map(_shown, args))
+    if origin is Part:
+        return f"part ({args[0].__name__})"
+    if _is_list(origin) or origin is tuple and args[-1:] == (...,):
+        return f"list of {describe(args[0])}"
+    if origin is tuple:
+        return f"list of {len(args)}: {', '.join(map(describe, args))}"
+    if _is_mapping(origin):
+        return f"mapping of names to {describe(args[1])}"
+    return {int: "whole number", float: "number", bool: "true | false", str: "text"}.get(hint) or _type_name(hint)
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return "{" + ", ".join(settings_of(hint)) + "}"
+    return getattr(hint, "__name__", str(hint))
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_list(origin: Any) -> bool:
+    return isinstance(origin, type) and origin is not tuple and issubclass(origin, Sequence)
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+class Reader:
+    """Reads nodes by annotations; what is wrong goes to ``problems``."""
+
+    def __init__(self, catalog: Catalog):
+        self.catalog = catalog
+        self.problems: list[Problem] = []
+
+    def fault(self, where: str, path: str, sentence: str) -> Any:
+        self.problems.append(Problem(where, path, sentence))
+        return BAD
+
+    def value(self, node: Node, hint: Any, path: str) -> Any:
+        """The value that ``hint`` asks for, or BAD."""
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated:
+            return self._bounded(node, hint, path)
+        if origin in (Union, types.UnionType):
+            return self._either(node, args, path)
+        if origin is Part:
+            return self.part(node, args[0], path)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            return self._dataclass(node, hint, path)
+        if origin is tuple or _is_list(origin):
+            return self._list(node, origin, args, path)
+        if _is_mapping(origin):
+            if not isinstance(node, Table):
+                return self._unfit(node, hint, path)
+            read = {key: self.value(item, args[1], f"{path}.{key}") for key, item in node.items.items()}
+            return BAD if BAD in read.values() else read
+        if not isinstance(node, Scalar) or (node.null and hint is not type(None)):
+            return self._unfit(node, hint, path)
+        return self._scalar(node, hint, path)
+
+    def _scalar(self, node: Scalar, hint: Any, path: str) -> Any:
+        text = node.text
+        if hint is str:
+            return text
+        if typing.get_origin(hint) is Literal:
+            options = {_shown(option): option for option in typing.get_args(hint)}
+            if text in options:
+                return options[text]
+            known = ", ".join(options)
+            return self.fault(node.where, path, f"{text!r} is not accepted.{near(text, options)} Accepted: {known}.")
+        if hint is type(None) and node.null:
+            return None
+        if not node.quoted:
+            if hint is bool and text in ("true", "false"):
+                return text == "true"
+            if hint is int and re.fullmatch(r"[+-]?[0-9][0-9_]{0,30}", text):
+                return int(text.rstrip("_").replace("__", "_"))
+            if hint is float:
+                try:
+                    number = float(text)
+                except ValueError:
+                    return self._unfit(node, hint, path)
+                return number if math.isfinite(number) else self._unfit(node, hint, path)
+        return self._unfit(node, hint, path)
+
+    def _unfit(self, node: Node, hint: Any, path: str) -> Any:
+        """Note that the node is not what is wanted."""
+        if isinstance(node, Scalar):
+            got = "null, which only takes an inherited entry away" if node.null else repr(node.text)
+            got += " in quotes" if node.quoted and hint is not str else ""
+        else:
+            got = "a list" if isinstance(node, Items) else "a mapping"
+        return self.fault(node.where, path, f"expected {describe(hint)}, found {got}")
+
+    def _bounded(self, node: Node, hint: Any, path: str) -> Any:
+        value = self.value(node, typing.get_args(hint)[0], path)
+        for bounds in hint.__metadata__:
+            if isinstance(bounds, Between) and isinstance(value, (int, float)) and not bounds.holds(value):
+                return self.fault(node.where, path, f"must be {bounds}, but is {value:g}")
+        return value
+
+    def _either(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
+        if type(None) in options and isinstance(node, Scalar) and node.null:
+            return None
+        rest = [option for option in options if option is not type(None)]
+        if len(rest) == 1:
+            return self.value(node, rest[0], path)
+        for option in rest:
+            trial = Reader(self.catalog)
+            value = trial.value(node, option, path)
+            if not trial.problems:
+                return value
+        return self._unfit(node, Union[tuple(rest)], path)  # noqa: UP007  (made from a tuple)
+
+    def _list(self, node: Node, origin: Any, args: tuple[Any, ...], path: str) -> Any:
+        fixed = origin is tuple and args[-1:] != (...,)
+        if not isinstance(node, Items) or (fixed and len(node.items) != len(args)):
+            count = f", found {len(node.items)} entries" if isinstance(node, Items) else ""
+            wanted = describe(origin[args]) if origin is tuple else f"a list of {describe(args[0])}"
+            return self.fault(node.where, path, f"expected {wanted}{count or ', such as [...]'}")
+        hints = args if fixed else args[:1] * len(node.items)
+        read = [self.value(item, h, f"{path}[{i}]") for i, (item, h) in enumerate(zip(node.items, hints, strict=True))]
+        if any(value is BAD for value in read):
+            return BAD
+        return tuple(read) if origin is tuple else read
+
+    def _dataclass(self, node: Node, cls: type, path: str) -> Any:
+        if not isinstance(node, Table):
+            return self._unfit(node, cls, path)
+        read = self.fields(node, settings_of(cls), path, path.rpartition(".")[2] or "it")
+        if read is BAD:
+            return BAD
+        try:
+            return cls(**read)
+        except ValueError as err:
+            return self.fault(node.where, path, str(err))
+
+    def fields(self, node: Table, wanted: Fields, path: str, label: str) -> Any:
+        """A mapping read by a signature, defaults filled in; BAD where anything is wrong."""
+        before = len(self.problems)
+        free = [name for name, (hint, _) in wanted.items() if not is_filled(hint)]
+        read: dict[str, Any] = {}
+        for key, item in node.items.items():
+            inner = f"{path}.{key}" if path else key
+            where = node.marks.get(key, item.where)
+            if key not in wanted:
+                known = ", ".join(free) or "nothing"
+                self.fault(where, inner, f"{label} takes no such setting.{near(key, free)} It takes: {known}.")
+            elif key not in free:
+                self.fault(where, inner, f"is {FILLED}; a recipe cannot set it")
+            else:
+                read[key] = self.value(item, wanted[key][0], inner)
+        for key in free:
+            if key not in node.items and wanted[key][1] is REQUIRED:
+                self.fault(node.where, f"{path}.{key}" if path else key, f"is missing: {describe(wanted[key][0])}")
+        if len(self.problems) > before:
+            return BAD
+        return {key: read[key] if key in read else wanted[key][1] for key in free}
+
+    def part(self, node: Node, base: type, path: str, default: str = "") -> Any:
+        """A bare name, or a mapping with ``name`` and settings (``default`` where it gives no name)."""
+        kind = self.catalog.registries[base].kind
+        if isinstance(node, Scalar) and not node.null:
+            node = Table({"name": node}, node.where, {"name": node.where})
+        if not isinstance(node, Table):
+            return self._unfit(node, Part[base], path)  # type: ignore[valid-type]
+        named = node.items.get("name", Scalar(default, node.where))
+        if not isinstance(named, Scalar) or not named.text:
+            known = ", ".join(self.catalog.registries[base])
+            return self.fault(named.where, path, f"needs the name of a {kind}: {{name: ...}}. Registered: {known}.")
+        try:
+            entry = self.catalog.find(base, named.text)
+        except UnknownName as err:
+            return self.fault(named.where, path, str(err))
+        own = Table({k: v for k, v in node.items.items() if k != "name"}, node.where, node.marks)
+        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}")
+        if settings is BAD:
+            return BAD
+        return Part(entry.cls, settings, named.text, kind, f"{node.where}: {path}", entry.owner)

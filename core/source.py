@@ -1,0 +1,246 @@
+"""YAML text to a tree that knows its lines. Scalars stay text: the wanted type reads them. Knows nothing of parts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import yaml
+
+from core.files import paths, read_text
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a recipe, printed ``file:line:col: path: sentence``."""
+
+    where: str  # "file:line:col", or "override 'path=value'"
+    path: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return ": ".join(piece for piece in (self.where, self.path, self.sentence) if piece)
+
+
+class RecipeErrors(ValueError):
+    """All problems of a recipe at once."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """Text as written; ``quoted`` text is never a number, a truth value or null."""
+
+    text: str
+    where: str
+    quoted: bool = False
+
+    @property
+    def null(self) -> bool:
+        return not self.quoted and self.text.lower() in ("", "~", "null")
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list."""
+
+    items: tuple[Node, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A mapping; ``marks`` says where each key stands."""
+
+    items: dict[str, Node]
+    where: str
+    marks: dict[str, str] = field(default_factory=dict)
+
+
+Node = Scalar | Items | Table
+
+
+def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> Table:
+    """A recipe and what it ``extends``, merged. Faults go to ``problems``."""
+    if os.path.abspath(path) in chain:
+        circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
+        problems.append(Problem(path, "extends", f"goes in a circle: {circle}"))
+        return Table({}, path)
+    try:
+        if not paths.isfile(path):
+            raise ValueError(f"{path}: no such file.{_near_file(path)}")
+        text = read_text(path)
+    except ValueError as err:
+        problems.append(Problem("", "", str(err)))
+        return Table({}, path)
+    node = parse(text, path, problems)
+    if node is None:
+        return Table({}, path)
+    if not isinstance(node, Table):
+        problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
+        return Table({}, path)
+    base = node.items.get("extends")
+    if base is None:
+        return node
+    own = Table({key: value for key, value in node.items.items() if key != "extends"}, node.where, node.marks)
+    if not isinstance(base, Scalar) or base.null:
+        problems.append(Problem(base.where, "extends", "expected the name of a recipe file, relative to this one"))
+        return own
+    target = os.path.join(os.path.dirname(path), base.text)
+    before = len(problems)
+    inherited = read_file(target, problems, (*chain, os.path.abspath(path)))
+    for i in range(before, len(problems)):
+        if not problems[i].where:
+            problems[i] = Problem(base.where, "extends", problems[i].sentence)
+    merged = merge(inherited, own)
+    assert isinstance(merged, Table)
+    return merged
+
+
+def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> Node | None:
+    """YAML to a tree; None where it is not YAML that a recipe may hold.
+
+    Anchors, aliases and tags are refused: nothing is expanded, nothing is constructed.
+    """
+
+    def at(mark: yaml.Mark | None) -> str:
+        return where if override or mark is None else f"{where}:{mark.line + 1}:{mark.column + 1}"
+
+    try:
+        faults = []
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if getattr(event, "anchor", None) is not None:
+                what = "alias '*" if isinstance(event, yaml.AliasEvent) else "anchor '&"
+                faults.append(Problem(at(event.start_mark), "", f"{what}{event.anchor}': recipes take none; repeat it"))
+            if getattr(event, "tag", None) is not None:
+                faults.append(Problem(at(event.start_mark), "", f"tag {event.tag!r}: recipes take none"))
+        problems += faults
+        if faults:
+            return None
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as err:
+        problems.append(Problem(at(err.problem_mark or err.context_mark), "", f"not YAML: {err.problem or err.context}"))
+        return None
+    except yaml.YAMLError as err:
+        problems.append(Problem(where, "", f"not YAML: {' '.join(str(err).split())}"))
+        return None
+    except RecursionError:
+        problems.append(Problem(where, "", "nested too deeply"))
+        return None
+    if root is None:
+        if not override:
+            problems.append(Problem(where, "", "is empty"))
+        return Scalar("", where) if override else None
+
+    def convert(node: yaml.Node, path: str) -> Node:
+        here = at(node.start_mark)
+        if isinstance(node, yaml.ScalarNode):
+            return Scalar(str(node.value), here, node.style is not None)
+        if isinstance(node, yaml.SequenceNode):
+            return Items(tuple(convert(child, f"{path}[{i}]") for i, child in enumerate(node.value)), here)
+        items: dict[str, Node] = {}
+        marks: dict[str, str] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problems.append(Problem(at(key.start_mark), path, "a key must be a plain word"))
+                continue
+            name = str(key.value)
+            inner = f"{path}.{name}" if path else name
+            if name in items:
+                problems.append(Problem(at(key.start_mark), inner, f"is given twice; first at {marks[name]}"))
+                continue
+            items[name], marks[name] = convert(value, inner), at(key.start_mark)
+        return Table(items, here, marks)
+
+    return convert(root, "")
+
+
+def merge(base: Node, over: Node) -> Node:
+    """``over`` upon ``base``: mappings merge, all else is replaced, null takes an inherited entry away."""
+    if not isinstance(over, Table):
+        return over
+    if isinstance(base, Scalar) and not base.null and "name" not in over.items:
+        base = Table({"name": base}, base.where, {"name": base.where})  # a part written as its bare name
+    if not isinstance(base, Table):
+        return over
+    items, marks = dict(base.items), {**base.marks, **over.marks}
+    for key, value in over.items.items():
+        if isinstance(value, Scalar) and value.null and key in items:
+            del items[key]
+        else:
+            items[key] = merge(items[key], value) if key in items else value
+    return Table(items, over.where or base.where, marks)
+
+
+def apply(tree: Table, override: str, problems: list[Problem]) -> Table:
+    """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep=0.3``."""
+    path, equals, text = override.partition("=")
+    where = f"override {override!r}"
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+|\[\d+\])*", path):
+        problems.append(Problem(where, "", "expected path=value, such as train.steps=100 or prune[0].pruner.keep=0.3"))
+        return tree
+    value = parse(text, where, problems, override=True)
+    if value is None:
+        return tree
+    steps = [step or int(index) for step, index in re.findall(r"([\w-]+)|\[(\d+)\]", path)]
+    placed = _place(tree, steps, value, where)
+    if isinstance(placed, str):
+        problems.append(Problem(where, path, placed))
+        return tree
+    assert isinstance(placed, Table)
+    return placed
+
+
+def _place(node: Node | None, steps: Sequence[str | int], value: Node, where: str) -> Node | str:
+    """``node`` with the value at the end of the path, or what is wrong."""
+    if not steps:
+        return value if node is None else merge(node, value)
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, int):
+        if not isinstance(node, Items):
+            return f"[{step}] asks for an entry of a list, and there is no list here"
+        if step >= len(node.items):
+            return f"[{step}] is beyond the list's end; it has {len(node.items)} entries, counted from 0"
+        inner = _place(node.items[step], rest, value, where)
+        if isinstance(inner, str):
+            return inner
+        return Items((*node.items[:step], inner, *node.items[step + 1 :]), node.where)
+    if isinstance(node, Items):
+        return f"is a list: say which entry, such as [0].{step}"
+    inner = _place(node.items.get(step) if isinstance(node, Table) else None, rest, value, where)
+    if isinstance(inner, str):
+        return inner
+    over = Table({step: inner}, where if not isinstance(node, Table) else node.where, {step: where})
+    return over if node is None else _put(node, over)
+
+
+def _put(node: Node, over: Table) -> Node:
+    """Set one key whose value is already merged."""
+    (key, value), *_ = over.items.items()
+    base = merge(node, Table({}, node.where))  # a bare name becomes a mapping
+    if not isinstance(base, Table):
+        return over
+    items = dict(base.items)
+    if isinstance(value, Scalar) and value.null and key in items:
+        del items[key]
+        return Table(items, base.where, base.marks)
+    known = base.marks if key in items and isinstance(value, Table) else {**base.marks, **over.marks}
+    return Table({**items, key: value}, base.where, known)
+
+
+def _near_file(path: str) -> str:
+    """A file of a like name in the same folder."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        return f" There is no folder {folder!r}." if not paths.exists(folder) else ""
+    there = [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml"))]
+    close = difflib.get_close_matches(os.path.basename(path), there, n=1, cutoff=0.4)
+    if close:
+        return f" Did you mean {os.path.join(os.path.dirname(path), close[0])!r}?"
+    return f" Recipes in that folder: {', '.join(sorted(there)) or 'none'}."

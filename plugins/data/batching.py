@@ -1,0 +1,162 @@
+"""From numbered examples to a training step's batch, as a pure function of seed and step.
+
+Letters as in core.types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.random import Generator, SeedSequence, default_rng
+from torch import Tensor
+
+from core.kinds import Tokenizer
+from core.types import Batch, Example, Masked, Prefixed, Regions, Text
+from plugins.data.augment import flip_some, flip_text, jitter, region_view
+
+CLASS_TEXT = "This is a {label}."  # COPA's text for an object's class, as we read it
+
+
+class Source(Protocol):
+    """Numbered examples, the same each time they are drawn."""
+
+    image_size: int
+    train_size: int  # examples 0 .. train_size - 1 are for training; 2k and 2k + 1 may be a look-alike pair
+    boxed: Sequence[int]  # numbers of the training examples whose regions may be trained on; each has at least one
+
+    def draw(self, number: int) -> Example:
+        """One example, its picture (3, image_size, image_size)."""
+
+
+def make_batch(
+    source: Source,
+    tokenizer: Tokenizer,
+    step: int,
+    *,
+    size: int,
+    seed: int,
+    reads: frozenset[str],
+    regions: int,
+    mask: float,
+    flip: bool = True,
+    blank: float = 0.2,
+) -> Batch:
+    """Step ``step``'s batch. The same arguments give the same batch in any process, and ``reads`` only adds to it.
+
+    Args:
+        size: pictures with captions, B, drawn in consecutive pairs without replacement.
+        reads: parts to make beside them: "masked", "prefixed", "regions".
+        regions: rows of the region part, R.
+        mask: share of words to hide in the masked part.
+        flip: mirror half of the pictures, with left and right swapped in their texts.
+        blank: share of region rows whose text is withheld.
+
+    Raises:
+        ValueError: more pictures are asked for than there are to train with.
+    """
+    main, masked, prefixed, boxed = (default_rng(s) for s in SeedSequence([seed, step]).spawn(4))
+    examples = [source.draw(number) for number in _numbers(source.train_size, size, main)]
+    images, captions = torch.stack([e.image for e in examples]), [e.caption for e in examples]  # (B, 3, H, W)
+    if flip:
+        images, captions = flip_some(images, captions, main)
+    text = tokenizer(captions)
+    return Batch(
+        images=jitter(images, main),
+        text=text,
+        masked=mask_words(text, tokenizer, mask, masked) if "masked" in reads else None,
+        prefixed=cut_captions(captions, tokenizer, prefixed) if "prefixed" in reads else None,
+        regions=draw_regions(source, tokenizer, regions, boxed, flip=flip, blank=blank)
+        if "regions" in reads and regions > 0 and len(source.boxed) > 0
+        else None,
+    )
+
+
+def _numbers(available: int, size: int, rng: Generator) -> list[int]:
+    pairs = ceil(size / 2)
+    if 2 * pairs > available:
+        raise ValueError(f"a batch of {size} pictures needs {2 * pairs} to draw from; there are {available}")
+    first = 2 * rng.choice(available // 2, pairs, replace=False)
+    return [int(n) for k in first for n in (k, k + 1)][:size]
+
+
+def mask_words(text: Text, tokenizer: Tokenizer, share: float, rng: Generator) -> Masked:
+    """Hide words as BERT does: of the chosen ones 80 % become [MASK], 10 % another word, 10 % stay.
+
+    In each row ``share`` of its words is chosen, at least one where it has any; [CLS], [SEP] and padding never are.
+    M = ceil(share * L) positions a row, at least 1; unused ones point at [CLS] with weight 0.
+    """
+    ids = text.ids  # (B, L)
+    rows, length = int(ids.shape[0]), int(ids.shape[1])
+    frame = torch.tensor([tokenizer.pad, tokenizer.cls, tokenizer.sep, tokenizer.mask])
+    real = text.mask & ~torch.isin(ids, frame)  # (B, L)
+    words = real.sum(1)  # (B,)
+    count = torch.minimum((share * words).round().long().clamp(min=1), words)  # (B,)
+
+    order = torch.from_numpy(rng.random((rows, length))).masked_fill(~real, -1).argsort(1, descending=True)  # (B, L)
+    used = torch.arange(max(1, ceil(share * length))) < count[:, None]  # (B, M)
+    positions = torch.where(used, order[:, : used.shape[1]], 0)  # (B, M)
+    targets = ids.gather(1, positions)  # (B, M)
+
+    allowed = np.setdiff1d(np.arange(tokenizer.vocabulary), frame.numpy())
+    random = torch.from_numpy(rng.choice(allowed, used.shape))  # (B, M)
+    way = torch.from_numpy(rng.random(used.shape))  # (B, M)
+    shown = torch.where(way < 0.8, tokenizer.mask, torch.where(way < 0.9, random, targets))
+    shown = torch.where(used, shown, targets)  # unused ones write [CLS] over itself
+    return Masked(Text(ids.scatter(1, positions, shown), text.mask), positions, targets, used.float())
+
+
+def cut_captions(captions: Sequence[str], tokenizer: Tokenizer, rng: Generator) -> Prefixed:
+    """Cut each caption before a random word, as mPLUG does for its prefix language modelling.
+
+    The prefix is [CLS] ... [SEP] and may have no word; the suffix has at least one. The suffix starts with [CLS] too,
+    as a start token: the decoder is fed ``suffix.ids[:, :-1]`` and predicts ``suffix.ids[:, 1:]``, [SEP] included.
+    """
+    prefixes, suffixes = [], []
+    for caption in captions:
+        words = caption.split()
+        cut = int(rng.integers(max(1, len(words))))
+        prefixes.append(" ".join(words[:cut]))
+        suffixes.append(" ".join(words[cut:]))
+    return Prefixed(tokenizer(prefixes), tokenizer(suffixes))
+
+
+def draw_regions(
+    source: Source, tokenizer: Tokenizer, rows: int, rng: Generator, *, flip: bool, blank: float
+) -> Regions:
+    """Views of boxed pictures, each with a text and the boxes that the text speaks of.
+
+    The text is the class of a random region, with the boxes of all regions of that class, or the region's phrase, with
+    its own box; or it is withheld (blank), with the boxes of all regions.
+    """
+    images, texts, boxes, blanks = [], [], [], []
+    for number in rng.choice(source.boxed, rows):
+        example = source.draw(int(number))
+        chosen = int(rng.integers(len(example.regions)))
+        view = region_view(example, chosen, rng, source.image_size, flip=flip)
+        region, labels = example.regions[chosen], [example.regions[i].label for i in view.kept]
+        way = rng.random()  # below blank: no text; the rest is halved
+        blanks.append(bool(way < blank))
+        if blanks[-1]:
+            text, named = "", [True] * len(labels)
+        elif way < blank + (1 - blank) / 2:
+            text, named = CLASS_TEXT.format(label=region.label), [label == region.label for label in labels]
+        else:
+            text, named = region.phrase, [i == chosen for i in view.kept]
+        images.append(view.image)
+        texts.append(flip_text(text) if view.flipped else text)
+        boxes.append(view.boxes[torch.tensor(named)])  # (n, 4)
+    return Regions(
+        images=jitter(torch.stack(images), rng),  # (R, 3, H, W)
+        text=tokenizer(texts),
+        boxes=_pad(boxes),
+        blank=torch.tensor(blanks),
+    )
+
+
+def _pad(boxes: Sequence[Tensor]) -> Tensor:
+    """Rows of (n, 4) to (R, M, 4), with zero boxes after each row's own."""
+    return torch.nn.utils.rnn.pad_sequence(list(boxes), batch_first=True)

@@ -1,0 +1,198 @@
+"""Embedded data: drawn scenes of coloured shapes, numbered and deterministic; no file and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core import kinds
+from core.hookspecs import hookimpl
+from core.part import Between, Count, Natural, Share
+from core.types import Batch, Example, Region
+from plugins.data import compose, shapes
+from plugins.data.batching import make_batch
+from plugins.data.compose import Facts, Placed, Sprite, Thing
+from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+
+TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
+BACKGROUNDS = {"train": (0, 96), "validation": (96, 120), "test": (120, 144), "withheld": (120, 144)}
+CORPUS = 2000  # training scenes whose texts make the vocabulary
+
+Combination = tuple[str, str]  # shape, colour
+COLOURS = tuple(shapes.COLOURS)
+# 10 of the 80: one colour of each shape, each colour at most twice
+WITHHELD = tuple((shape, COLOURS[(3 * i + 1) % len(COLOURS)]) for i, shape in enumerate(shapes.SHAPES))
+SEEN = tuple((shape, colour) for shape in shapes.SHAPES for colour in COLOURS if (shape, colour) not in WITHHELD)
+SEEN_SHAPES = {colour: [shape for shape, other in SEEN if other == colour] for colour in COLOURS}
+
+
+class Scenes(kinds.Data):
+    """3 to 5 of 10 shapes in 8 colours, 2 sizes and 3 textures on varied backgrounds, with captions, boxes, phrases.
+
+    The combination of shape and colour tells an object apart in its scene. A quarter of the pairs of scenes 2k, 2k + 1
+    are twins: they differ in nothing but the shapes. Splits: "validation" and "test" (other scenes, other backgrounds),
+    "withheld" (as test; the first region of each scene is of one of 10 combinations that training never shows).
+
+    Args:
+        image_size: side of the pictures in pixels.
+        train_size: number of training scenes.
+        boxes: share of the training scenes whose boxes may be learned from.
+        regions: pictures in the region batch of a step.
+        text_length: greatest number of tokens of a text.
+        mask: share of a caption's words that masked language modelling hides.
+        seed: of the scenes; training draws them in an order of its own seed.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: Annotated[int, Between(32, 1024)] = 64,
+        train_size: Count = 60_000,
+        boxes: Share = 0.05,
+        regions: Count = 32,
+        text_length: Count = 40,
+        mask: Share = 0.15,
+        seed: Natural = 0,
+        vocabulary: str = "",
+    ):
+        self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
+        self.regions, self.mask = regions, mask
+        self.boxed = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
+        self._painter = Painter(image_size, seed)
+        self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
+        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(seed, text_length)
+
+    def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
+        return make_batch(
+            self, self.tokenizer, step, size=size, seed=seed, reads=reads, regions=self.regions, mask=self.mask
+        )
+
+    def splits(self) -> Sequence[str]:
+        return ("validation", "test", "withheld")
+
+    def held_out(self, split: str, count: int) -> Sequence[Example]:
+        """As many scenes as asked for: there is no last one.
+
+        Raises:
+            ValueError: no such split.
+        """
+        if split not in self._held_out:
+            raise ValueError(f"scenes has no split {split!r}; it has {', '.join(self.splits())}")
+        made = self._held_out[split]
+        made += [self._painter.scene(split, number) for number in range(len(made), count)]
+        return made[:count]
+
+    def describes(self, caption: Example, picture: Example) -> bool:
+        """Whether every object and relation that the caption names is in the picture."""
+        assert isinstance(caption.facts, Facts)
+        assert isinstance(picture.facts, Facts)
+        return caption.facts.hold(picture.facts)
+
+    def draw(self, number: int) -> Example:
+        """Training scene ``number``."""
+        return self._painter.scene("train", number)
+
+
+class Painter:
+    """Draws the numbered scenes of one seed at one size; keeps the shapes and backgrounds that it has drawn."""
+
+    def __init__(self, image_size: int, seed: int):
+        self.image_size, self.seed = image_size, seed
+        self._sprites: dict[tuple[str, str, str, str], tuple[Thing, Sprite]] = {}
+        self._backgrounds: dict[int, NDArray[np.uint8]] = {}
+
+    def scene(self, split: str, number: int) -> Example:
+        rng = compose.stream("scene", self.seed, split, number // 2)
+        twins = split != "withheld" and rng.random() < TWINS
+        if not twins:
+            rng = compose.stream("scene", self.seed, split, number // 2, number % 2)
+        count = rng.randint(3, 5)
+        canvas = self._canvas(rng, rng.randrange(*BACKGROUNDS[split]))
+        centres = compose.layout(rng, count)
+        combinations = _combinations(rng, count, number % 2 if twins else None, split == "withheld")
+        placed = compose.paste(canvas, [self._object(rng, *combination) for combination in combinations], centres)
+        caption, facts = compose.caption(rng, placed)
+        kept = WITHHELD if split == "withheld" else SEEN
+        absent, _ = self._object(rng, *rng.choice([other for other in kept if other not in combinations]))
+        return Example(
+            key=f"{split} scene {number}",
+            image=torch.from_numpy(canvas),
+            caption=caption,
+            regions=tuple(Region(one.box, _phrase(rng, one.thing), one.thing.label) for one in placed),
+            absent=_phrase(rng, absent),
+            questions=(*compose.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
+            facts=facts,
+        )
+
+    def _object(self, rng: Random, shape: str, colour: str) -> tuple[Thing, Sprite]:
+        key = (shape, colour, rng.choice(("small", "large")), rng.choice(shapes.TEXTURES))
+        if key not in self._sprites:
+            article = "an" if colour[0] in "aeiou" else "a"
+            thing = Thing(f"{colour} {shape}", shape, article, adjectives=key[2:])
+            self._sprites[key] = thing, shapes.draw_shape(*key, self.image_size)
+        return self._sprites[key]
+
+    def _canvas(self, rng: Random, number: int) -> NDArray[np.uint8]:
+        """A place of a background, (3, S, S), free to be drawn on."""
+        size = self.image_size
+        if number not in self._backgrounds:
+            self._backgrounds[number] = shapes.draw_background(number, size + size // 2)
+        left, top = rng.randint(0, size // 2), rng.randint(0, size // 2)
+        return self._backgrounds[number][:, top : top + size, left : left + size].copy()
+
+
+def _combinations(rng: Random, count: int, twin: int | None, withheld: bool) -> list[Combination]:
+    """Distinct combinations. Twins 0 and 1 share the colours in order, and no combination."""
+    picked: list[Combination] = [rng.choice(WITHHELD)] if withheld else []
+    used = set(picked)
+    while len(picked) < count:
+        colour = rng.choice(COLOURS)
+        free = [shape for shape in SEEN_SHAPES[colour] if (shape, colour) not in used]
+        if len(free) < 2:
+            continue
+        pair = [(shape, colour) for shape in rng.sample(free, 2)]
+        used.update(pair[:1] if twin is None else pair)
+        picked.append(pair[twin or 0])
+    return picked
+
+
+def _phrase(rng: Random, thing: Thing) -> str:
+    """As a person would point it out: "red circle", "a small red circle", "the striped red circle"."""
+    adjectives = [word for word in thing.adjectives if rng.random() < 0.25]
+    wording = rng.random()
+    if wording < 0.4:
+        return thing.named(adjectives)
+    return " ".join((["the"] if wording < 0.7 else []) + [*adjectives, thing.noun])
+
+
+def _questions(rng: Random, placed: Sequence[Placed], combinations: Sequence[Combination]) -> list[tuple[str, str]]:
+    """Colour, shape and numbers, each with its answer."""
+    found = []
+    shape, colour = rng.choice(combinations)
+    named, dyed = [other for other, _ in combinations], [other for _, other in combinations]
+    if named.count(shape) == 1:
+        found.append((f"what colour is the {shape}?", colour))
+    if dyed.count(colour) == 1:
+        found.append((f"what shape is the {colour} object?", shape))
+    found.append((f"how many {colour} objects are there?", str(dyed.count(colour))))
+    asked = rng.choice(tuple(shapes.SHAPES))
+    plural = asked + ("es" if asked.endswith("s") else "s")
+    return [*found, (f"how many {plural} are there?", str(named.count(asked)))]
+
+
+def _made(seed: int, length: int) -> kinds.Tokenizer:
+    """The vocabulary of the first training scenes: the same at every size of picture and of training set."""
+    painter = Painter(64, seed)
+    examples = [painter.scene("train", number) for number in range(CORPUS)]
+    return train_tokenizer([text for example in examples for text in compose.texts(example)], length)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("scenes", Scenes)

@@ -1,0 +1,142 @@
+"""Does the pruner find the patches that a text is about? Its scores against boxes, beside what chance would give.
+
+The text is the region phrase of one object; a patch is positive where that object's box overlaps it at all. The wrong
+text names an object that is not in the picture, held to the same labels: a detector that finds objects of any kind
+does well there too, so only the gap between the two says that the text is read.
+Letters: B pictures, P patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.evaluate import Evaluation
+from core.hookspecs import hookimpl
+from core.types import Example
+from plugins.data.labels import patch_labels
+
+QUARTER = 0.25
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One split's patches."""
+
+    labels: Tensor  # (B, P) bool
+    right: Tensor  # (B, P) logits for the object's phrase
+    wrong: Tensor  # (B, P) logits for the phrase of something absent
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Section ``patches``; None for a model whose first pruner scores no patches, or data without regions.
+
+    ``average_precision`` pools the patches of all pictures (one threshold for all, as for a detector); the recalls
+    are means over pictures of the share of positive patches among that picture's best ones, and ``pointing`` is the
+    share of pictures whose best patch is positive. ``keep`` is the share that the first pruner keeps.
+    """
+    if evaluation.model.missing("scores"):
+        return None
+    seen = scored(evaluation, evaluation.settings.split)
+    if seen is None:
+        return None
+    withheld = scored(evaluation, "withheld") if "withheld" in evaluation.data.splits() else None
+    keep = getattr(evaluation.model.backbone.pruners[0], "keep", None)
+    return {
+        "patches": {
+            "examples": len(seen.labels),
+            "average_precision": average_precision(seen.right, seen.labels),
+            "average_precision_wrong_text": average_precision(seen.wrong, seen.labels),
+            "average_precision_withheld": withheld and average_precision(withheld.right, withheld.labels),
+            "average_precision_wrong_text_withheld": withheld and average_precision(withheld.wrong, withheld.labels),
+            "positive_rate": float(seen.labels.double().mean()),
+            "positive_rate_withheld": withheld and float(withheld.labels.double().mean()),
+            "recall_at_keep": None if keep is None else recall_at(seen.right, seen.labels, keep),
+            "recall_at_quarter": recall_at(seen.right, seen.labels, QUARTER),
+            "recall_at_quarter_wrong_text": recall_at(seen.wrong, seen.labels, QUARTER),
+            "recall_at_quarter_withheld": withheld and recall_at(withheld.right, withheld.labels, QUARTER),
+            "recall_at_quarter_wrong_text_withheld": withheld and recall_at(withheld.wrong, withheld.labels, QUARTER),
+            "pointing": pointing(seen.right, seen.labels),
+        }
+    }
+
+
+def average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Over all elements as one list: the sum over thresholds of precision times the recall gained there.
+
+    Equal scores pass a threshold together, so that scores that say nothing give the share of positives.
+
+    Args:
+        scores: any shape.
+        labels: bool, the same shape, at least one True.
+    """
+    order = scores.flatten().argsort(descending=True)
+    ranked, hits = scores.flatten()[order], labels.flatten()[order].double().cumsum(0)
+    last = torch.ones_like(ranked, dtype=torch.bool)  # the last of each run of equal scores
+    last[:-1] = ranked[:-1] != ranked[1:]
+    found = hits[last]  # true positives at each threshold
+    gained = found.diff(prepend=found.new_zeros(1))
+    shown = torch.arange(1, len(ranked) + 1, device=ranked.device)[last]
+    return float((found / shown * gained).sum() / found[-1])
+
+
+def recall_at(scores: Tensor, labels: Tensor, share: float) -> float:
+    """The mean over pictures of the share of positive patches among the best ``ceil(share * P)``.
+
+    Where equal scores straddle the cut, what a random order among them gives on average.
+
+    Args:
+        scores, labels: (B, P); each row of labels has at least one True.
+    """
+    count = math.ceil(share * scores.shape[1])
+    cut = scores.topk(count, dim=1).values[:, -1:]  # (B, 1)
+    above, level = scores > cut, scores == cut
+    odds = (count - above.sum(1, keepdim=True)) / level.sum(1, keepdim=True)  # of being taken, at the cut
+    found = ((above.double() + level * odds) * labels).sum(1)
+    return float((found / labels.sum(1)).mean())
+
+
+def pointing(scores: Tensor, labels: Tensor) -> float:
+    """The share of pictures whose best patch is positive; of several best ones, their mean. (B, P) each."""
+    best = scores == scores.amax(1, keepdim=True)
+    return float(((best & labels).sum(1) / best.sum(1)).mean())
+
+
+def scored(evaluation: Evaluation, split: str) -> Scored | None:
+    """The pruner's scores for a split's pictures that have a described and an absent object; None: there are none."""
+    held_out = evaluation.examples(split, evaluation.settings.examples)
+    examples = [example for example in held_out if example.regions and example.absent]
+    if not examples:
+        return None
+    chunk = evaluation.settings.batch
+    chunks = [examples[start : start + chunk] for start in range(0, len(examples), chunk)]
+    scores = [score(evaluation, part) for part in chunks]
+    return Scored(labels_of(evaluation, examples), *(torch.cat(side) for side in zip(*scores, strict=True)))
+
+
+def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """Logits (B, P) for the phrase of each picture's first region, and for that of something absent."""
+    model = evaluation.model
+    trunk = model.backbone.trunk(evaluation.images(examples))
+
+    def given(phrases: list[str]) -> Tensor:
+        text = evaluation.data.tokenizer(phrases).to(evaluation.device)
+        logits = model.score(trunk, None if model.text is None else model.read(text).pooled)
+        assert logits is not None
+        return logits.float().cpu()
+
+    return given([example.regions[0].phrase for example in examples]), given([example.absent for example in examples])
+
+
+def labels_of(evaluation: Evaluation, examples: Sequence[Example]) -> Tensor:
+    """(B, P) bool: the patches that the box of each picture's first region overlaps."""
+    height, width = examples[0].image.shape[1:]
+    pixels = torch.tensor([example.regions[0].box for example in examples], dtype=torch.float64)  # (B, 4)
+    shares = pixels / torch.tensor([width, height, width, height])
+    return patch_labels(shares.unsqueeze(1).float(), evaluation.model.backbone.grid).bool()

@@ -1,0 +1,142 @@
+"""R@1, R@5, R@10 from picture to text and back: by ITC, and with the best candidates ordered anew by ITM.
+
+A query's one right answer is its own counterpart; ``ceiling`` says how far that rule lets a perfect model come. Ties
+count against the model: candidates that score the same as the right answer stand before it.
+
+By ITC each picture is pruned under the null guide, whatever the model's guide policy: at retrieval time nobody knows
+a picture's caption. For ITM each picture is pruned under the very text of the pair.
+Letters: n pictures and as many texts, k candidates to order anew; the rest as in core.types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.evaluate import Evaluation
+from core.hookspecs import hookimpl
+from core.model import Model
+from core.types import Example, Text, Tokens
+
+CUTS = (1, 5, 10)
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Section ``retrieval``; None for a model without text encoder or projection heads."""
+    model, settings = evaluation.model, evaluation.settings
+    if any(model.missing(slot) for slot in ("text", "heads.image", "heads.text")):
+        return None
+    examples = evaluation.examples(settings.split, settings.candidates)
+    words, trunk, image = _encode(evaluation, examples)
+    similar = _features(model, "image", image) @ _features(model, "text", words).T  # (n, n), pictures by texts
+    section: dict[str, Any] = {
+        "candidates": len(examples),
+        "ceiling": ceiling(truths(evaluation, examples)),
+        **_recalls(ranks(similar), ranks(similar.T)),
+        "reranked": None,
+    }
+    if not (model.missing("fusion") or model.missing("heads.match")):
+        # with nothing guided the later blocks see no text: once per picture, not once per pair
+        pictures = trunk if model.guided else image
+        section["reranked"] = _recalls(*_rerank(evaluation, similar, words, pictures))
+    return {"retrieval": section}
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """How many wrong candidates come before the right one, which is on the diagonal: (n, n) -> (n,)."""
+    right = scores.diagonal().unsqueeze(1)
+    return (scores >= right).sum(1) - 1
+
+
+def reranks(scores: Tensor, top: Tensor, margins: Tensor) -> Tensor:
+    """The same after the k best candidates were ordered anew; a right one that is not among them keeps its rank.
+
+    Args:
+        scores: (n, n) by which ``top`` (n, k) was chosen.
+        margins: (n, k) what orders them anew.
+    """
+    first = ranks(scores)  # (n,)
+    right = top == torch.arange(len(top), device=top.device).unsqueeze(1)  # (n, k), at most one a row
+    own = margins.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+    anew = (margins >= own).sum(1) - 1
+    return torch.where(right.any(1) & (first < top.shape[1]), anew, first)
+
+
+def recall(rank: Tensor, cut: int) -> float:
+    """The share of queries whose right answer is among the first ``cut``."""
+    return float((rank < cut).double().mean())
+
+
+def ceiling(truth: Tensor) -> float:
+    """The best R@1 in reach where several candidates are right: of t equally right ones, 1 / t at best is the own.
+
+    Args:
+        truth: (n, n) bool, whether text j is true of picture i. The mean is over the queries of both directions.
+    """
+    truth = truth | torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    return float(torch.cat([1 / truth.sum(1).double(), 1 / truth.sum(0).double()]).mean())
+
+
+def truths(evaluation: Evaluation, examples: Sequence[Example]) -> Tensor:
+    """(n, n) bool: rows are pictures, columns texts."""
+    describes = evaluation.data.describes
+    return torch.tensor([[describes(text, picture) for text in examples] for picture in examples])
+
+
+def _recalls(i2t: Tensor, t2i: Tensor) -> dict[str, float]:
+    return {f"{way}_r{cut}": recall(rank, cut) for way, rank in (("i2t", i2t), ("t2i", t2i)) for cut in CUTS}
+
+
+def _encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens, Tokens, Tokens]:
+    """Texts (n, L, D), blocks 1..k of the pictures (n, N, D), and the pictures under the null guide."""
+    model, chunk = evaluation.model, evaluation.settings.batch
+    text: Text = evaluation.data.tokenizer([example.caption for example in examples]).to(evaluation.device)
+    words, trunks, images = [], [], []
+    for start in range(0, len(examples), chunk):
+        part = slice(start, start + chunk)
+        words.append(model.read(text.rows(part)))
+        trunks.append(model.backbone.trunk(evaluation.images(examples[part])))
+        images.append(model.look(trunks[-1]))
+    return _joined(words), _joined(trunks), _joined(images)
+
+
+def _joined(chunks: Sequence[Tokens]) -> Tokens:
+    """Batches of tokens as one."""
+    columns = {f.name: [getattr(chunk, f.name) for chunk in chunks] for f in dataclasses.fields(Tokens)}
+    return Tokens(**{k: torch.cat(v) if isinstance(v[0], Tensor) else v[0] for k, v in columns.items()})
+
+
+def _features(model: Model, head: str, states: Tokens) -> Tensor:
+    """(n, E), in full precision: bf16 would make ties."""
+    assert states.pooled is not None
+    with torch.autocast(states.x.device.type, enabled=False):
+        return model.head(head)(states.pooled.float())
+
+
+def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: Tokens) -> tuple[Tensor, Tensor]:
+    """Ranks (n,) both ways. A pair that both directions ask for is computed once."""
+    n = len(similar)
+    k = min(evaluation.settings.rerank, n)
+    texts, images = similar.topk(k, dim=1).indices, similar.T.topk(k, dim=1).indices  # (n, k) each
+    query = torch.arange(n, device=similar.device).unsqueeze(1)
+    asked = torch.cat([query * n + texts, images * n + query]).flatten()  # picture * n + text
+    pairs, place = asked.unique(return_inverse=True)
+    chunks = pairs.split(evaluation.settings.batch)
+    margins = torch.cat([_margins(evaluation.model, pictures.rows(c // n), words.rows(c % n)) for c in chunks])
+    by_picture, by_text = margins[place].view(2, n, k)
+    return reranks(similar, texts, by_picture), reranks(similar.T, images, by_text)
+
+
+def _margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
+    """The logit of a match over that of none, (B,): it orders as the probability does, and does not saturate."""
+    assert model.fusion is not None
+    image = model.look(pictures, words.pooled) if model.guided else pictures
+    joint = model.fusion(words, image).text.x[:, 0]  # (B, D)
+    with torch.autocast(joint.device.type, enabled=False):
+        logits = model.head("match")(joint.float())  # (B, 2)
+    return logits[:, 1] - logits[:, 0]
