@@ -1,0 +1,231 @@
+"""What every part of a kind must hold. Tests run these over all that is registered; third parties import them.
+
+Each check builds the part at a toy size and raises AssertionError with a sentence that says what was broken.
+Letters as in core.types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.blocks import Cues, prune
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, TextEncoder, Tokenizer, TokenPruner
+from core.part import Part
+from core.types import Text, Tokens
+
+B, P, L, D, G = 3, 12, 7, 32, 16
+
+
+def check_pruner(part: Part[TokenPruner]) -> None:
+    """Shapes, provenance of kept tokens, untouched [CLS], rows apart, gradients, keep = 1, meta device, tracing."""
+    torch.manual_seed(0)
+    pruner = part(dim=D, guide_dim=G).eval()
+    tokens = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P))
+    guide = torch.randn(B, G)
+
+    def run(pruner: TokenPruner, tokens: Tokens, guide: Tensor) -> Tokens:
+        torch.manual_seed(1)
+        return prune(pruner, tokens, guide, _cues(pruner, tokens))
+
+    out = run(pruner, tokens, guide)
+    assert torch.equal(out.x[:, 0], tokens.x[:, 0]), "the [CLS] token changed: a pruner may only touch patches"
+    assert out.source is not None, "source is missing: end with tokens.keep(...)"
+    for row in range(B):
+        kept = [int(i) for i in out.source[row] if i >= 0]
+        assert len(set(kept)) == len(kept) and all(0 <= i < P for i in kept), f"patches {kept} of {P}: twice or unknown"
+        for place, i in enumerate(out.source[row].tolist()):
+            if i >= 0:
+                own = torch.equal(out.patch_states[row, place], tokens.patch_states[row, i])
+                assert own, f"the token said to be patch {i} is not that patch's state"
+
+    if torch.equal(_states(pruner, tokens, guide, 2), _states(pruner, tokens, guide, 3)):  # not a random one
+        order = torch.tensor([2, 0, 1])
+        mixed = run(pruner, tokens.rows(order), guide[order])
+        assert torch.allclose(mixed.x, out.x[order], atol=1e-5), "rows of a batch influence each other"
+        scores = pruner.score(tokens, guide, _cues(pruner, tokens))
+        if scores is not None and pruner.place == "after_block":
+            turn = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(P)])
+            turned = pruner.score(Tokens(tokens.x[:, turn], patches=(1, 1 + P)), guide, Cues())
+            assert turned is not None
+            assert torch.allclose(turned, scores[:, turn[1:] - 1], atol=1e-5), "permuting patches must permute scores"
+        if not pruner.guided:
+            blind = run(pruner, tokens, torch.randn(B, G))
+            assert torch.equal(blind.x, out.x), "guided is False, yet the guide changes the outcome"
+    _check_gradients(pruner, lambda: run(pruner, tokens, guide), "scores")
+    if "keep" in part.settings or hasattr(pruner, "keep"):
+        whole = Part(part.cls, {**part.settings, "keep": 1.0})(dim=D, guide_dim=G).eval()
+        all_kept = run(whole, tokens, guide).source
+        assert all_kept is not None
+        assert ((all_kept >= 0).sum(1) == P).all(), "keep = 1 must keep every patch"
+    meta = part(dim=D, guide_dim=G).to("meta")
+    moved = prune(meta, tokens.to("meta"), guide.to("meta"), _cues(meta, tokens.to("meta")))
+    assert moved.x.shape == out.x.shape, "the meta device gives another shape"
+    _check_trace(lambda x, g: prune(pruner, Tokens(x, patches=(1, 1 + P)), g, _cues(pruner, tokens)).x, tokens.x, guide)
+
+
+def check_backbone(part: Part[Backbone], image_size: int = 32) -> None:
+    """Trunk and finish add up, rows stay apart, ``grid`` and ``patches`` agree, pruning can be turned off."""
+    torch.manual_seed(0)
+    backbone = part(image_size=image_size, guide_dim=G).eval()
+    images, guide = torch.randint(0, 256, (B, 3, image_size, image_size), dtype=torch.uint8), torch.randn(B, G)
+    with torch.no_grad():
+        trunk = backbone.trunk(images)
+        assert trunk.patches[1] - trunk.patches[0] == backbone.grid[0] * backbone.grid[1], "patches and grid disagree"
+        out, again = backbone.finish(trunk, guide), backbone(images, guide)
+        assert out.pooled is not None and out.pooled.shape == (B, backbone.dim), "pooled must be (B, dim)"
+        assert torch.allclose(out.x, again.x, atol=1e-5), "forward is not finish(trunk(images))"
+        one = backbone(images[1:2], guide[1:2])
+        assert torch.allclose(one.x[0], out.x[1], atol=1e-4), "pictures of a batch influence each other"
+        backbone.pruning = False
+        whole = backbone.finish(trunk, guide)
+        shown = whole.patches[1] - whole.patches[0]
+        assert shown == backbone.grid[0] * backbone.grid[1], "pruning = False must keep every patch"
+
+
+def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
+    """Padding changes nothing, words see both ways, [CLS] is pooled."""
+    torch.manual_seed(0)
+    encoder = part(vocabulary=vocabulary, text_length=32).eval()
+    text, padded = _texts(vocabulary)
+    with torch.no_grad():
+        out, other = encoder(text), encoder(padded)
+        assert out.x.shape == (B, L, encoder.dim) and out.pooled.shape == (B, encoder.dim), "wrong shape"
+        assert torch.allclose(out.x, other.x[:, :L], atol=1e-5), "padding changes the words' states"
+        assert torch.allclose(out.pooled, other.pooled, atol=1e-5), "padding changes the pooled state"
+        last = text.ids.clone()
+        last[:, -1] = (last[:, -1] + 1) % vocabulary
+        assert not torch.allclose(encoder(Text(last, text.mask)).pooled, out.pooled), "[CLS] does not see the last word"
+    assert encoder.embedding.shape == (vocabulary, encoder.dim), "embedding must be (V, D)"
+    _check_gradients(encoder, lambda: encoder(text), "x")
+
+
+def check_fusion(part: Part[Fusion]) -> None:
+    """Padding of the words and hidden picture tokens change nothing; the words see the picture."""
+    torch.manual_seed(0)
+    fusion = part(dim=D, image_dim=D).eval()
+    image, words = Tokens(torch.randn(B, P, D)), torch.randn(B, L + 2, D)
+    mask = torch.ones(B, L + 2, dtype=torch.bool)
+    mask[:, L:] = False
+    with torch.no_grad():
+        out = fusion(Tokens(words[:, :L], mask=mask[:, :L]), image)
+        padded = fusion(Tokens(words, mask=mask), image)
+        assert out.text.x.shape == (B, L, fusion.dim), "fused words must be (B, L, dim)"
+        assert torch.allclose(out.text.x, padded.text.x[:, :L], atol=1e-5), "padding changes the fused words"
+        assert torch.allclose(out.image.x, padded.image.x, atol=1e-5), "padding changes the fused picture"
+        other = fusion(Tokens(words[:, :L], mask=mask[:, :L]), Tokens(torch.randn(B, P, D)))
+        assert not torch.allclose(out.text.x, other.text.x, atol=1e-3), "the words do not see the picture"
+    _check_gradients(fusion, lambda: fusion(Tokens(words, mask=mask), image).memory, "x")
+
+
+def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
+    """Causal in the words, sees the memory, masked memory changes nothing."""
+    torch.manual_seed(0)
+    decoder = part(memory_dim=D, vocabulary=vocabulary, text_length=32).eval()
+    text, _ = _texts(vocabulary)
+    text = Text(text.ids, torch.ones_like(text.mask))
+    memory = torch.randn(B, P, D)
+    mask = torch.ones(B, P, dtype=torch.bool)
+    mask[:, -2:] = False
+    with torch.no_grad():
+        out = decoder(decoder.read(text), Tokens(memory, mask=mask)).x
+        ids = text.ids.clone()
+        ids[:, 4] = (ids[:, 4] + 1) % vocabulary
+        changed = decoder(decoder.read(Text(ids, text.mask)), Tokens(memory, mask=mask)).x
+        assert torch.allclose(out[:, :4], changed[:, :4], atol=1e-5), "a later word changes an earlier state"
+        assert not torch.allclose(out[:, 4:], changed[:, 4:], atol=1e-4), "a word does not reach later states"
+        hidden = memory.clone()
+        hidden[:, -2:] = 9.0
+        same = decoder(decoder.read(text), Tokens(hidden, mask=mask)).x
+        assert torch.allclose(out, same, atol=1e-5), "masked memory changes the states"
+    _check_gradients(decoder, lambda: decoder(decoder.read(text), Tokens(memory, mask=mask)), "x")
+
+
+def check_head(part: Part[Head], vocabulary: int = 50) -> None:
+    """Keeps leading shape, passes gradients."""
+    torch.manual_seed(0)
+    embeddings = {name: nn.Parameter(torch.randn(vocabulary, D)) for name in ("text", "decoder")}
+    head = part(dim=D, vocabulary=vocabulary, embeddings=embeddings)
+    x = torch.randn(B, L, D, requires_grad=True)
+    out = head(x)
+    assert out.shape[:2] == (B, L), f"(B, L, D) became {tuple(out.shape)}"
+    out.square().mean().backward()
+    assert x.grad is not None and x.grad.isfinite().all(), "no gradient passes through"
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+
+
+def check_data(data: Data) -> None:
+    """Batches are a pure function of their number; held-out examples are fixed, whole, and inside their pictures."""
+    reads = frozenset({"masked", "prefixed", "regions"})
+    one, same, next_ = (data.batch(step, size=4, seed=0, reads=reads) for step in (5, 5, 6))
+    assert torch.equal(one.images, same.images) and torch.equal(one.text.ids, same.text.ids), "a batch is not repeatable"
+    assert not torch.equal(one.images, next_.images), "two steps drew the same batch"
+    size = data.image_size
+    assert one.images.shape == (4, 3, size, size) and one.images.dtype == torch.uint8, "images must be (B, 3, H, W) uint8"
+    assert one.masked is not None and one.prefixed is not None and one.regions is not None, "a wanted part is missing"
+    assert data.batch(5, size=4, seed=0, reads=frozenset()).regions is None, "a part was made that nobody reads"
+    assert int(one.text.ids.max()) < data.tokenizer.vocabulary and one.text.ids.shape[1] <= data.text_length
+    assert ((one.regions.boxes >= 0) & (one.regions.boxes <= 1)).all(), "boxes are shares of the picture's sides"
+    check_tokenizer(data.tokenizer, [example.caption for example in data.held_out(data.splits()[0], 4)])
+    for split in data.splits():
+        examples = data.held_out(split, 8)
+        assert [e.key for e in examples] == [e.key for e in data.held_out(split, 8)], f"{split} is not repeatable"
+        for example in examples:
+            assert example.image.shape == (3, size, size) and data.describes(example, example), example.key
+            for region in example.regions:
+                x0, y0, x1, y1 = region.box
+                assert 0 <= x0 < x1 <= size and 0 <= y0 < y1 <= size, f"{example.key}: box {region.box}"
+            phrases = [region.phrase for region in example.regions]
+            assert not example.absent or example.absent not in phrases, f"{example.key}: {example.absent!r} is there"
+
+
+def check_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """[CLS] first, padding behind, masks right."""
+    text = tokenizer(texts)
+    assert (text.ids[:, 0] == tokenizer.cls).all(), "every text starts with [CLS]"
+    assert ((text.ids == tokenizer.pad) == ~text.mask).all(), "the mask and [PAD] disagree"
+    assert ((text.ids == tokenizer.sep).sum(1) == 1).all(), "every text ends with one [SEP]"
+
+
+def _cues(pruner: TokenPruner, tokens: Tokens) -> Cues:
+    """Plausible keys and attention for an in_block pruner: two heads over the states themselves."""
+    if pruner.place == "after_block":
+        return Cues()
+
+    def look() -> tuple[Tensor, Tensor]:
+        keys = tokens.x.unflatten(-1, (2, -1)).transpose(1, 2)  # (B, 2, N, D / 2)
+        return keys, (keys @ keys.transpose(-2, -1) / D**0.5).softmax(-1)
+
+    return Cues(look)
+
+
+def _states(pruner: TokenPruner, tokens: Tokens, guide: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return prune(pruner, tokens, guide, _cues(pruner, tokens)).x
+
+
+def _texts(vocabulary: int) -> tuple[Text, Text]:
+    """The same words without and with two more places of padding."""
+    ids = torch.randint(5, vocabulary, (B, L))
+    longer = torch.cat([ids, torch.zeros(B, 2, dtype=torch.long)], 1)
+    return Text(ids, torch.ones_like(ids, dtype=torch.bool)), Text(longer, torch.arange(L + 2).expand(B, -1) < L)
+
+
+def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str) -> None:
+    if not any(p.requires_grad for p in module.parameters()):
+        return
+    module.zero_grad()
+    value = getattr(run(), which)
+    assert value is not None, f"it has parameters but returns no {which}, so nothing could train them"
+    (value.float() * torch.randn_like(value.float())).sum().backward()
+    cold = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not cold, f"no gradient reaches {', '.join(cold)}"
+
+
+def _check_trace(run: Callable[[Tensor, Tensor], Tensor], *inputs: Tensor) -> None:
+    """Traceable, as counting by fvcore needs."""
+    traced = torch.jit.trace(run, inputs, check_trace=False)
+    assert traced(*inputs).shape == run(*inputs).shape, "tracing changes the shape"
