@@ -21,172 +21,23 @@ from torch import Tensor, nn
 from core.model import Model
 from core.types import Text, Tokens
 
-SLOTS = ("backbone", "pruner", "text", "fusion", "decoder", "heads")
-
-# Beyond those that fvcore itself takes for free: norms, element-wise operations, reductions, and making or moving data.
-IGNORABLE = frozenset(
-    [
-        "layer_norm",
-        "rms_norm",
-        "group_norm",
-        "batch_norm",
-        "instance_norm",
-        "linalg_vector_norm",
-        "norm",
-        "add",
-        "add_",
-        "sub",
-        "rsub",
-        "mul",
-        "mul_",
-        "div",
-        "div_",
-        "neg",
-        "pow",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "exp",
-        "exp_",
-        "log",
-        "log1p",
-        "abs",
-        "sign",
-        "sin",
-        "cos",
-        "tanh",
-        "tanh_",
-        "sigmoid",
-        "sigmoid_",
-        "gelu",
-        "gelu_",
-        "silu",
-        "silu_",
-        "softplus",
-        "hardtanh",
-        "leaky_relu",
-        "erf",
-        "softmax",
-        "log_softmax",
-        "logsigmoid",
-        "clamp_min",
-        "clamp_max",
-        "minimum",
-        "maximum",
-        "fmod",
-        "floor_",
-        "ceil",
-        "ceil_",
-        "round",
-        "sum",
-        "mean",
-        "amax",
-        "amin",
-        "argmax",
-        "argmin",
-        "min",
-        "max",
-        "var",
-        "std",
-        "cumsum",
-        "all",
-        "any",
-        "topk",
-        "sort",
-        "argsort",
-        "multinomial",
-        "where",
-        "lt",
-        "le",
-        "ne",
-        "eq",
-        "gt",
-        "ge",
-        "logical_not",
-        "logical_and",
-        "logical_or",
-        "bitwise_and",
-        "bitwise_or",
-        "__or__",
-        "__and__",
-        "__invert__",
-        "gather",
-        "scatter",
-        "scatter_",
-        "scatter_add",
-        "scatter_reduce",
-        "index_select",
-        "index_add",
-        "take_along_dim",
-        "masked_fill_",
-        "masked_scatter",
-        "tril",
-        "triu",
-        "embedding",
-        "one_hot",
-        "repeat",
-        "repeat_interleave",
-        "expand_as",
-        "broadcast_to",
-        "flip",
-        "reshape_as",
-        "view_as",
-        "movedim",
-        "swapaxes",
-        "unflatten",
-        "unfold",
-        "clone",
-        "alias",
-        "lift_fresh",
-        "pad",
-        "pixel_unshuffle",
-        "rand",
-        "rand_like",
-        "randn",
-        "randn_like",
-        "randint",
-        "randperm",
-        "bernoulli",
-        "normal_",
-        "uniform_",
-        "rand_",
-        "zeros_like",
-        "ones_like",
-        "new_ones",
-        "fill_",
-        "zero_",
-        "new_tensor",
-        "scalar_tensor",
-        "tensor",
-        "item",
-        "_local_scalar_dense",
-        "Bool",
-        "Float",
-        "dropout_",
-        "feature_dropout",
-        "upsample_nearest2d",
-        "upsample_bilinear2d",
-        "upsample_bicubic2d",
-        "_upsample_bilinear2d_aa",
-        "_upsample_bicubic2d_aa",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool1d",
-        "avg_pool2d",
-        "max_pool2d",
-        "grid_sampler",
-        "meshgrid",
-        "numel",
-        "dim",
-        "len",
-        "is_nonzero",
-        "numpy_T",
-        "mT",
-        "mH",
-        "result_type",
-        "type",
-    ]
-)
+# What costs no multiply-adds worth counting, beyond what fvcore itself takes for free: norms, element-wise operations,
+# reductions, and making or moving data. Operations in place (a trailing underscore) are covered with the others.
+_IGNORABLE = """
+layer_norm rms_norm group_norm batch_norm instance_norm linalg_vector_norm norm
+add sub rsub mul div neg pow square sqrt rsqrt reciprocal exp log log1p abs sign sin cos tanh sigmoid relu gelu silu
+softplus hardtanh leaky_relu erf softmax log_softmax log_sigmoid clamp_min clamp_max minimum maximum fmod floor ceil
+round sum mean amax amin argmax argmin min max var std cumsum all any topk sort argsort multinomial where
+lt le ne eq gt ge logical_not logical_and logical_or bitwise_and bitwise_or bitwise_not __or__ __and__
+gather scatter scatter_add scatter_reduce index_select index_add take_along_dim masked_fill masked_scatter tril triu
+embedding one_hot repeat repeat_interleave expand_as broadcast_to flip reshape_as view_as movedim swapaxes unflatten
+unfold clone alias lift_fresh pad pixel_unshuffle dropout feature_dropout numpy_T mT mH result_type
+rand rand_like randn randn_like randint randperm bernoulli normal uniform ones_like new_ones fill zero
+new_tensor scalar_tensor tensor item _local_scalar_dense Bool Float numel dim len is_nonzero meshgrid
+upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+adaptive_avg_pool2d adaptive_avg_pool1d avg_pool2d max_pool2d grid_sampler
+"""
+IGNORABLE = frozenset(f"aten::{name}{suffix}" for name in _IGNORABLE.split() for suffix in ("", "_"))
 
 
 @dataclass(frozen=True)
@@ -257,7 +108,7 @@ def count(
         warnings.simplefilter("ignore")  # the tracer's remarks on shapes
         analysis = FlopCountAnalysis(module, inputs)
         analysis.clear_op_handles()  # a handle of None would leave fvcore's counting of norms in place
-        analysis.set_op_handle(**{f"aten::{name}": None for name in IGNORABLE}, **HANDLES)
+        analysis.set_op_handle(**dict.fromkeys(IGNORABLE), **HANDLES)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_module = analysis.by_module()
         unknown = analysis.unsupported_ops()

@@ -57,6 +57,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
             "average_precision_wrong_text_withheld": withheld and average_precision(withheld.wrong, withheld.labels),
             "positive_rate": float(seen.labels.double().mean()),
             "positive_rate_withheld": withheld and float(withheld.labels.double().mean()),
+            "keep": keep,
             "recall_at_keep": None if keep is None else recall_at(seen.right, seen.labels, keep),
             "recall_at_quarter": recall_at(seen.right, seen.labels, QUARTER),
             "recall_at_quarter_wrong_text": recall_at(seen.wrong, seen.labels, QUARTER),
