@@ -30,6 +30,7 @@ RELATIONS = {  # wordings; the first is the relation's name
     "above": ("above",),
     "below": ("below", "under"),
 }
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 # {a}: first mention, {A}: later mention, {ab}: a relation that is true of a and b
 THREE = (
     "{a} is {ab} {b} and {ac} {c}",
@@ -207,8 +208,7 @@ def questions(rng: Random, placed: Sequence[Placed], absent: Thing) -> list[tupl
     """Existence, number, relation, and what stands where, each with its answer."""
     one, other = rng.sample(placed, 2)
     true = rng.choice(relations_of(one, other))
-    asked = true if rng.random() < 0.5 else {"left of": "right of", "above": "below"}.get(true, "")
-    asked = asked or {"right of": "left of", "below": "above"}[true]
+    asked = true if rng.random() < 0.5 else OPPOSITE[true]
     there = rng.random() < 0.5
     found = [
         (f"is there {(one.thing if there else absent).named()}?", "yes" if there else "no"),

@@ -15,7 +15,7 @@ from core.hookspecs import hookimpl
 from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
 from plugins.data import compose, shapes
-from plugins.data.batching import make_batch
+from plugins.data.batching import CLASS_TEXT, make_batch
 from plugins.data.compose import Facts, Placed, Sprite, Thing
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
@@ -63,7 +63,7 @@ class Scenes(kinds.Data):
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
         self.regions, self.mask = regions, mask
-        self.boxed = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
         self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(seed, text_length)
@@ -190,7 +190,8 @@ def _made(seed: int, length: int) -> kinds.Tokenizer:
     """The vocabulary of the first training scenes: the same at every size of picture and of training set."""
     painter = Painter(64, seed)
     examples = [painter.scene("train", number) for number in range(CORPUS)]
-    return train_tokenizer([text for example in examples for text in compose.texts(example)], length)
+    classes = [CLASS_TEXT.format(label=shape) for shape in shapes.SHAPES]
+    return train_tokenizer([*classes, *(text for example in examples for text in compose.texts(example))], length)
 
 
 @hookimpl

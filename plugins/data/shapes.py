@@ -44,7 +44,9 @@ def _polygon(x: Plane, y: Plane, corners: list[tuple[float, float]]) -> Mask:
 def _star(x: Plane, y: Plane) -> Mask:
     angles = np.pi * np.arange(10) / 5
     radii = np.where(np.arange(10) % 2 == 0, 1.08, 0.43)
-    return _polygon(x, y, [(float(r * np.sin(a)), float(0.08 - r * np.cos(a))) for a, r in zip(angles, radii, strict=True)])
+    return _polygon(
+        x, y, [(float(r * np.sin(a)), float(0.08 - r * np.cos(a))) for a, r in zip(angles, radii, strict=True)]
+    )
 
 
 def _heart(x: Plane, y: Plane) -> Mask:
