@@ -105,11 +105,18 @@ class Fused(Struct):
     image: Tokens  # (B, N, D)
 
     @property
+    def mask(self) -> Tensor | None:
+        """Of both as one sequence, picture first, (B, N + L); None: all may be attended to."""
+        parts = (self.image, self.text)
+        if all(part.mask is None for part in parts):
+            return None
+        masks = [p.x.new_ones(p.x.shape[:2], dtype=torch.bool) if p.mask is None else p.mask for p in parts]
+        return torch.cat(masks, 1)
+
+    @property
     def memory(self) -> Tokens:
         """Both as one sequence, picture first: what a decoder attends to, (B, N + L, D)."""
-        image, text = self.image, self.text
-        masks = [t.x.new_ones(t.x.shape[:2], dtype=torch.bool) if t.mask is None else t.mask for t in (image, text)]
-        return Tokens(torch.cat([image.x, text.x], 1), mask=torch.cat(masks, 1))
+        return Tokens(torch.cat([self.image.x, self.text.x], 1), mask=self.mask)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""A causal decoder in two halves: words alone, then words beside a memory. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Decoder
+from core.part import Count, Filled, Natural, Share
+from core.types import Text, Tokens
+from plugins.layers import (
+    PostNormLayer,
+    PreNormLayer,
+    causal_mask,
+    initialise,
+    key_mask,
+    load_bert_layer,
+    read_bert,
+    take,
+)
+
+
+class DecoupledDecoder(Decoder):
+    """One decoder for mPLUG, CoCa and plain captioners: the split point and the layers' layout tell them apart.
+
+    ``unimodal: 0, multimodal: 12, layout: bert`` is mPLUG's prefix decoder; equal halves with ``paper`` are CoCa's.
+
+    Args:
+        unimodal: layers that see words alone; they have no cross-attention.
+        multimodal: layers that attend to the memory too.
+        layout: ``bert``: LayerNorm after each residual, embeddings normalised; ``paper``: LayerNorm before, one at the
+            end. Both: self-attention, cross-attention, one MLP of 4 D.
+        dim: width D.
+        heads: attention heads.
+        dropout: on the residuals.
+        weights: a folder with a BERT's config.json and model.safetensors to start from (layout ``bert`` only);
+            cross-attention starts new.
+    """
+
+    def __init__(
+        self,
+        *,
+        unimodal: Natural = 0,
+        multimodal: Count = 12,
+        layout: Literal["bert", "paper"] = "bert",
+        dim: Count = 768,
+        heads: Count = 12,
+        dropout: Share = 0.1,
+        weights: str = "",
+        memory_dim: Filled[int],
+        vocabulary: Filled[int],
+        text_length: Filled[int],
+    ):
+        super().__init__()
+        if weights and layout != "bert":
+            raise ValueError(f"weights of a BERT need layout 'bert', got {layout!r}")
+        layer = PostNormLayer if layout == "bert" else PreNormLayer
+        self.dim = dim
+        self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(text_length, dim)
+        self.embedding_norm = nn.LayerNorm(dim, eps=1e-12) if layout == "bert" else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.unimodal = nn.ModuleList(layer(dim, heads, dropout) for _ in range(unimodal))
+        self.multimodal = nn.ModuleList(layer(dim, heads, dropout, memory_dim) for _ in range(multimodal))
+        self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
+        initialise(self)
+        if weights:
+            self._load(weights)
+
+    @property
+    def embedding(self) -> nn.Parameter:
+        return self.words.weight
+
+    def read(self, text: Text) -> Tokens:
+        length = int(text.ids.shape[1])
+        places = torch.arange(length, device=text.ids.device)
+        x = self.dropout(self.embedding_norm(self.words(text.ids) + self.positions(places)))  # (B, L, D)
+        mask = self._mask(text.mask)
+        for layer in self.unimodal:
+            x = layer(x, mask)
+        return Tokens(x, None, text.mask)
+
+    def forward(self, words: Tokens, memory: Tokens) -> Tokens:
+        assert words.mask is not None
+        x, mask, memory_mask = words.x, self._mask(words.mask), key_mask(memory.mask)
+        for layer in self.multimodal:
+            x = layer(x, mask, memory.x, memory_mask)
+        return Tokens(self.final_norm(x), None, words.mask)
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        """(B, L) -> (B, 1, L, L): earlier words that are no padding, and oneself."""
+        length = int(mask.shape[1])
+        own = torch.eye(length, dtype=torch.bool, device=mask.device)
+        return causal_mask(length, mask.device) & mask[:, None, None] | own
+
+    @torch.no_grad()
+    def _load(self, folder: str) -> None:
+        _, tensors = read_bert(folder)
+        self.words.weight.copy_(take(tensors, "embeddings.word_embeddings.weight", self.words.weight.shape, folder))
+        length = len(self.positions.weight)
+        shape = torch.Size([512, self.dim])
+        places = take(tensors, "embeddings.position_embeddings.weight", shape, folder)[:length]
+        kinds = take(tensors, "embeddings.token_type_embeddings.weight", torch.Size([2, self.dim]), folder)
+        self.positions.weight.copy_(places + kinds[0])  # every word of a decoder is of the first kind
+        for name, parameter in self.embedding_norm.named_parameters():
+            parameter.copy_(take(tensors, f"embeddings.LayerNorm.{name}", parameter.shape, folder))
+        for index, layer in enumerate([*self.unimodal, *self.multimodal]):
+            assert isinstance(layer, PostNormLayer)
+            load_bert_layer(layer, tensors, index, folder)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("decoupled", DecoupledDecoder)

@@ -1,0 +1,82 @@
+"""mPLUG's cross-modal skip-connected network. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Fusion
+from core.part import Count, Filled, Natural, Share
+from core.types import Fused, Tokens
+from plugins.layers import PostNormLayer, initialise, key_mask, load_bert_layer, read_bert
+
+
+class SkipConnectedFusion(Fusion):
+    """Mostly co-attention, now and then connected attention (mPLUG, Li et al. 2022).
+
+    Layer j, counted from 0, is connected (J) where j > 0 and j is a multiple of ``stride``, else co-attention (C); six
+    layers at stride 3 are C C C J C C. C: words attend to words, then to the picture, then the MLP; the picture passes
+    unchanged. J: self-attention and MLP over [picture ; words], and the picture's result is added to what it was.
+    J layers have no cross-attention parameters.
+
+    Args:
+        layers: how many layers.
+        stride: every how many layers the two streams are connected.
+        heads: attention heads.
+        dropout: on the residuals.
+        weights: a folder with a BERT's config.json and model.safetensors to start from; cross-attention starts new.
+        first_layer: the BERT layer, counted from 0, that layer 0 takes its weights from.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: Count = 6,
+        stride: Count = 3,
+        heads: Count = 12,
+        dropout: Share = 0.1,
+        weights: str = "",
+        first_layer: Natural = 6,
+        dim: Filled[int],
+        image_dim: Filled[int],
+    ):
+        super().__init__()
+        self.dim, self.stride = dim, stride
+        same = image_dim == dim
+        self.image_projection = nn.Identity() if same else nn.Sequential(nn.Linear(image_dim, dim), nn.LayerNorm(dim))
+        self.layers = nn.ModuleList(
+            PostNormLayer(dim, heads, dropout, source_dim=None if self.connected(j) else dim) for j in range(layers)
+        )
+        initialise(self)
+        if weights:
+            _, tensors = read_bert(weights)
+            for j, layer in enumerate(self.layers):
+                assert isinstance(layer, PostNormLayer)
+                load_bert_layer(layer, tensors, first_layer + j, weights)
+
+    def connected(self, layer: int) -> bool:
+        """Whether layer ``layer``, counted from 0, is a J."""
+        return layer > 0 and layer % self.stride == 0
+
+    def forward(self, text: Tokens, image: Tokens) -> Fused:
+        words, picture = text.x, self.image_projection(image.x)  # (B, L, D), (B, N, D)
+        word_mask, picture_mask = key_mask(text.mask), key_mask(image.mask)
+        joint_mask = key_mask(Fused(text, image).mask)
+        patches = int(picture.shape[1])
+        for j, layer in enumerate(self.layers):
+            if self.connected(j):
+                joint = layer(torch.cat([picture, words], 1), joint_mask)  # (B, N + L, D)
+                picture, words = picture + joint[:, :patches], joint[:, patches:]
+            else:
+                words = layer(words, word_mask, picture, picture_mask)
+        return Fused(
+            Tokens(words, words[:, 0], text.mask), Tokens(picture, None, image.mask, image.patches, image.source)
+        )
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("skip_connected", SkipConnectedFusion)

@@ -1,0 +1,30 @@
+"""Whether a picture and a caption belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Head
+from core.part import Filled
+from plugins.layers import initialise
+
+
+class Match(Head):
+    """Two logits from the fused [CLS] state: 0 no match, 1 match (ALBEF, mPLUG)."""
+
+    def __init__(self, *, dim: Filled[int]):
+        super().__init__()
+        self.linear = nn.Linear(dim, 2)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x)  # (..., D) -> (..., 2)
+        return logits
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("match", Match)

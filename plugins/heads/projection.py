@@ -1,0 +1,30 @@
+"""States into the space that pictures and captions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Head
+from core.part import Count, Filled
+from plugins.layers import initialise
+
+
+class Projection(Head):
+    """A linear map to ``width`` dimensions, then length 1 (ALBEF, mPLUG: 256)."""
+
+    def __init__(self, *, width: Count = 256, dim: Filled[int]):
+        super().__init__()
+        self.linear = nn.Linear(dim, width)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.linear(x).float(), dim=-1)  # (..., D) -> (..., width)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("projection", Projection)

@@ -1,0 +1,56 @@
+"""States to words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Head
+from core.part import Filled
+from plugins.layers import initialise
+
+
+class Vocabulary(Head):
+    """BERT's language-model head: linear, GELU, LayerNorm, then the vocabulary.
+
+    Args:
+        tied: whose word embeddings are the output matrix: the text encoder's, the decoder's, or none's (its own).
+
+    Raises:
+        ValueError: the model has no such embeddings, or they are of another width.
+    """
+
+    def __init__(
+        self,
+        *,
+        tied: Literal["text", "decoder", "none"] = "text",
+        dim: Filled[int],
+        vocabulary: Filled[int],
+        embeddings: Filled[Mapping[str, nn.Parameter]],
+    ):
+        super().__init__()
+        self.transform, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim, eps=1e-12)
+        self.words = nn.Linear(dim, vocabulary, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        initialise(self)
+        if tied != "none":
+            if tied not in embeddings:
+                raise ValueError(f"tied: {tied!r}, but the model has no {tied} part with word embeddings")
+            if embeddings[tied].shape != self.words.weight.shape:
+                width = int(embeddings[tied].shape[1])
+                raise ValueError(f"tied: the {tied} embeddings are {width} wide, this head's states {dim}")
+            self.words.weight = embeddings[tied]
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.words(self.norm(F.gelu(self.transform(x)))) + self.bias  # (..., D) -> (..., V)
+        return logits
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("vocabulary", Vocabulary)

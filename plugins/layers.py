@@ -1,0 +1,182 @@
+"""Transformer layers that fusion and decoder share, and how BERT's weights get into them.
+
+Letters: B rows, L queries, N keys, D width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from core.files import paths, read_text
+
+
+def fused_attention(device: torch.device, training: bool) -> bool:
+    """Whether the fused kernel is the faster one here. In bf16 on a CPU its backward is not."""
+    return not (device.type == "cpu" and training and torch.is_autocast_enabled("cpu"))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, fused: bool) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v.
+
+    Args:
+        query: (B, heads, L, d); key and value: (B, heads, N, d).
+        mask: boolean, broadcast to (B, heads, L, N), True where a query may attend to a key.
+        fused: by torch's fused kernel rather than by separate products.
+    """
+    if fused:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    weights = query @ key.transpose(-2, -1) * int(query.shape[-1]) ** -0.5  # (B, heads, L, N)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)
+    return weights.softmax(-1).to(value.dtype) @ value
+
+
+def key_mask(mask: Tensor | None) -> Tensor | None:
+    """(B, N) of keys that may be attended to -> (B, 1, 1, N)."""
+    return None if mask is None else mask[:, None, None]
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """(1, 1, L, L): each word sees itself and the words before it."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of width ``dim`` over a source of width ``source_dim``."""
+
+    def __init__(self, dim: int, heads: int, source_dim: int | None = None):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide dim {dim}")
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(source_dim or dim, dim)
+        self.value = nn.Linear(source_dim or dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, L, D) attends to (B, N, D'); ``mask`` as in ``attend``."""
+        query, key, value = (
+            states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, tokens, d)
+            for states in (self.query(x), self.key(source), self.value(source))
+        )
+        mixed = attend(query, key, value, mask, fused_attention(x.device, self.training))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, L, D)
+        return out
+
+
+class PostNormLayer(nn.Module):
+    """BERT's layer: self-attention, cross-attention where a source is given, MLP; LayerNorm after each residual."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None):
+        super().__init__()
+        self.attention, self.attention_norm = Attention(dim, heads), nn.LayerNorm(dim, eps=1e-12)
+        self.cross = None if source_dim is None else Attention(dim, heads, source_dim)
+        self.cross_norm = None if source_dim is None else nn.LayerNorm(dim, eps=1e-12)
+        self.up, self.down, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
+    ) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, x, mask)))
+        if self.cross is not None and self.cross_norm is not None:
+            x = self.cross_norm(x + self.dropout(self.cross(x, source, source_mask)))
+        out: Tensor = self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        return out
+
+
+class PreNormLayer(nn.Module):
+    """CoCa's layer: self-attention, cross-attention where a source is given, one MLP; LayerNorm before each."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None):
+        super().__init__()
+        self.attention, self.attention_norm = Attention(dim, heads), nn.LayerNorm(dim)
+        self.cross = None if source_dim is None else Attention(dim, heads, source_dim)
+        self.cross_norm = None if source_dim is None else nn.LayerNorm(dim)
+        self.up, self.down, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
+    ) -> Tensor:
+        normed = self.attention_norm(x)
+        x = x + self.dropout(self.attention(normed, normed, mask))
+        if self.cross is not None and self.cross_norm is not None:
+            x = x + self.dropout(self.cross(self.cross_norm(x), source, source_mask))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
+
+
+def initialise(module: nn.Module) -> None:
+    """BERT's: normal of deviation 0.02, zero biases, unit norms."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+
+
+def read_bert(folder: str) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """A BERT's config.json and model.safetensors, tensor names without the prefix ``bert.``.
+
+    Raises:
+        ValueError: a file is missing or unreadable; names it.
+    """
+    file = os.path.join(folder, "config.json")
+    try:
+        config = json.loads(read_text(file))
+        sizes = {key: int(config[key]) for key in ("hidden_size", "num_attention_heads", "vocab_size")}
+    except (json.JSONDecodeError, KeyError, TypeError) as err:
+        raise ValueError(f"{file}: not the config of a BERT: {type(err).__name__}: {err}") from err
+    file = os.path.join(folder, "model.safetensors")
+    try:
+        tensors = load_file(paths.get_local_path(file))
+    except Exception as err:
+        raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
+    old = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
+    renamed = {}
+    for name, tensor in tensors.items():
+        stem, _, last = name.removeprefix("bert.").rpartition(".")
+        renamed[f"{stem}.{old.get(last, last)}"] = tensor
+    return sizes, renamed
+
+
+BERT_NAMES = {  # ours: BERT's, below encoder.layer.N
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm": "output.LayerNorm",
+}
+
+
+def take(tensors: dict[str, Tensor], name: str, shape: torch.Size, folder: str) -> Tensor:
+    """One tensor of a BERT.
+
+    Raises:
+        ValueError: absent, or of another shape; names folder and tensor.
+    """
+    if name not in tensors:
+        raise ValueError(f"{folder}: model.safetensors has no tensor {name!r}")
+    if tensors[name].shape != shape:
+        raise ValueError(f"{folder}: {name} is {tuple(tensors[name].shape)}, this part needs {tuple(shape)}")
+    return tensors[name]
+
+
+@torch.no_grad()
+def load_bert_layer(layer: PostNormLayer, tensors: dict[str, Tensor], index: int, folder: str) -> None:
+    """Fill a layer's self-attention and MLP from BERT layer ``index``, counted from 0; cross-attention stays as it is."""
+    for ours, theirs in BERT_NAMES.items():
+        for name, parameter in layer.get_submodule(ours).named_parameters():
+            parameter.copy_(take(tensors, f"encoder.layer.{index}.{theirs}.{name}", parameter.shape, folder))

@@ -1,0 +1,91 @@
+"""The first layers of a BERT as text encoder. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from core.hookspecs import hookimpl
+from core.kinds import TextEncoder
+from core.part import Count, Filled, Share
+from core.types import Text, Tokens
+from plugins.layers import fused_attention, read_bert, take
+
+
+class BertEncoder(TextEncoder):
+    """BERT layers 1 to ``layers`` (Devlin et al. 2019; mPLUG takes the first 6 of BERT-base), by transformers.
+
+    ``pooled`` is the last state of [CLS], un-projected: the guide of COPA's detector.
+
+    Args:
+        layers: how many layers.
+        dim: width D; the MLPs are 4 D wide.
+        heads: attention heads.
+        dropout: on states and attention.
+        weights: a folder with a BERT's config.json and model.safetensors; its first layers are loaded.
+
+    Raises:
+        ValueError: weights of other sizes, another vocabulary, or fewer layers; names folder and tensor.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: Count = 6,
+        dim: Count = 768,
+        heads: Count = 12,
+        dropout: Share = 0.1,
+        weights: str = "",
+        vocabulary: Filled[int],
+        text_length: Filled[int],
+    ):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide dim {dim}")
+        self.dim = dim
+        config = BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=dim,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * dim,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            max_position_embeddings=512 if weights else text_length,
+        )
+        self.bert = BertModel(config, add_pooling_layer=False)
+        if weights:
+            self._load(weights, heads)
+
+    @property
+    def embedding(self) -> nn.Parameter:
+        weight: nn.Parameter = self.bert.embeddings.word_embeddings.weight
+        return weight
+
+    def forward(self, text: Text) -> Tokens:
+        fused = fused_attention(text.ids.device, self.training)
+        self.bert.config._attn_implementation = "sdpa" if fused else "eager"
+        hidden = torch.zeros(text.mask.shape, device=text.ids.device).masked_fill(
+            ~text.mask, torch.finfo(torch.float32).min
+        )
+        # a 4-D mask: for a 2-D one transformers asks for values, which the meta device has not
+        states = self.bert(text.ids, attention_mask=hidden[:, None, None].expand(-1, 1, int(text.ids.shape[1]), -1))
+        x = states.last_hidden_state  # (B, L, D)
+        return Tokens(x, x[:, 0], text.mask)
+
+    @torch.no_grad()
+    def _load(self, folder: str, heads: int) -> None:
+        sizes, tensors = read_bert(folder)
+        wanted = {"hidden_size": self.dim, "num_attention_heads": heads, "vocab_size": len(self.embedding)}
+        if sizes != wanted:
+            raise ValueError(f"{folder}: config.json says {sizes}, this recipe has {wanted}")
+        for name, parameter in self.bert.named_parameters():
+            parameter.copy_(take(tensors, name, parameter.shape, folder))
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("bert", BertEncoder)
