@@ -63,7 +63,8 @@ def check_pruner(part: Part[TokenPruner]) -> None:
     meta = part(dim=D, guide_dim=G).to("meta")
     moved = prune(meta, tokens.to("meta"), guide.to("meta"), _cues(meta, tokens.to("meta")))
     assert moved.x.shape == out.x.shape, "the meta device gives another shape"
-    _check_trace(lambda x, g: prune(pruner, Tokens(x, patches=(1, 1 + P)), g, _cues(pruner, tokens)).x, tokens.x, guide)
+    traced = torch.jit.trace(_Traced(pruner), (tokens.x, guide), check_trace=False)  # as counting by fvcore does
+    assert traced(tokens.x, guide).shape == out.x.shape, "tracing changes the shape"
 
 
 def check_backbone(part: Part[Backbone], image_size: int = 32) -> None:
@@ -161,10 +162,14 @@ def check_data(data: Data) -> None:
     """Batches are a pure function of their number; held-out examples are fixed, whole, and inside their pictures."""
     reads = frozenset({"masked", "prefixed", "regions"})
     one, same, next_ = (data.batch(step, size=4, seed=0, reads=reads) for step in (5, 5, 6))
-    assert torch.equal(one.images, same.images) and torch.equal(one.text.ids, same.text.ids), "a batch is not repeatable"
+    assert torch.equal(one.images, same.images) and torch.equal(one.text.ids, same.text.ids), (
+        "a batch is not repeatable"
+    )
     assert not torch.equal(one.images, next_.images), "two steps drew the same batch"
     size = data.image_size
-    assert one.images.shape == (4, 3, size, size) and one.images.dtype == torch.uint8, "images must be (B, 3, H, W) uint8"
+    assert one.images.shape == (4, 3, size, size) and one.images.dtype == torch.uint8, (
+        "images must be (B, 3, H, W) uint8"
+    )
     assert one.masked is not None and one.prefixed is not None and one.regions is not None, "a wanted part is missing"
     assert data.batch(5, size=4, seed=0, reads=frozenset()).regions is None, "a part was made that nobody reads"
     assert int(one.text.ids.max()) < data.tokenizer.vocabulary and one.text.ids.shape[1] <= data.text_length
@@ -225,7 +230,13 @@ def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str) -
     assert not cold, f"no gradient reaches {', '.join(cold)}"
 
 
-def _check_trace(run: Callable[[Tensor, Tensor], Tensor], *inputs: Tensor) -> None:
-    """Traceable, as counting by fvcore needs."""
-    traced = torch.jit.trace(run, inputs, check_trace=False)
-    assert traced(*inputs).shape == run(*inputs).shape, "tracing changes the shape"
+class _Traced(nn.Module):
+    """A pruner as a function of tensors."""
+
+    def __init__(self, pruner: TokenPruner):
+        super().__init__()
+        self.pruner = pruner
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        tokens = Tokens(x, patches=(1, 1 + P))
+        return prune(self.pruner, tokens, guide, _cues(self.pruner, tokens)).x

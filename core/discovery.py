@@ -170,7 +170,9 @@ def strangers() -> list[metadata.EntryPoint]:
     """Third parties' entry points in a fixed order, an editable install that is seen twice counted once."""
     if os.environ.get(NO_AUTOLOAD, "") not in ("", "0"):
         return []
-    found = {(owner_of(p).distribution, p.name, p.value): p for p in reversed(tuple(metadata.entry_points(group=GROUP)))}
+    found = {
+        (owner_of(p).distribution, p.name, p.value): p for p in reversed(tuple(metadata.entry_points(group=GROUP)))
+    }
     return [found[key] for key in sorted(found)]
 
 

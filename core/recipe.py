@@ -75,7 +75,9 @@ def _recipe(reader: Reader, tree: Table) -> Recipe | None:
         if key not in SECTIONS:
             known = ", ".join((*SECTIONS, "extends"))
             reader.fault(
-                tree.marks.get(key, node.where), key, f"a recipe has no such section.{near(key, SECTIONS)} It has: {known}."
+                tree.marks.get(key, node.where),
+                key,
+                f"a recipe has no such section.{near(key, SECTIONS)} It has: {known}.",
             )
     empty = Table({}, tree.where)
 
@@ -115,7 +117,9 @@ def _objectives(reader: Reader, node: Node) -> Any:
             weight = reader.value(item.items["weight"], float, f"{path}.weight")
             item = Table({k: v for k, v in item.items.items() if k != "weight"}, item.where, item.marks)
         if isinstance(item, Scalar) and item.null:
-            reader.fault(item.where, path, "is null, and there is no inherited objective to take away; its defaults: {}")
+            reader.fault(
+                item.where, path, "is null, and there is no inherited objective to take away; its defaults: {}"
+            )
             continue
         part = reader.part(item, Objective, path, default=key)
         if part is not BAD and weight is not BAD:

@@ -51,7 +51,7 @@ def describe(hint: Any) -> str:
         return " | ".join(map(_shown, args))
     if origin is Part:
         return f"part ({args[0].__name__})"
-    if _is_list(origin) or origin is tuple and args[-1:] == (...,):
+    if _is_list(origin) or (origin is tuple and args[-1:] == (...,)):
         return f"list of {describe(args[0])}"
     if origin is tuple:
         return f"list of {len(args)}: {', '.join(map(describe, args))}"

@@ -125,7 +125,9 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
             return None
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as err:
-        problems.append(Problem(at(err.problem_mark or err.context_mark), "", f"not YAML: {err.problem or err.context}"))
+        problems.append(
+            Problem(at(err.problem_mark or err.context_mark), "", f"not YAML: {err.problem or err.context}")
+        )
         return None
     except yaml.YAMLError as err:
         problems.append(Problem(where, "", f"not YAML: {' '.join(str(err).split())}"))

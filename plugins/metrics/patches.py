@@ -8,7 +8,6 @@ Letters: B pictures, P patches.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
 from core.types import Example
 from plugins.data.labels import patch_labels
+from plugins.pruners.selection import kept_count
 
 QUARTER = 0.25
 
@@ -95,7 +95,7 @@ def recall_at(scores: Tensor, labels: Tensor, share: float) -> float:
     Args:
         scores, labels: (B, P); each row of labels has at least one True.
     """
-    count = math.ceil(share * scores.shape[1])
+    count = kept_count(scores.shape[1], share)
     cut = scores.topk(count, dim=1).values[:, -1:]  # (B, 1)
     above, level = scores > cut, scores == cut
     odds = (count - above.sum(1, keepdim=True)) / level.sum(1, keepdim=True)  # of being taken, at the cut

@@ -115,7 +115,8 @@ def _features(model: Model, head: str, states: Tokens) -> Tensor:
     """(n, E), in full precision: bf16 would make ties."""
     assert states.pooled is not None
     with torch.autocast(states.x.device.type, enabled=False):
-        return model.head(head)(states.pooled.float())
+        features: Tensor = model.heads[head](states.pooled.float())
+    return features
 
 
 def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: Tokens) -> tuple[Tensor, Tensor]:
@@ -138,5 +139,5 @@ def _margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
     image = model.look(pictures, words.pooled) if model.guided else pictures
     joint = model.fusion(words, image).text.x[:, 0]  # (B, D)
     with torch.autocast(joint.device.type, enabled=False):
-        logits = model.head("match")(joint.float())  # (B, 2)
+        logits = model.heads["match"](joint.float())  # (B, 2)
     return logits[:, 1] - logits[:, 0]
