@@ -133,8 +133,8 @@ def draw_regions(
     its own box; or it is withheld (blank), with the boxes of all regions.
     """
     images, texts, boxes, blanks = [], [], [], []
-    for number in rng.choice(source.boxed, rows):
-        example = source.draw(int(number))
+    for i in rng.integers(len(source.boxed), size=rows):
+        example = source.draw(source.boxed[int(i)])
         chosen = int(rng.integers(len(example.regions)))
         view = region_view(example, chosen, rng, source.image_size, flip=flip)
         region, labels = example.regions[chosen], [example.regions[i].label for i in view.kept]

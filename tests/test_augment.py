@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.types import Example, Region
+from plugins.data.augment import flip_some, flip_text, jitter, region_view
+
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@st.composite
+def boxes(draw, side, least=1):
+    x0, y0 = draw(st.integers(0, side - least)), draw(st.integers(0, side - least))
+    return x0, y0, draw(st.integers(x0 + least, side)), draw(st.integers(y0 + least, side))
+
+
+def example(*regions, height=64, width=64):
+    """Grey, with the first region painted white."""
+    image = torch.full((3, height, width), 100, dtype=torch.uint8)
+    x0, y0, x1, y1 = (round(n) for n in regions[0])
+    image[:, y0:y1, x0:x1] = 255
+    return Example("a", image, "", tuple(Region(box, "the white box", "box") for box in regions))
+
+
+@SETTINGS
+@given(boxes(64, least=6), st.integers(0, 10_000), st.sampled_from([64, 96]))
+def test_the_transformed_box_is_tight_around_what_it_framed(box, seed, size):
+    view = region_view(example(box), 0, np.random.default_rng(seed), size)
+    assert view.image.shape == (3, size, size)
+    assert view.image.dtype == torch.uint8
+    assert view.kept == (0,)
+    white = view.image[0] > 178  # halfway: within a source pixel's half of the true edge
+    down, across = white.any(1).nonzero().flatten(), white.any(0).nonzero().flatten()
+    seen = torch.stack([across[0], down[0], across[-1] + 1, down[-1] + 1])
+    # a crop is at least half of the side: one source pixel is at most 2 * size / 64 of the view's
+    assert (view.boxes[0] * size - seen).abs().max() <= 2 * size / 64
+
+
+@SETTINGS
+@given(boxes(64), st.integers(0, 10_000), st.sampled_from([0.25, 0.5, 1.0]))
+def test_the_chosen_box_is_wholly_inside(box, seed, least):
+    view = region_view(example(box), 0, np.random.default_rng(seed), 64, least=least)
+    x0, y0, x1, y1 = view.boxes[0].tolist()
+    assert 0 <= x0 < x1 <= 1
+    assert 0 <= y0 < y1 <= 1
+    # nothing was clipped, and the zoom is bounded: sides grew by a factor in [1, 1 / least]
+    for seen, true in ((x1 - x0, (box[2] - box[0]) / 64), (y1 - y0, (box[3] - box[1]) / 64)):
+        assert true - 1e-5 <= seen <= true / least + 1e-5
+
+
+@SETTINGS
+@given(st.integers(0, 10_000))
+def test_a_crop_that_must_hold_everything_is_the_picture(seed):
+    first = example((0, 0, 64, 64), (8, 16, 24, 40))
+    view = region_view(first, 0, np.random.default_rng(seed), 64)
+    expected = torch.tensor([8, 16, 24, 40]) / 64 if not view.flipped else torch.tensor([40, 16, 56, 40]) / 64
+    assert torch.allclose(view.boxes[1], expected)
+
+
+@SETTINGS
+@given(boxes(64), st.lists(boxes(64), min_size=1, max_size=4), st.integers(0, 10_000))
+def test_a_box_is_kept_when_more_than_half_of_it_is_inside(chosen, others, seed):
+    whole = (0, 0, 64, 64)
+    scene = example(chosen, *others, whole)
+    view = region_view(scene, 0, np.random.default_rng(seed), 64)
+    # the crop follows from the chosen box: no clipping happened to it, so its edges fix the map from pixels to shares
+    x0, y0, x1, y1 = view.boxes[0].tolist()
+    if view.flipped:
+        x0, x1 = 1 - x1, 1 - x0
+    wide, high = (chosen[2] - chosen[0]) / (x1 - x0), (chosen[3] - chosen[1]) / (y1 - y0)
+    left, top = chosen[0] - x0 * wide, chosen[1] - y0 * high
+    for i, (a, b, c, d) in enumerate((chosen, *others, whole)):
+        inside = max(0, min(c, left + wide) - max(a, left)) * max(0, min(d, top + high) - max(b, top))
+        share = inside / ((c - a) * (d - b))
+        if abs(share - 0.5) > 1e-4:
+            assert (i in view.kept) == (share > 0.5)
+    assert view.boxes.min() >= 0
+    assert view.boxes.max() <= 1
+    assert len(view.boxes) == len(view.kept)
+
+
+def test_exactly_half_is_not_kept():
+    # both spans are forced: the first box fills half of the picture, and the crop is at least half of it
+    scene = example((32, 0, 64, 64), (24, 0, 40, 8))
+    seen = {}
+    for seed in range(300):
+        view = region_view(scene, 0, np.random.default_rng(seed), 64, flip=False)
+        left = round(64 - 32 / float(view.boxes[0, 2] - view.boxes[0, 0]))
+        seen[left] = 1 in view.kept
+    assert seen[32] is False
+    assert seen[31] is True
+
+
+def test_pictures_that_are_not_square():
+    view = region_view(example((100, 10, 120, 40), height=48, width=128), 0, np.random.default_rng(0), 64)
+    assert view.image.shape == (3, 64, 64)
+    assert view.kept == (0,)
+
+
+def test_without_flip_nothing_is_mirrored():
+    views = [region_view(example((0, 0, 9, 9)), 0, np.random.default_rng(i), 64, flip=False) for i in range(40)]
+    assert not any(view.flipped for view in views)
+    flips = sum(region_view(example((0, 0, 9, 9)), 0, np.random.default_rng(i), 64).flipped for i in range(200))
+    assert 70 < flips < 130
+
+
+TEXT = st.lists(
+    st.sampled_from(["left", "right", "Left", "RIGHT", "bright", "leftmost", "copyright", "a", ",", "."]), max_size=12
+).map(" ".join)
+
+
+@SETTINGS
+@given(TEXT)
+def test_flip_text_is_an_involution(text):
+    assert flip_text(flip_text(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "flipped"),
+    [
+        ("a star left of a circle", "a star right of a circle"),
+        ("Left of it, on the right.", "Right of it, on the left."),
+        ("LEFT", "RIGHT"),
+        ("a bright copyright sign", "a bright copyright sign"),
+        ("above", "above"),
+    ],
+)
+def test_flip_text_swaps_whole_words(text, flipped):
+    assert flip_text(text) == flipped
+
+
+def test_pictures_and_their_texts_are_mirrored_together():
+    images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    flipped, texts = flip_some(images, ["left"] * 200, np.random.default_rng(0))
+    for before, after, text in zip(images, flipped, texts, strict=True):
+        assert torch.equal(after, before.flip(-1) if text == "right" else before)
+    assert 70 < texts.count("right") < 130
+
+
+def test_jitter_follows_its_definition():
+    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    brightness, contrast = np.random.default_rng(3).uniform(0.7, 1.3, (2, 5))
+    out = jitter(images, np.random.default_rng(3), strength=0.3)
+    assert out.dtype == torch.uint8
+    for image, got, b, c in zip(images.double(), out, brightness, contrast, strict=True):
+        bright = image * b
+        grey = (0.299 * bright[0] + 0.587 * bright[1] + 0.114 * bright[2]).mean()
+        expected = ((bright - grey) * c + grey).round().clamp(0, 255)
+        assert (expected - got).abs().max() <= 1  # rounding in single precision
+    assert torch.equal(jitter(images, np.random.default_rng(0), strength=0.0), images)
+
+
+def test_jitter_keeps_grey_grey():
+    grey = torch.full((8, 3, 4, 4), 120, dtype=torch.uint8)
+    out = jitter(grey, np.random.default_rng(0), strength=0.5)
+    assert torch.equal(out[:, 0], out[:, 1])
+    assert torch.equal(out[:, 1], out[:, 2])
+    assert len(out[:, 0, 0, 0].unique()) > 4  # each row has its own factors
