@@ -176,7 +176,7 @@ def take(tensors: dict[str, Tensor], name: str, shape: torch.Size, folder: str) 
 
 @torch.no_grad()
 def load_bert_layer(layer: PostNormLayer, tensors: dict[str, Tensor], index: int, folder: str) -> None:
-    """Fill a layer's self-attention and MLP from BERT layer ``index``, counted from 0; cross-attention stays as it is."""
+    """Fill a layer's self-attention and MLP from BERT layer ``index``, counted from 0; cross-attention stays."""
     for ours, theirs in BERT_NAMES.items():
         for name, parameter in layer.get_submodule(ours).named_parameters():
             parameter.copy_(take(tensors, f"encoder.layer.{index}.{theirs}.{name}", parameter.shape, folder))

@@ -72,9 +72,8 @@ class SkipConnectedFusion(Fusion):
                 picture, words = picture + joint[:, :patches], joint[:, patches:]
             else:
                 words = layer(words, word_mask, picture, picture_mask)
-        return Fused(
-            Tokens(words, words[:, 0], text.mask), Tokens(picture, None, image.mask, image.patches, image.source)
-        )
+        seen = Tokens(picture, None, image.mask, image.patches, image.source)
+        return Fused(Tokens(words, words[:, 0], text.mask), seen)
 
 
 @hookimpl

@@ -81,14 +81,15 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
 
 def sheet(rows: Sequence[Row]) -> Figure:
     """The rows under one another, with one scale for all scores."""
-    figure = Figure(figsize=(11.6, 3.15 * len(rows) + 0.5), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(11.6, 3.2 * len(rows) + 0.5), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.09, wspace=0.02)  # type: ignore[union-attr]
     axes = figure.subplots(len(rows), 4, squeeze=False)
     heat = None
     for row, (picture, right, kept, wrong) in zip(rows, axes, strict=True):
         target, *others = row.example.regions
         image = row.example.image.permute(1, 2, 0)  # (H, W, 3)
-        _show(picture, image, "\n".join(textwrap.wrap(row.example.caption, 44)))
+        _show(picture, image, "")
+        picture.set_xlabel(textwrap.fill(row.example.caption, 46), fontsize=7.5)
         for region in others:
             _outline(picture, region, "white", 0.9, ":")
         heat = _heat(right, row.right, image, f'"{target.phrase}"')
@@ -102,12 +103,11 @@ def sheet(rows: Sequence[Row]) -> Figure:
         strict=True,
     ):  # fmt: skip
         panel.annotate(
-            head, (0.5, 1), (0, 30), xycoords="axes fraction", textcoords="offset points", ha="center", weight="bold"
+            head, (0.5, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", ha="center", weight="bold"
         )
-    if heat is not None:
-        bar = figure.colorbar(heat, ax=axes, fraction=0.018, pad=0.01, aspect=36)
-        bar.set_label("the pruner's score of a patch (sigmoid)", fontsize=9)
-        bar.ax.tick_params(labelsize=8)
+    bar = figure.colorbar(heat, ax=axes, location="bottom", fraction=0.1 / len(rows), pad=0.01, aspect=60)
+    bar.set_label("the pruner's score of a patch (sigmoid)", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
     return figure
 
 
@@ -116,7 +116,7 @@ def _show(panel: Axes, image: Tensor, text: str) -> None:
     panel.imshow(image.numpy(), extent=(0, width, height, 0), interpolation="nearest")
     panel.set_xticks([])
     panel.set_yticks([])
-    panel.set_title(text, fontsize=7.5 if "\n" in text else 9)
+    panel.set_title(text, fontsize=9)
 
 
 def _heat(panel: Axes, shares: Tensor, image: Tensor, text: str) -> Any:
