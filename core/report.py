@@ -7,6 +7,7 @@ from typing import Any
 
 CUTS = (1, 5, 10)
 Section = dict[str, Any]
+Row = tuple[str, ...]
 
 
 def table(report: Section) -> str:
@@ -26,7 +27,7 @@ def table(report: Section) -> str:
 def _retrieval(section: Section) -> list[str]:
     n, ceiling, again = section["candidates"], section["ceiling"], section["reranked"]
     groups = [part for part in (section, again) if part]
-    rows = [("", *(f"R@{cut}" for cut in CUTS), *(f"R@{cut}" for cut in CUTS if again))]
+    rows: list[Row] = [("", *(f"R@{cut}" for cut in CUTS), *(f"R@{cut}" for cut in CUTS if again))]
     for way, label in (("i2t", "picture to text"), ("t2i", "text to picture")):
         rows.append((label, *(percent(part[f"{way}_r{cut}"]) for part in groups for cut in CUTS)))
     rows.append(("chance", *(percent(min(1, cut / n)) for _ in groups for cut in CUTS)))
@@ -42,7 +43,7 @@ def _retrieval(section: Section) -> list[str]:
 
 def _patches(section: Section) -> list[str]:
     rate = section.get("positive_rate")
-    rows = [("%", "right text", "wrong text", "chance")]
+    rows: list[Row] = [("%", "right text", "wrong text", "chance")]
     keep = section.get("keep")
     for suffix, label in (("", ""), ("_withheld", ", withheld")):
         chance = section.get(f"positive_rate{suffix}", rate)
@@ -62,13 +63,13 @@ def _patches(section: Section) -> list[str]:
 
 
 def _cost(macs: Section, speed: Section, spread: Section) -> list[str]:
-    rows = [("", "pruned", "unpruned", "ratio")]
+    rows: list[Row] = [("", "pruned", "unpruned", "ratio")]
     if macs:
         pruned, whole = macs["total"], macs["unpruned"]
         rows.append(("MACs a pair", amount(pruned), amount(whole), ratio(whole, pruned)))
-    rates = [speed.get(name) for name in ("pruned", "unpruned")]
-    if None not in rates:
-        rows.append(("pictures/s", *(f"{rate:,.0f}" for rate in rates), ratio(*rates)))
+    if speed.get("pruned"):
+        fast, slow = speed["pruned"], speed["unpruned"]
+        rows.append(("pictures/s", f"{fast:,.0f}", f"{slow:,.0f}", ratio(fast, slow)))
     if spread:
         rows.append(("  slowest to fastest", *(f"{low:,.0f} to {high:,.0f}" for low, high in spread.values()), ""))
     lines = ["Inference for a picture with a text: encoders, pruner, fusion", *_columns(rows)]
@@ -104,7 +105,7 @@ def ratio(more: float, less: float) -> str:
     return f"{more / less:.2f}x" if less else "-"
 
 
-def _columns(rows: list[tuple[str, ...]], least: int = 0) -> list[str]:
+def _columns(rows: list[Row], least: int = 0) -> list[str]:
     """Rows with the first column to the left, the others to the right and at least ``least`` wide, indented."""
     widths = [max(least, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = []

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -81,10 +82,9 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
 
 def sheet(rows: Sequence[Row]) -> Figure:
     """The rows under one another, with one scale for all scores."""
-    figure = Figure(figsize=(11.6, 3.2 * len(rows) + 0.5), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.09, wspace=0.02)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.09, wspace=0.02)
+    figure = Figure(figsize=(11.6, 3.55 * len(rows) + 0.7), layout=layout, facecolor="white")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    heat = None
     for row, (picture, right, kept, wrong) in zip(rows, axes, strict=True):
         target, *others = row.example.regions
         image = row.example.image.permute(1, 2, 0)  # (H, W, 3)
@@ -105,7 +105,7 @@ def sheet(rows: Sequence[Row]) -> Figure:
         panel.annotate(
             head, (0.5, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", ha="center", weight="bold"
         )
-    bar = figure.colorbar(heat, ax=axes, location="bottom", fraction=0.1 / len(rows), pad=0.01, aspect=60)
+    bar = figure.colorbar(heat, ax=axes, location="bottom", fraction=0.1 / len(rows), pad=0.01, shrink=0.5, aspect=45)
     bar.set_label("the pruner's score of a patch (sigmoid)", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure

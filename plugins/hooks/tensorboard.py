@@ -26,9 +26,7 @@ def training_starts(trainer: Trainer) -> None:
         raise ValueError(
             "run.tensorboard: TensorBoard is not installed; pip install 'patchbay-vl[tensorboard]', or set it to false"
         ) from None
-    writer = SummaryWriter(  # type: ignore[no-untyped-call]
-        os.path.join(trainer.folder, "tensorboard"), purge_step=trainer.first_step + 1
-    )
+    writer = SummaryWriter(os.path.join(trainer.folder, "tensorboard"), purge_step=trainer.first_step + 1)
     trainer.state["tensorboard"] = (writer, Meter(trainer))
 
 

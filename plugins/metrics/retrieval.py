@@ -108,7 +108,8 @@ def _encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens
 def _joined(chunks: Sequence[Tokens]) -> Tokens:
     """Batches of tokens as one."""
     columns = {f.name: [getattr(chunk, f.name) for chunk in chunks] for f in dataclasses.fields(Tokens)}
-    return Tokens(**{k: torch.cat(v) if isinstance(v[0], Tensor) else v[0] for k, v in columns.items()})
+    whole: dict[str, Any] = {k: torch.cat(v) if isinstance(v[0], Tensor) else v[0] for k, v in columns.items()}
+    return Tokens(**whole)
 
 
 def _features(model: Model, head: str, states: Tokens) -> Tensor:
