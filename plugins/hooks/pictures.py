@@ -82,8 +82,9 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
 
 def sheet(rows: Sequence[Row]) -> Figure:
     """The rows under one another, with one scale for all scores."""
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.09, wspace=0.02)
-    figure = Figure(figsize=(11.6, 3.55 * len(rows) + 0.7), layout=layout, facecolor="white")
+    height = 3.6 * len(rows) + 0.9  # inches, 0.35 of them for the heads
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.09, wspace=0.02, rect=(0, 0, 1, 1 - 0.35 / height))
+    figure = Figure(figsize=(11.6, height), layout=layout, facecolor="white")
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for row, (picture, right, kept, wrong) in zip(rows, axes, strict=True):
         target, *others = row.example.regions
