@@ -1,4 +1,4 @@
-"""Patchbay's core. ``from core import hookimpl, TokenPruner`` is all that a third party needs; torch loads only then."""
+"""Patchbay's core. ``from core import hookimpl, TokenPruner`` is what a third party needs; torch loads only then."""
 
 from __future__ import annotations
 

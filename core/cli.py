@@ -1,0 +1,72 @@
+"""The console script ``patchbay``: finds the verb's module and hands over. Imports no torch of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from core import discovery
+from core.discovery import Command
+from registry import Owner, UnknownName, near
+
+RUN = Command("train by a recipe, then measure and draw", "core.run:main", Owner("core"))
+TRACEBACK = "PATCHBAY_TRACEBACK"
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do a verb's work; what the user can put right is printed in plain lines and ends with status 2.
+
+    With PATCHBAY_TRACEBACK=1 the traceback is shown instead.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt as err:
+        print(f"\n{err}".rstrip() or "\nstopped", file=sys.stderr)
+        return 130
+    except (ValueError, LookupError, OSError, FloatingPointError) as err:
+        if os.environ.get(TRACEBACK) or (isinstance(err, LookupError) and not isinstance(err, UnknownName)):
+            raise
+        print(err, file=sys.stderr)
+        return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    commands = {"run": RUN, **discovery.builtin_commands()}
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help(commands))
+        return 0
+    if args[0] == "--version":
+        print(f"patchbay {discovery.version()}")
+        return 0
+    verb, rest = args[0], args[1:]
+    if verb not in commands:
+        commands |= discovery.load().commands  # a verb of a third party
+    if verb not in commands:
+        print(f"there is no command {verb!r}.{near(verb, commands)} Commands: {', '.join(commands)}.", file=sys.stderr)
+        return 2
+    module, _, function = commands[verb].target.partition(":")
+    status: int = getattr(importlib.import_module(module), function)(rest)
+    return status
+
+
+def _help(commands: dict[str, Command]) -> str:
+    lines = [f"  {verb:<10}{command.help}" for verb, command in commands.items()]
+    return "\n".join(
+        [
+            "usage: patchbay COMMAND ...",
+            "",
+            "Efficient vision-language models from plugins.",
+            "",
+            *lines,
+            "",
+            "patchbay COMMAND --help tells more. Installed plugins may bring more commands: see patchbay list.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

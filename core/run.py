@@ -1,0 +1,246 @@
+"""``python -m core.run RECIPE [path=value ...]``: recipe -> parts -> training -> measures and pictures, in one folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from core import checkpoint, discovery
+from core.cli import guarded
+from core.discovery import Catalog
+from core.evaluate import EvaluateSettings, Evaluation, measure
+from core.files import paths, write_json, write_text
+from core.kinds import Data
+from core.model import Model, Objectives
+from core.recipe import Recipe, differences, dump, read
+from core.train import Trainer, pick_device, pick_precision
+from registry import near
+
+RECIPE, REPORT, VERSIONS = "recipe.yaml", "report.json", "versions.json"
+HARMLESS = ("run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard")
+HARMLESS += ("train.save_every", "train.log_every", "train.workers")  # may differ between a run and its resumption
+
+
+@dataclass(frozen=True)
+class Built:
+    """A recipe's objects."""
+
+    recipe: Recipe
+    data: Data
+    model: Model
+    objectives: Objectives
+
+
+def build(recipe: Recipe) -> Built:
+    """Data, then the model that fits it, then the objectives.
+
+    Raises:
+        PartError: a part cannot be built, or an objective needs what the model lacks.
+        ValueError: the split to measure on is not one of the data's.
+    """
+    data = recipe.data()
+    check_split(data, recipe.evaluate.split)
+    torch.manual_seed(recipe.run.seed)
+    model = build_model(recipe, data)
+    parts = {name: slot.part() for name, slot in recipe.objectives.items()}
+    return Built(recipe, data, model, Objectives(model, parts, {n: s.weight for n, s in recipe.objectives.items()}))
+
+
+def build_model(recipe: Recipe, data: Data) -> Model:
+    vocabulary = data.tokenizer.vocabulary
+    return recipe.model(vocabulary=vocabulary, text_length=data.text_length, image_size=data.image_size)
+
+
+def check_split(data: Data, split: str) -> None:
+    if split not in data.splits():
+        known = ", ".join(data.splits())
+        raise ValueError(
+            f"evaluate.split: {split!r} is no held-out split.{near(split, data.splits())} There are: {known}."
+        )
+
+
+def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train by a recipe and measure the result; returns the report, which also lies in the run's folder.
+
+    Raises:
+        RecipeErrors, PartError, ValueError: what the user can put right, in words.
+    """
+    catalog = discovery.load()
+    recipe = read(path, overrides, catalog)
+    folder = recipe.run.folder or _fresh_folder(path)
+    resumes = _check_folder(folder, recipe, catalog)
+    built = build(recipe)
+    paths.mkdirs(folder)
+    print(f"Run folder: {folder}", flush=True)
+    if not resumes:
+        again = f"patchbay run {RECIPE} run.folder=NEW"
+        placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
+        write_text(os.path.join(folder, RECIPE), dump(placed, again))
+        built.data.tokenizer.save(folder)
+    trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
+    write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        held = os.path.basename(checkpoint.newest(folder) or "none")
+        again = " ".join(["python -m core.run", path, *overrides, f"run.folder={folder} run.resume=true"])
+        raise KeyboardInterrupt(
+            f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}. Continue with:\n{again}"
+        ) from None
+    if not recipe.run.evaluate:
+        return {}
+    return report_on(catalog, built.model, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)
+
+
+def report_on(
+    catalog: Catalog,
+    model: Model,
+    data: Data,
+    settings: EvaluateSettings,
+    device: torch.device,
+    precision: str,
+    folder: str,
+) -> dict[str, Any]:
+    """Measure, write report.json, draw into the folder, print the closing table."""
+    from core.report import table
+
+    evaluation = Evaluation(model.to(device), data, settings, device, precision)
+    report = measure(catalog.hooks, evaluation)
+    write_json(os.path.join(folder, REPORT), report)
+    with torch.no_grad(), evaluation.autocast():
+        catalog.hooks.hook.draw(evaluation=evaluation, report=report, folder=folder)
+    print(table(report), flush=True)
+    return report
+
+
+def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:
+    """A run's recipe, data and trained model, from its folder alone.
+
+    A data part with a ``vocabulary`` setting gets the run's own vocabulary unless an override names another.
+
+    Raises:
+        RecipeErrors, PartError, ValueError: the folder holds no whole run, or one that cannot be built here.
+    """
+    file = os.path.join(folder, RECIPE)
+    if not paths.isfile(file):
+        raise ValueError(f"{folder}: holds no run: there is no {RECIPE} in it")
+    recipe = read(file, overrides, catalog or discovery.load())
+    given = any(override.startswith("data.vocabulary=") for override in overrides)
+    if "vocabulary" in recipe.data.settings and not given:
+        settings = {**recipe.data.settings, "vocabulary": folder}
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
+    data = recipe.data()
+    check_split(data, recipe.evaluate.split)
+    model = build_model(recipe, data)
+    checkpoint.load_weights(model, folder)
+    return recipe, data, model
+
+
+def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure a finished run anew; report and pictures go to ``FOLDER/evaluate-SPLIT``."""
+    catalog = discovery.load()
+    recipe, data, model = load_run(folder, overrides, catalog)
+    device = pick_device(recipe.run.device)
+    precision = pick_precision(recipe.train.precision, device)
+    target = os.path.join(folder, f"evaluate-{recipe.evaluate.split}")
+    paths.mkdirs(target)
+    return report_on(catalog, model, data, recipe.evaluate, device, precision, target)
+
+
+def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
+    """What the run was made with: the content of versions.json."""
+    strangers = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
+    return {
+        "patchbay": discovery.version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": device,
+        "precision": precision,
+        "plugins": strangers,
+    }
+
+
+def _commit() -> str:
+    """The commit of the checkout that runs, or the empty string."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.exists(os.path.join(root, ".git")):
+        return ""
+    try:
+        found = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _fresh_folder(path: str) -> str:
+    stem = os.path.splitext(os.path.basename(path))[0]
+    folder = os.path.join("runs", f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    free, count = folder, 1
+    while os.path.exists(free):
+        count += 1
+        free = f"{folder}-{count}"
+    return free
+
+
+def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
+    """Whether the run continues what the folder holds.
+
+    Raises:
+        ValueError: it holds a run that is not to be continued, or was made by another recipe.
+    """
+    if recipe.run.resume and not recipe.run.folder:
+        raise ValueError("run.resume=true needs run.folder=PATH: which run is to be continued?")
+    file = os.path.join(folder, RECIPE)
+    if not paths.isfile(file):
+        return False
+    if not recipe.run.resume:
+        raise ValueError(
+            f"{folder}: already holds a run. Add run.resume=true to continue it, or name another run.folder"
+        )
+    other = [key for key in differences(read(file, (), catalog), recipe) if key not in HARMLESS]
+    if other:
+        raise ValueError(f"{folder}: cannot be continued, its recipe differs in {', '.join(other)}")
+    return True
+
+
+@contextlib.contextmanager
+def json_only(wanted: bool) -> Any:
+    """Within it, what is printed goes to stderr, so that stdout carries the JSON alone."""
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``patchbay run``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="patchbay run", description="Train by a recipe, then measure and draw.")
+    parser.add_argument("recipe", help="a YAML file, such as projects/copa/pretrain.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="train.steps=100, objectives.pta=null, ...")
+    parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
+    args = parser.parse_intermixed_args(argv)
+
+    def work() -> int:
+        with json_only(args.json):
+            report = run(args.recipe, args.overrides)
+        if args.json:
+            print(json.dumps(report, indent=2))
+        return 0
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
