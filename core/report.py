@@ -35,7 +35,7 @@ def _retrieval(section: Section) -> list[str]:
     width = 3 * (5 + 2)  # of a group: three columns, each after two spaces
     heads = ["by ITC", "re-ranked by ITM"][: len(groups)]
     return [
-        f"Retrieval among {n} (%). Several captions fit several pictures: R@1 can reach {percent(ceiling)} at most",
+        f"Retrieval among {n} (%). A caption may fit several pictures: R@1 can reach {percent(ceiling)} at most",
         " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
         *lines,
     ]
@@ -94,10 +94,10 @@ def percent(share: float | None) -> str:
 
 
 def amount(count: float) -> str:
-    """``17.56 G``, ``43.1 M``: four digits at most."""
+    """``17.56 G``, ``124.0 M``: four digits."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
-            return f"{count / size:.4g} {unit}"
+            return f"{count / size:#.4g} {unit}"
     return f"{count:.0f}"
 
 

@@ -54,7 +54,7 @@ def test_cost_has_units_and_ratios():
     text = table(REPORT)
     assert row(text, "MACs a pair") == ["43.12", "M", "64.68", "M", "1.50x"]
     assert row(text, "pictures/s") == ["412", "275", "1.50x"]
-    assert "backbone 42 M, pruner 1.12 M" in text
+    assert "backbone 42.00 M, pruner 1.120 M" in text
     assert "398 to 421" in text
 
 
@@ -90,4 +90,4 @@ def test_no_line_is_wider_than_a_terminal_or_ends_in_space():
 
 
 def test_amounts():
-    assert [amount(n) for n in (17_563_060_224, 1_120_000, 999, 2.5e12)] == ["17.56 G", "1.12 M", "999", "2.5 T"]
+    assert [amount(n) for n in (17_563_060_224, 1_120_000, 999, 2.5e12)] == ["17.56 G", "1.120 M", "999", "2.500 T"]
