@@ -1,0 +1,162 @@
+"""Photo cut-outs on photo backgrounds: pictures composed from a user's folders, with captions, boxes and phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core import kinds
+from core.hookspecs import hookimpl
+from core.part import Between, Count, Natural, Share
+from core.types import Batch, Example, Region
+from plugins.data import compose
+from plugins.data.batching import CLASS_TEXT, make_batch
+from plugins.data.compose import Facts, Placed
+from plugins.data.folders import head, read_background, read_objects, split_backgrounds, split_objects
+from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+
+CORPUS = 4000  # training pictures whose texts make the vocabulary
+
+
+class Cutouts(kinds.Data):
+    """3 to 5 cut-outs of objects on a part of a photo; a caption names 3 or 4 of them with relations.
+
+    Objects are split by caption, backgrounds by file, both by the seed. Splits: "validation" and "test" (objects as in
+    training, each with backgrounds of its own), "withheld" (backgrounds of "test"; the first region of each picture is
+    an object whose caption training never shows).
+
+    Args:
+        objects: folder of transparent PNGs, each with a caption in a .txt file beside it; subfolders are searched too.
+        backgrounds: folder of JPEG or PNG photos; subfolders are searched too.
+        image_size: side of the pictures in pixels.
+        train_size: number of training pictures.
+        boxes: share of the training pictures whose boxes may be learned from.
+        regions: pictures in the region batch of a step.
+        text_length: greatest number of tokens of a text.
+        mask: share of a caption's words that masked language modelling hides.
+        seed: of the splits and of the pictures; training draws them in an order of its own seed.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the training captions.
+
+    Raises:
+        ValueError: a folder is missing or holds too little, or a file in it cannot be used; names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: str = "",
+        backgrounds: str = "",
+        image_size: Annotated[int, Between(32, 1024)] = 64,
+        train_size: Count = 60_000,
+        boxes: Share = 0.05,
+        regions: Count = 32,
+        text_length: Count = 40,
+        mask: Share = 0.15,
+        seed: Natural = 0,
+        vocabulary: str = "",
+    ):
+        self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
+        self.regions, self.mask, self.seed = regions, mask, seed
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
+        self.cutouts = read_objects(objects, image_size)
+        self.seen, self.unseen = split_objects(self.cutouts, seed, objects)
+        self.backgrounds = split_backgrounds(backgrounds, seed)
+        self._canvases = {
+            file: read_background(file, image_size) for files in self.backgrounds.values() for file in files
+        }
+        self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
+        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else self._made(text_length)
+
+    def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
+        return make_batch(
+            self, self.tokenizer, step, size=size, seed=seed, reads=reads, regions=self.regions, mask=self.mask
+        )
+
+    def splits(self) -> Sequence[str]:
+        return ("validation", "test", "withheld")
+
+    def held_out(self, split: str, count: int) -> Sequence[Example]:
+        """As many pictures as asked for: there is no last one.
+
+        Raises:
+            ValueError: no such split.
+        """
+        if split not in self._held_out:
+            raise ValueError(f"cutouts has no split {split!r}; it has {', '.join(self.splits())}")
+        made = self._held_out[split]
+        made += [self._picture(split, number) for number in range(len(made), count)]
+        return made[:count]
+
+    def describes(self, caption: Example, picture: Example) -> bool:
+        """Whether every object and relation that the caption names is in the picture."""
+        assert isinstance(caption.facts, Facts)
+        assert isinstance(picture.facts, Facts)
+        return caption.facts.hold(picture.facts)
+
+    def draw(self, number: int) -> Example:
+        """Training picture ``number``."""
+        return self._picture("train", number)
+
+    def _picture(self, split: str, number: int) -> Example:
+        rng = compose.stream("cutouts", self.seed, split, number)
+        canvas = self._canvas(rng, split)
+        nouns = self._nouns(rng, split)
+        things = [(self.cutouts[noun].thing, rng.choice(self.cutouts[noun].sprites)) for noun in nouns]
+        placed = compose.paste(canvas, things, compose.layout(rng, len(things)))
+        return self._example(rng, f"{split} picture {number}", split, canvas, placed)
+
+    def _example(
+        self, rng: Random, key: str, split: str, canvas: NDArray[np.uint8], placed: Sequence[Placed]
+    ) -> Example:
+        caption, facts = compose.caption(rng, placed)
+        heads = {head(one.thing.noun) for one in placed}
+        others = [noun for noun in (self.unseen if split == "withheld" else self.seen) if noun not in facts.things]
+        absent = self.cutouts[rng.choice([noun for noun in others if head(noun) not in heads] or others)].thing
+        return Example(
+            key=key,
+            image=torch.from_numpy(canvas),
+            caption=caption,
+            regions=tuple(Region(one.box, one.thing.named(), one.thing.label) for one in placed),
+            absent=absent.named(),
+            questions=tuple(compose.questions(rng, placed, absent)),
+            facts=facts,
+        )
+
+    def _nouns(self, rng: Random, split: str) -> list[str]:
+        """Three to five, no two with the same last word: beside a little penguin, "a penguin" would mean either."""
+        count = rng.randint(3, 5)
+        picked = [rng.choice(self.unseen)] if split == "withheld" else []
+        for noun in rng.sample(self.seen, len(self.seen)):
+            if len(picked) < count and head(noun) not in map(head, picked):
+                picked.append(noun)
+        return picked
+
+    def _canvas(self, rng: Random, split: str) -> NDArray[np.uint8]:
+        """A part of a background, (3, S, S), free to be drawn on."""
+        whole, size = self._canvases[rng.choice(self.backgrounds[split])], self.image_size
+        top, left = rng.randint(0, whole.shape[1] - size), rng.randint(0, whole.shape[2] - size)
+        return whole[:, top : top + size, left : left + size].copy()
+
+    def _made(self, length: int) -> kinds.Tokenizer:
+        """The vocabulary of the first training pictures, put together without drawing: the same at every size."""
+        texts = [CLASS_TEXT.format(label=noun) for noun in self.seen]
+        nothing = np.zeros((3, 1, 1), np.uint8)
+        for number in range(CORPUS):
+            rng = compose.stream("cutouts", self.seed, "vocabulary", number)
+            nouns = self._nouns(rng, "train")
+            centres = compose.layout(rng, len(nouns))
+            placed = [
+                Placed(self.cutouts[n].thing, (0, 0, 1, 1), centre) for n, centre in zip(nouns, centres, strict=True)
+            ]
+            texts += compose.texts(self._example(rng, "", "train", nothing, placed))
+        return train_tokenizer(texts, length)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("cutouts", Cutouts)
