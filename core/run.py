@@ -1,4 +1,4 @@
-"""``python -m core.run RECIPE [path=value ...]``: recipe -> parts -> training -> measures and pictures, in one folder."""
+"""``python -m core.run RECIPE [path=value ...]``: recipe, parts, training, measures, pictures: one folder."""
 
 from __future__ import annotations
 
@@ -96,9 +96,8 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except KeyboardInterrupt:
         held = os.path.basename(checkpoint.newest(folder) or "none")
         again = " ".join(["python -m core.run", path, *overrides, f"run.folder={folder} run.resume=true"])
-        raise KeyboardInterrupt(
-            f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}. Continue with:\n{again}"
-        ) from None
+        stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
+        raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     if not recipe.run.evaluate:
         return {}
     return report_on(catalog, built.model, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)

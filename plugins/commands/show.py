@@ -1,0 +1,75 @@
+"""``patchbay show PART``: what a part is, what it takes, and whose it is."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from core.cli import guarded
+from core.hookspecs import hookimpl
+from registry import Entry, UnknownName, near
+
+
+@hookimpl
+def commands(add: Callable[[str, str, str], None]) -> None:
+    add("show", "a part's description and settings", "plugins.commands.show:main")
+
+
+def show(wanted: str) -> str:
+    """Every part of that name; ``kind/name`` picks one of several kinds ("token pruner/random").
+
+    Raises:
+        UnknownName: there is none; holds near matches.
+    """
+    from core import discovery
+
+    catalog = discovery.load()
+    kind, _, name = wanted.rpartition("/")
+    registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
+    found = [(r.kind, r[name]) for r in registries if name in set(r)]
+    if not found:
+        known = sorted({part for registry in registries for part in registry})
+        failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
+        kinds = ", ".join(r.kind for r in catalog.registries.values())
+        hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
+        raise UnknownName(f"no part is named {wanted!r}.{hint} patchbay list names all.{failed}")
+    return "\n\n".join(_page(kind, name, entry) for kind, entry in found)
+
+
+def _page(kind: str, name: str, entry: Entry[Any]) -> str:
+    from core.part import is_filled
+    from core.schema import REQUIRED, describe, settings_of
+
+    lines = [f"{kind} {name!r}", "", inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
+    settings = settings_of(entry.cls)
+    for setting, (hint, default) in settings.items():
+        if is_filled(hint):
+            given = ""
+        else:
+            given = "; required" if default is REQUIRED else f"; default {_plain(default)}"
+        lines.append(f"  {setting}: {describe(hint)}{given}")
+    if not settings:
+        lines.append("  none")
+    return "\n".join([*lines, "", f"From   {entry.owner}", f"File   {inspect.getsourcefile(entry.cls)}"])
+
+
+def _plain(value: Any) -> str:
+    import json
+
+    from core.recipe import plain
+
+    return json.dumps(plain(value))
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="patchbay show", description="Describe a part.")
+    parser.add_argument("part", help="a name, or kind/name")
+    args = parser.parse_args(argv)
+
+    def work() -> int:
+        print(show(args.part))
+        return 0
+
+    return guarded(work)
