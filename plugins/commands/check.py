@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli import guarded
@@ -81,11 +83,7 @@ def count(model: Model) -> dict[str, int]:
 
 def _place(err: Exception) -> str:
     """The line of a part's module at which it broke."""
-    import traceback
-
-    frames = [
-        f for f in traceback.extract_tb(err.__traceback__) if "torch" not in f.filename.replace("\\", "/").split("/")
-    ]
+    frames = [f for f in traceback.extract_tb(err.__traceback__) if "torch" not in Path(f.filename).parts]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
