@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import dataclasses
-import json
 import os
 import platform
 import subprocess
@@ -18,7 +15,7 @@ from typing import Any
 import torch
 
 from core import checkpoint, discovery
-from core.cli import guarded
+from core.cli import run as main
 from core.discovery import Catalog
 from core.evaluate import EvaluateSettings, Evaluation, measure
 from core.files import paths, write_json, write_text
@@ -214,31 +211,6 @@ def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
     if other:
         raise ValueError(f"{folder}: cannot be continued, its recipe differs in {', '.join(other)}")
     return True
-
-
-@contextlib.contextmanager
-def json_only(wanted: bool) -> Any:
-    """Within it, what is printed goes to stderr, so that stdout carries the JSON alone."""
-    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
-        yield
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``patchbay run``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="patchbay run", description="Train by a recipe, then measure and draw.")
-    parser.add_argument("recipe", help="a YAML file, such as projects/copa/pretrain.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="train.steps=100, objectives.pta=null, ...")
-    parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
-    args = parser.parse_intermixed_args(argv)
-
-    def work() -> int:
-        with json_only(args.json):
-            report = run(args.recipe, args.overrides)
-        if args.json:
-            print(json.dumps(report, indent=2))
-        return 0
-
-    return guarded(work)
 
 
 if __name__ == "__main__":

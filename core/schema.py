@@ -89,8 +89,8 @@ class Reader:
         self.problems.append(Problem(where, path, sentence))
         return BAD
 
-    def value(self, node: Node, hint: Any, path: str) -> Any:
-        """The value that ``hint`` asks for, or BAD."""
+    def value(self, node: Node, hint: Any, path: str, shown: Any = None) -> Any:
+        """The value that ``hint`` asks for, or BAD; messages say ``shown`` where it is given."""
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if origin is typing.Annotated:
             return self._bounded(node, hint, path)
@@ -108,10 +108,10 @@ class Reader:
             read = {key: self.value(item, args[1], f"{path}.{key}") for key, item in node.items.items()}
             return BAD if BAD in read.values() else read
         if not isinstance(node, Scalar) or (node.null and hint is not type(None)):
-            return self._unfit(node, hint, path)
-        return self._scalar(node, hint, path)
+            return self._unfit(node, shown or hint, path)
+        return self._scalar(node, hint, path, shown or hint)
 
-    def _scalar(self, node: Scalar, hint: Any, path: str) -> Any:
+    def _scalar(self, node: Scalar, hint: Any, path: str, shown: Any) -> Any:
         text = node.text
         if hint is str:
             return text
@@ -132,9 +132,9 @@ class Reader:
                 try:
                     number = float(text)
                 except ValueError:
-                    return self._unfit(node, hint, path)
-                return number if math.isfinite(number) else self._unfit(node, hint, path)
-        return self._unfit(node, hint, path)
+                    return self._unfit(node, shown, path)
+                return number if math.isfinite(number) else self._unfit(node, shown, path)
+        return self._unfit(node, shown, path)
 
     def _unfit(self, node: Node, hint: Any, path: str) -> Any:
         """Note that the node is not what is wanted."""
@@ -146,7 +146,7 @@ class Reader:
         return self.fault(node.where, path, f"expected {describe(hint)}, found {got}")
 
     def _bounded(self, node: Node, hint: Any, path: str) -> Any:
-        value = self.value(node, typing.get_args(hint)[0], path)
+        value = self.value(node, typing.get_args(hint)[0], path, hint)
         for bounds in hint.__metadata__:
             if isinstance(bounds, Between) and isinstance(value, (int, float)) and not bounds.holds(value):
                 return self.fault(node.where, path, f"must be {bounds}, but is {value:g}")

@@ -242,7 +242,8 @@ def _near_file(path: str) -> str:
     if not os.path.isdir(folder):
         return f" There is no folder {folder!r}." if not paths.exists(folder) else ""
     there = [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml"))]
-    close = difflib.get_close_matches(os.path.basename(path), there, n=1, cutoff=0.4)
+    stems = {os.path.splitext(name)[0]: name for name in there}
+    close = difflib.get_close_matches(os.path.splitext(os.path.basename(path))[0], stems, n=1, cutoff=0.5)
     if close:
-        return f" Did you mean {os.path.join(os.path.dirname(path), close[0])!r}?"
+        return f" Did you mean {os.path.join(os.path.dirname(path), stems[close[0]])!r}?"
     return f" Recipes in that folder: {', '.join(sorted(there)) or 'none'}."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from core.cli import guarded
+from core.cli import guarded, reported
 from core.hookspecs import hookimpl
 
 
@@ -26,14 +26,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
     args = parser.parse_intermixed_args(argv)
 
-    def work() -> int:
-        from core.run import evaluate, json_only
+    chosen = [f"evaluate.split={args.split}"] if args.split else []
 
-        chosen = [f"evaluate.split={args.split}"] if args.split else []
-        with json_only(args.json):
-            report = evaluate(args.folder, [*args.overrides, *chosen])
-        if args.json:
-            print(json.dumps(report, indent=2))
-        return 0
+    def work() -> dict[str, Any]:
+        from core.run import evaluate
 
-    return guarded(work)
+        return evaluate(args.folder, [*args.overrides, *chosen])
+
+    return guarded(lambda: reported(work, args.json))
