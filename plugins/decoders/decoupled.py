@@ -36,9 +36,12 @@ class DecoupledDecoder(Decoder):
             end. Both: self-attention, cross-attention, one MLP of 4 D.
         dim: width D.
         heads: attention heads.
-        dropout: on the residuals.
+        dropout: on the residuals and attention.
         weights: a folder with a BERT's config.json and model.safetensors to start from (layout ``bert`` only);
             cross-attention starts new.
+
+    Raises:
+        ValueError: weights with layout ``paper``, of other sizes, another vocabulary, fewer positions or layers.
     """
 
     def __init__(
@@ -66,9 +69,9 @@ class DecoupledDecoder(Decoder):
         self.unimodal = nn.ModuleList(layer(dim, heads, dropout) for _ in range(unimodal))
         self.multimodal = nn.ModuleList(layer(dim, heads, dropout, memory_dim) for _ in range(multimodal))
         self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
-        initialise(self)
+        initialise(self, dim)
         if weights:
-            self._load(weights)
+            self._load(weights, heads)
 
     @property
     def embedding(self) -> nn.Parameter:
@@ -97,14 +100,20 @@ class DecoupledDecoder(Decoder):
         return causal_mask(length, mask.device) & mask[:, None, None] | own
 
     @torch.no_grad()
-    def _load(self, folder: str) -> None:
-        _, tensors = read_bert(folder)
-        self.words.weight.copy_(take(tensors, "embeddings.word_embeddings.weight", self.words.weight.shape, folder))
-        length = len(self.positions.weight)
-        shape = torch.Size([512, self.dim])
-        places = take(tensors, "embeddings.position_embeddings.weight", shape, folder)[:length]
-        kinds = take(tensors, "embeddings.token_type_embeddings.weight", torch.Size([2, self.dim]), folder)
-        self.positions.weight.copy_(places + kinds[0])  # every word of a decoder is of the first kind
+    def _load(self, folder: str, heads: int) -> None:
+        vocabulary, length = len(self.words.weight), len(self.positions.weight)
+        wanted = {"hidden_size": self.dim, "num_attention_heads": heads, "vocab_size": vocabulary}
+        sizes, tensors = read_bert(folder, wanted, length)
+
+        def table(name: str, rows: int) -> Tensor:
+            return take(tensors, f"embeddings.{name}_embeddings.weight", torch.Size([rows, self.dim]), folder)
+
+        self.words.weight.copy_(table("word", vocabulary))
+        places, kinds = (
+            table("position", sizes["max_position_embeddings"]),
+            table("token_type", sizes["type_vocab_size"]),
+        )
+        self.positions.weight.copy_(places[:length] + kinds[0])  # every word of a decoder is of the first kind
         for name, parameter in self.embedding_norm.named_parameters():
             parameter.copy_(take(tensors, f"embeddings.LayerNorm.{name}", parameter.shape, folder))
         for index, layer in enumerate([*self.unimodal, *self.multimodal]):

@@ -20,15 +20,20 @@ class SkipConnectedFusion(Fusion):
     Layer j, counted from 0, is connected (J) where j > 0 and j is a multiple of ``stride``, else co-attention (C); six
     layers at stride 3 are C C C J C C. C: words attend to words, then to the picture, then the MLP; the picture passes
     unchanged. J: self-attention and MLP over [picture ; words], and the picture's result is added to what it was.
-    J layers have no cross-attention parameters.
+    J layers have no cross-attention parameters (mPLUG's have some that nothing uses). A picture of another width is
+    first brought to ``dim`` by a linear map and LayerNorm.
 
     Args:
         layers: how many layers.
         stride: every how many layers the two streams are connected.
         heads: attention heads.
-        dropout: on the residuals.
+        dropout: on the residuals and attention.
         weights: a folder with a BERT's config.json and model.safetensors to start from; cross-attention starts new.
-        first_layer: the BERT layer, counted from 0, that layer 0 takes its weights from.
+        first_layer: the BERT layer, counted from 0, that layer 0 takes its weights from; mPLUG's text encoder has the
+            six before.
+
+    Raises:
+        ValueError: weights of other sizes or fewer layers; names folder and tensor.
     """
 
     def __init__(
@@ -45,14 +50,14 @@ class SkipConnectedFusion(Fusion):
     ):
         super().__init__()
         self.dim, self.stride = dim, stride
-        same = image_dim == dim
-        self.image_projection = nn.Identity() if same else nn.Sequential(nn.Linear(image_dim, dim), nn.LayerNorm(dim))
+        wider = (nn.Linear(image_dim, dim), nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout))
+        self.image_projection = nn.Identity() if image_dim == dim else nn.Sequential(*wider)
         self.layers = nn.ModuleList(
             PostNormLayer(dim, heads, dropout, source_dim=None if self.connected(j) else dim) for j in range(layers)
         )
-        initialise(self)
+        initialise(self, dim)
         if weights:
-            _, tensors = read_bert(weights)
+            _, tensors = read_bert(weights, {"hidden_size": dim, "num_attention_heads": heads})
             for j, layer in enumerate(self.layers):
                 assert isinstance(layer, PostNormLayer)
                 load_bert_layer(layer, tensors, first_layer + j, weights)

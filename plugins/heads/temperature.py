@@ -19,6 +19,8 @@ LOW, HIGH = 0.001, 0.5  # ALBEF's and mPLUG's bounds
 class Temperature(Head):
     """Cosines divided by a learnt temperature, held between 0.001 and 0.5 (ALBEF, mPLUG).
 
+    What is learnt is its logarithm, so a step changes it by a share.
+
     Args:
         initial: where it starts, 0.07 in ALBEF and mPLUG.
     """
@@ -29,7 +31,10 @@ class Temperature(Head):
 
     @property
     def value(self) -> Tensor:
-        return self.log.exp().clamp(LOW, HIGH)
+        """The temperature, a scalar."""
+        with torch.no_grad():  # the parameter itself, for a clamp on the way would stop the gradient at the bound
+            self.log.clamp_(math.log(LOW), math.log(HIGH))
+        return self.log.exp()
 
     def forward(self, x: Tensor) -> Tensor:
         return x / self.value

@@ -37,10 +37,11 @@ class Vocabulary(Head):
         self.transform, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim, eps=1e-12)
         self.words = nn.Linear(dim, vocabulary, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        initialise(self)
+        initialise(self, dim)
         if tied != "none":
             if tied not in embeddings:
-                raise ValueError(f"tied: {tied!r}, but the model has no {tied} part with word embeddings")
+                held = ", ".join(sorted(embeddings)) or "none"
+                raise ValueError(f"tied: {tied!r}, but the model has no such word embeddings; it has: {held}")
             if embeddings[tied].shape != self.words.weight.shape:
                 width = int(embeddings[tied].shape[1])
                 raise ValueError(f"tied: the {tied} embeddings are {width} wide, this head's states {dim}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from core.hookspecs import hookimpl
@@ -28,7 +28,7 @@ class BertEncoder(TextEncoder):
         weights: a folder with a BERT's config.json and model.safetensors; its first layers are loaded.
 
     Raises:
-        ValueError: weights of other sizes, another vocabulary, or fewer layers; names folder and tensor.
+        ValueError: weights of other sizes, another vocabulary, fewer positions or layers; names folder and tensor.
     """
 
     def __init__(
@@ -46,6 +46,11 @@ class BertEncoder(TextEncoder):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide dim {dim}")
         self.dim = dim
+        sizes: dict[str, int] = {"max_position_embeddings": text_length}
+        tensors: dict[str, Tensor] = {}
+        if weights:
+            wanted = {"hidden_size": dim, "num_attention_heads": heads, "vocab_size": vocabulary}
+            sizes, tensors = read_bert(weights, wanted, text_length)
         config = BertConfig(
             vocab_size=vocabulary,
             hidden_size=dim,
@@ -54,11 +59,12 @@ class BertEncoder(TextEncoder):
             intermediate_size=4 * dim,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            max_position_embeddings=512 if weights else text_length,
+            max_position_embeddings=sizes["max_position_embeddings"],
+            type_vocab_size=sizes.get("type_vocab_size", 2),
         )
         self.bert = BertModel(config, add_pooling_layer=False)
         if weights:
-            self._load(weights, heads)
+            self._load(tensors, weights)
 
     @property
     def embedding(self) -> nn.Parameter:
@@ -77,11 +83,7 @@ class BertEncoder(TextEncoder):
         return Tokens(x, x[:, 0], text.mask)
 
     @torch.no_grad()
-    def _load(self, folder: str, heads: int) -> None:
-        sizes, tensors = read_bert(folder)
-        wanted = {"hidden_size": self.dim, "num_attention_heads": heads, "vocab_size": len(self.embedding)}
-        if sizes != wanted:
-            raise ValueError(f"{folder}: config.json says {sizes}, this recipe has {wanted}")
+    def _load(self, tensors: dict[str, Tensor], folder: str) -> None:
         for name, parameter in self.bert.named_parameters():
             parameter.copy_(take(tensors, name, parameter.shape, folder))
 

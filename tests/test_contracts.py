@@ -1,0 +1,89 @@
+"""Every registered part holds its kind's contract: registering a part is what gets it tested."""
+
+from __future__ import annotations
+
+import pytest
+import small
+import torch
+
+from core import contracts
+from core.discovery import load
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, TextEncoder, TokenPruner
+from core.part import Part
+from core.types import Tokens
+
+CATALOG = load()
+SMALL = {
+    "vit": {"dim": 32, "depth": 2, "heads": 2, "patch": 8},
+    "bert": {"dim": 32, "layers": 2, "heads": 2},
+    "skip_connected": {"heads": 2},
+    "decoupled": {"dim": 32, "multimodal": 2, "heads": 2},
+    "itc_momentum": {"queue": 32},
+}
+
+
+def parts(kind: type) -> list[pytest.param]:
+    registry = CATALOG.registries[kind]
+    return [
+        pytest.param(Part(registry[name].cls, SMALL.get(name, {}), name, registry.kind), id=name) for name in registry
+    ]
+
+
+@pytest.mark.parametrize("part", parts(TokenPruner))
+def test_pruner(part):
+    contracts.check_pruner(part)
+
+
+@pytest.mark.parametrize("part", parts(Backbone))
+def test_backbone(part):
+    contracts.check_backbone(part)
+
+
+@pytest.mark.parametrize("part", parts(TextEncoder))
+def test_text_encoder(part):
+    contracts.check_text_encoder(part)
+
+
+@pytest.mark.parametrize("part", parts(Fusion))
+def test_fusion(part):
+    contracts.check_fusion(part)
+
+
+@pytest.mark.parametrize("part", parts(Decoder))
+@pytest.mark.parametrize("layout", ["bert", "paper"])
+def test_decoder(part, layout):
+    contracts.check_decoder(Part(part.cls, {**part.settings, "unimodal": 1, "layout": layout}))
+
+
+@pytest.mark.parametrize("part", parts(Head))
+def test_head(part):
+    contracts.check_head(part)
+
+
+@pytest.mark.parametrize("part", [p for p in parts(Data) if p.id == "scenes"])
+def test_data(part):
+    contracts.check_data(Part(part.cls, {"train_size": 500})())
+
+
+@pytest.mark.parametrize("part", parts(Objective))
+def test_objective_is_finite_and_reaches_the_model(part):
+    source = small.data()
+    model = small.copa(source)
+    objective = part()
+    objectives = small.Objectives(model, {"own": objective}, {"own": 1.0}).train()
+    total, losses = objectives(source.batch(0, size=6, seed=0, reads=objectives.reads))
+    assert total.isfinite()
+    assert torch.equal(losses["own"], total.detach())
+    total.backward()
+    touched = [p for p in model.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert touched
+
+
+class _Bad(TokenPruner):
+    def forward(self, tokens, guide, cues):
+        return Tokens(tokens.x[:, :3], patches=(1, 3), source=torch.zeros(len(tokens.x), 2, dtype=torch.long))
+
+
+def test_a_contract_can_fail():
+    with pytest.raises(AssertionError, match="twice"):
+        contracts.check_pruner(Part(_Bad))

@@ -1,0 +1,131 @@
+"""The loop: schedule, groups, accumulation, resume."""
+
+from __future__ import annotations
+
+import math
+
+import pluggy
+import pytest
+import small
+import torch
+
+from core import hookspecs
+from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
+
+SOURCE = small.data()
+
+
+def trainer(folder, *, resume=False, hooks=(), **settings):
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for hook in hooks:
+        manager.register(hook)
+    made = {"steps": 4, "batch": 4, "warmup": 1, "workers": 0, "save_every": 0, **settings}
+    run = RunSettings(resume=resume, device="cpu")
+    return Trainer(small.objectives(small.copa(SOURCE)), SOURCE, TrainSettings(**made), run, manager, str(folder))
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_schedule():
+    settings = TrainSettings(steps=110, warmup=10, final_lr=0.1)
+    assert learning_rate(0, settings) == pytest.approx(0.1)
+    assert learning_rate(9, settings) == pytest.approx(1.0)
+    assert learning_rate(60, settings) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
+    linear = TrainSettings(steps=110, warmup=10, final_lr=0.1, schedule="linear")
+    assert learning_rate(60, linear) == pytest.approx(0.55)
+
+
+def test_groups_have_their_own_rates_and_vectors_no_decay(tmp_path):
+    made = trainer(tmp_path, lr=1e-3, groups=[Group("model.backbone", 1e-4)])
+    assert made.learning_rates == {"": 1e-3, "model.backbone": 1e-4}
+    held = sum(p.numel() for g in made.optimizer.param_groups for p in g["params"])
+    assert held == sum(p.numel() for p in made.objectives.parameters())
+    for group in made.optimizer.param_groups:
+        assert all((p.ndim >= 2) == (group["weight_decay"] > 0) for p in group["params"])
+    with pytest.raises(
+        ValueError, match=r"no parameter starts with 'model\.backbnoe'\. Did you mean 'model\.backbone'"
+    ):
+        trainer(tmp_path, groups=[Group("model.backbnoe", 1e-4)])
+
+
+def test_training_lowers_the_loss_and_calls_hooks_in_order(tmp_path):
+    seen = []
+
+    class Hooks:
+        @hookspecs.hookimpl
+        def training_starts(self, trainer):
+            seen.append("start")
+
+        @hookspecs.hookimpl
+        def after_backward(self, trainer):
+            seen.append("backward")
+
+        @hookspecs.hookimpl
+        def after_step(self, trainer, losses):
+            seen.append((trainer.step, sorted(losses)))
+
+        @hookspecs.hookimpl
+        def checkpoint_saved(self, trainer, folder):
+            seen.append("saved")
+
+        @hookspecs.hookimpl
+        def training_ends(self, trainer):
+            seen.append("end")
+
+    trainer(tmp_path, steps=2, hooks=[Hooks()]).fit()
+    names = sorted(small.LOSSES)
+    assert seen == ["start", "backward", (1, names), "backward", (2, names), "saved", "end"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, workers):
+    whole = trainer(tmp_path / "a", workers=workers)
+    whole.fit()
+    torch.manual_seed(5)
+
+    class Stop(Exception):
+        pass
+
+    class Interrupt:
+        @hookspecs.hookimpl
+        def checkpoint_saved(self, trainer):
+            raise Stop
+
+    with pytest.raises(Stop):
+        trainer(tmp_path / "b", workers=workers, save_every=2, hooks=[Interrupt()]).fit()
+    again = trainer(tmp_path / "b", workers=workers, resume=True)
+    assert again.first_step == 2
+    again.fit()
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_accumulation_adds_up_the_same_gradient(tmp_path):
+    twice = trainer(tmp_path, accumulate=2, clip=0.0)
+    twice._gradients(twice._batches())
+    once = trainer(tmp_path, steps=2, clip=0.0)
+    batches = once._batches()
+    torch.manual_seed(0)
+    once._gradients(batches)
+    once._gradients(batches)
+    for name in ("text.bert.embeddings.word_embeddings.weight", "backbone.vit.pos_embed"):
+        mine, theirs = (t.model.get_parameter(name).grad for t in (twice, once))
+        assert mine.norm() > 0
+        assert torch.nn.functional.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0) > 0.9
+
+
+def test_a_gradient_that_is_not_finite_stops_with_the_losses(tmp_path):
+    made = trainer(tmp_path)
+    with torch.no_grad():
+        made.model.heads["match"].linear.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0: the gradient's norm is nan; losses: .*itm nan"):
+        made.fit()
+
+
+def test_device_and_precision():
+    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+    assert pick_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
+    with pytest.raises(ValueError, match="'warp' is no device"):
+        pick_device("warp")
