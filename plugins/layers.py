@@ -152,9 +152,10 @@ def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dic
         sizes = {key: int(config[key]) for key in keys}
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{file}: not the config of a BERT: {type(err).__name__}: {err}") from err
-    differ = {key: sizes[key] for key, size in wanted.items() if sizes[key] != size}
+    differ = [key for key, size in wanted.items() if sizes[key] != size]
     if differ:
-        raise ValueError(f"{file} says {differ}, this recipe has { ({key: wanted[key] for key in differ}) }")
+        said, set_here = ({key: numbers[key] for key in differ} for numbers in (sizes, wanted))
+        raise ValueError(f"{file} says {said}, this recipe has {set_here}")
     if sizes["max_position_embeddings"] < length:
         raise ValueError(f"{file} says {sizes['max_position_embeddings']} positions, texts are up to {length} long")
     if config.get("hidden_act", "gelu") != "gelu":

@@ -109,10 +109,8 @@ class DecoupledDecoder(Decoder):
             return take(tensors, f"embeddings.{name}_embeddings.weight", torch.Size([rows, self.dim]), folder)
 
         self.words.weight.copy_(table("word", vocabulary))
-        places, kinds = (
-            table("position", sizes["max_position_embeddings"]),
-            table("token_type", sizes["type_vocab_size"]),
-        )
+        places = table("position", sizes["max_position_embeddings"])
+        kinds = table("token_type", sizes["type_vocab_size"])
         self.positions.weight.copy_(places[:length] + kinds[0])  # every word of a decoder is of the first kind
         for name, parameter in self.embedding_norm.named_parameters():
             parameter.copy_(take(tensors, f"embeddings.LayerNorm.{name}", parameter.shape, folder))
