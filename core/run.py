@@ -26,8 +26,9 @@ from core.train import Trainer, pick_device, pick_precision
 from registry import near
 
 RECIPE, REPORT, VERSIONS = "recipe.yaml", "report.json", "versions.json"
-HARMLESS = ("run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard")
-HARMLESS += ("train.save_every", "train.log_every", "train.workers")  # may differ between a run and its resumption
+# what may differ between a run and its resumption
+HARMLESS = {"run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard"}
+HARMLESS |= {"train.save_every", "train.log_every", "train.workers"}
 
 
 @dataclass(frozen=True)

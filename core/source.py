@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -114,12 +115,14 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
 
     try:
         faults = []
+        event: Any
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if getattr(event, "anchor", None) is not None:
-                what = "alias '*" if isinstance(event, yaml.AliasEvent) else "anchor '&"
-                faults.append(Problem(at(event.start_mark), "", f"{what}{event.anchor}': recipes take none; repeat it"))
-            if getattr(event, "tag", None) is not None:
-                faults.append(Problem(at(event.start_mark), "", f"tag {event.tag!r}: recipes take none"))
+            anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+            if anchor is not None:
+                what = f"alias '*{anchor}'" if isinstance(event, yaml.AliasEvent) else f"anchor '&{anchor}'"
+                faults.append(Problem(at(event.start_mark), "", f"{what}: recipes take none; repeat it"))
+            if tag is not None:
+                faults.append(Problem(at(event.start_mark), "", f"tag {tag!r}: recipes take none"))
         problems += faults
         if faults:
             return None
@@ -218,22 +221,14 @@ def _place(node: Node | None, steps: Sequence[str | int], value: Node, where: st
     inner = _place(node.items.get(step) if isinstance(node, Table) else None, rest, value, where)
     if isinstance(inner, str):
         return inner
-    over = Table({step: inner}, where if not isinstance(node, Table) else node.where, {step: where})
-    return over if node is None else _put(node, over)
-
-
-def _put(node: Node, over: Table) -> Node:
-    """Set one key whose value is already merged."""
-    (key, value), *_ = over.items.items()
-    base = merge(node, Table({}, node.where))  # a bare name becomes a mapping
+    base = merge(node, Table({}, node.where)) if node is not None else None  # a bare name becomes a mapping
     if not isinstance(base, Table):
-        return over
-    items = dict(base.items)
-    if isinstance(value, Scalar) and value.null and key in items:
-        del items[key]
-        return Table(items, base.where, base.marks)
-    known = base.marks if key in items and isinstance(value, Table) else {**base.marks, **over.marks}
-    return Table({**items, key: value}, base.where, known)
+        base = Table({}, where)
+    if isinstance(inner, Scalar) and inner.null and step in base.items:
+        return Table({key: item for key, item in base.items.items() if key != step}, base.where, base.marks)
+    marked = step in base.items and isinstance(inner, Table)
+    marks = base.marks if marked else {**base.marks, step: where}
+    return Table({**base.items, step: inner}, base.where, marks)
 
 
 def _near_file(path: str) -> str:
