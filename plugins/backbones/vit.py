@@ -20,7 +20,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.part import Count, Filled, Part
 from core.types import Tokens
-from plugins.layers import fused_attention
+from plugins.layers import fused_attention, initialise
 
 STYLES = {  # what the weights of each family expect: pixel mean and deviation, and timm's constructor
     "plain": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {}),
@@ -92,6 +92,7 @@ class ViT(Backbone):
             embed_layer=_stem(stem, style, dim, patch),
             **made,
         )
+        initialise(self.vit.blocks, dim)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
         places = [entry.after_block for entry in prune]
