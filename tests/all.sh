@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Install with the test extra, then lint, format, types, tests and benchmarks: what CI runs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "$@"
