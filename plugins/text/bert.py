@@ -12,7 +12,7 @@ from core.hookspecs import hookimpl
 from core.kinds import TextEncoder
 from core.part import Count, Filled, Share
 from core.types import Text, Tokens
-from plugins.layers import deviation, fused_attention, read_bert, take
+from plugins.layers import fused_attention, initialise, read_bert, take
 
 
 class BertEncoder(TextEncoder):
@@ -61,9 +61,9 @@ class BertEncoder(TextEncoder):
             attention_probs_dropout_prob=dropout,
             max_position_embeddings=sizes["max_position_embeddings"],
             type_vocab_size=sizes.get("type_vocab_size", 2),
-            initializer_range=deviation(dim),
         )
         self.bert = BertModel(config, add_pooling_layer=False)
+        initialise(self.bert, dim)
         if weights:
             self._load(tensors, weights)
 
