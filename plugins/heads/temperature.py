@@ -32,8 +32,8 @@ class Temperature(Head):
     @property
     def value(self) -> Tensor:
         """The temperature, a scalar."""
-        with torch.no_grad():  # the parameter itself, for a clamp on the way would stop the gradient at the bound
-            self.log.clamp_(math.log(LOW), math.log(HIGH))
+        # the parameter itself is held in bounds: a clamp on the way would stop the gradient there
+        self.log.detach().clamp_(math.log(LOW), math.log(HIGH))
         return self.log.exp()
 
     def forward(self, x: Tensor) -> Tensor:

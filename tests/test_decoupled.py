@@ -1,0 +1,165 @@
+"""The decoder: causal, blind to padding, its halves, its layouts, CoCa's size. Weights: test_weights.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from core.types import Text, Tokens
+from plugins.decoders.decoupled import DecoupledDecoder
+from plugins.heads.vocabulary import Vocabulary
+from plugins.layers import PostNormLayer, PreNormLayer
+
+B, L, N, D, V = 2, 6, 5, 16, 40
+SHAPES = [(0, 2, "bert"), (0, 2, "paper"), (1, 2, "bert"), (2, 2, "paper")]  # mPLUG's, a captioner's, a hybrid, CoCa's
+
+
+def decoder(unimodal=1, multimodal=2, layout="bert", **settings):
+    torch.manual_seed(0)
+    filled = {"memory_dim": 24, "vocabulary": V, "text_length": 12}
+    sizes = {"unimodal": unimodal, "multimodal": multimodal, "layout": layout, "dim": D, "heads": 4}
+    made = DecoupledDecoder(**{**sizes, **filled, **settings})
+    for parameter in made.parameters():
+        parameter.data.normal_(std=0.3)
+    return made.eval()
+
+
+def text(mask=None):
+    torch.manual_seed(1)
+    return Text(torch.randint(1, V, (B, L)), torch.ones(B, L, dtype=torch.bool) if mask is None else mask)
+
+
+def memory():
+    torch.manual_seed(2)
+    return Tokens(torch.randn(B, N, 24), mask=torch.arange(N) < torch.tensor([[N], [3]]))
+
+
+def other_word(given, place):
+    ids = given.ids.clone()
+    ids[:, place] = ids[:, place] % (V - 1) + 1
+    return Text(ids, given.mask)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_a_word_changes_itself_and_later_states_only(shape):
+    made, one = decoder(*shape), text()
+    read = made.read(one)
+    before = made(read, memory()).x
+    for place in range(L):
+        words = made.read(other_word(one, place))
+        moved = (made(words, memory()).x - before).abs().amax(-1) > 1e-6  # (B, L)
+        assert not moved[:, :place].any(), f"word {place} changes an earlier state"
+        assert moved[:, place:].all(), f"word {place} does not reach every later state"
+        assert torch.equal(words.x[:, :place], read.x[:, :place]), "the lower half must be causal too"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_padding_and_hidden_memory_change_nothing(shape):
+    made, seen = decoder(*shape), memory()
+    one = text(torch.arange(L) < torch.tensor([[L], [4]]))
+    before = made(made.read(one), seen).x
+    shorter = Text(one.ids[1:, :4], one.mask[1:, :4])
+    alone = made(made.read(shorter), Tokens(seen.x[1:, :3])).x
+    assert torch.allclose(before[1, :4], alone[0], atol=1e-5)
+    hidden = seen.x.clone()
+    hidden[~seen.mask] = 9.0
+    assert torch.allclose(before, made(made.read(one), Tokens(hidden, mask=seen.mask)).x, atol=1e-5)
+    assert before.isfinite().all(), "states of padding are finite too"
+
+
+@torch.no_grad()
+def test_words_masked_in_front_are_unseen():
+    made = decoder(unimodal=2, layout="paper")
+    mask = torch.ones(B, L, dtype=torch.bool)
+    mask[:, :2] = False
+    one = text(mask)
+    before, after = (made(made.read(given), memory()).x for given in (one, other_word(one, 1)))
+    assert torch.allclose(before[:, 2:], after[:, 2:], atol=1e-6)
+    assert before.isfinite().all()
+
+
+@torch.no_grad()
+def test_only_the_upper_half_sees_the_memory():
+    made, one = decoder(unimodal=2, multimodal=1), text()
+    assert all(layer.cross is None for layer in made.unimodal)
+    assert all(layer.cross is not None for layer in made.multimodal)
+    words = made.read(one)
+    moved = made(words, memory()).x - made(words, Tokens(memory().x + torch.randn(B, N, 24), mask=memory().mask)).x
+    assert (moved.abs().amax(-1) > 1e-5).all()
+
+
+@torch.no_grad()
+def test_reading_with_no_unimodal_layers_is_embedding():
+    made, one = decoder(unimodal=0), text()
+    summed = made.words.weight[one.ids] + made.positions.weight[:L]
+    mean, variance = summed.mean(-1, keepdim=True), summed.var(-1, keepdim=True, unbiased=False)
+    expected = (summed - mean) / (variance + 1e-12).sqrt() * made.embedding_norm.weight + made.embedding_norm.bias
+    assert torch.allclose(made.read(one).x, expected, atol=1e-5)
+    plain = decoder(unimodal=0, layout="paper")
+    assert torch.allclose(plain.read(one).x, plain.words.weight[one.ids] + plain.positions.weight[:L])
+
+
+@pytest.mark.parametrize(("layout", "kind"), [("bert", PostNormLayer), ("paper", PreNormLayer)])
+@torch.no_grad()
+def test_layouts(layout, kind):
+    made, one = decoder(layout=layout), text()
+    assert all(isinstance(layer, kind) for layer in [*made.unimodal, *made.multimodal])
+    x, mask = made.read(one).x, torch.ones(L, L, dtype=torch.bool).tril()
+    for layer in made.multimodal:
+        x = layer(x, mask, memory().x, memory().mask[:, None, None])
+    expected = (
+        nn.functional.layer_norm(x, (D,), made.final_norm.weight, made.final_norm.bias) if layout == "paper" else x
+    )
+    assert torch.allclose(made(made.read(one), memory()).x, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads", "millions"),
+    [pytest.param(768, 12, 297, id="CoCa-Base"), pytest.param(1024, 16, 484, id="CoCa-Large")],
+)
+def test_cocas_decoder_has_the_papers_size(dim, heads, millions):
+    """CoCa, table 1: one MLP per multimodal layer, input embedding and softmax untied, vocabulary of 64,000."""
+    vocabulary, length = 64_000, 64
+    sizes = {"unimodal": 12, "multimodal": 12, "layout": "paper", "dim": dim, "heads": heads}
+    with torch.device("meta"):
+        made = DecoupledDecoder(**sizes, memory_dim=dim, vocabulary=vocabulary, text_length=length)
+        head = Vocabulary(tied="none", dim=dim, vocabulary=vocabulary, embeddings={})
+    total = sum(p.numel() for part in (made, head) for p in part.parameters())
+    assert abs(total / (millions * 1e6) - 1) < 0.01
+    attention, mlp, norm = 4 * dim**2 + 4 * dim, 8 * dim**2 + 5 * dim, 2 * dim
+    layers = 24 * (attention + mlp + 2 * norm) + 12 * (attention + norm)
+    assert sum(p.numel() for p in made.parameters()) == layers + (vocabulary + length) * dim + norm
+
+
+class Traced(nn.Module):
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self, ids, mask, seen):
+        return self.made(self.made.read(Text(ids, mask)), Tokens(seen)).x
+
+
+@pytest.mark.parametrize("layout", ["bert", "paper"])
+@torch.no_grad()
+def test_runs_on_meta_and_under_tracing(layout):
+    made, one = decoder(layout=layout), text(torch.arange(L) < torch.tensor([[L], [4]]))
+    traced = torch.jit.trace(Traced(made), (one.ids, one.mask, memory().x))
+    swapped = (one.ids.flip(0), one.mask.flip(0), memory().x.flip(0))
+    assert torch.allclose(traced(*swapped), Traced(made)(*swapped), atol=1e-5)
+    made = made.to("meta")
+    assert made(made.read(one.to("meta")), memory().to("meta")).x.shape == (B, L, D)
+
+
+def test_embedding_is_the_parameter_itself():
+    made = decoder()
+    assert made.embedding is made.words.weight
+    assert made.embedding.shape == (V, D)
+
+
+def test_bert_weights_need_the_bert_layout():
+    with pytest.raises(ValueError, match="weights of a BERT need layout 'bert', got 'paper'"):
+        decoder(layout="paper", weights="some/bert")
