@@ -78,7 +78,8 @@ def test_words_masked_in_front_are_unseen():
     one = text(mask)
     before, after = (made(made.read(given), memory()).x for given in (one, other_word(one, 1)))
     assert torch.allclose(before[:, 2:], after[:, 2:], atol=1e-6)
-    assert before.isfinite().all()
+    alone = Text(one.ids[:, :1], torch.ones(B, 1, dtype=torch.bool))
+    assert torch.allclose(before[:, :1], made(made.read(alone), memory()).x, atol=1e-5), "a masked word sees itself"
 
 
 @torch.no_grad()

@@ -72,10 +72,10 @@ def test_both_ways_of_attending_have_equal_gradients():
 @pytest.mark.parametrize("fused", [True, False])
 def test_dropout_drops_attention_weights(fused):
     torch.manual_seed(0)
-    query, value = torch.zeros(1, 1, 1, 4), torch.ones(1, 1, 10_000, 1).expand(-1, -1, -1, 4)
-    out = attend(query, torch.zeros_like(value), value, None, fused, dropout=0.3)
-    assert not torch.equal(out, torch.ones_like(out))
-    assert torch.allclose(out, torch.ones_like(out), atol=0.05), "what stays is scaled by 1 / (1 - dropout)"
+    query, value = torch.zeros(1, 1, 8, 4), torch.ones(1, 1, 1000, 4)
+    off = (attend(query, torch.zeros_like(value), value, None, fused, dropout=0.3) - 1).abs()
+    assert off.max() > 1e-3, "nothing is dropped"
+    assert off.max() < 0.1, "what stays is scaled by 1 / (1 - dropout)"
 
 
 def test_the_kernel_is_chosen_by_device_and_precision():

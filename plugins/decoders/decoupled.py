@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class DecoupledDecoder(Decoder):
 
     @property
     def embedding(self) -> nn.Parameter:
-        return self.words.weight
+        return cast(nn.Parameter, self.words.weight)
 
     def read(self, text: Text) -> Tokens:
         length = int(text.ids.shape[1])
