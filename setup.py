@@ -31,7 +31,7 @@ setup(
         "torch>=2.10",
         "torchvision>=0.25",
         "timm>=1.0.12",
-        "transformers>=4.49",
+        "transformers>=5.0",
         "tokenizers>=0.20",
         "safetensors>=0.4.3",
         "pluggy>=1.5",

@@ -115,20 +115,25 @@ class PreNormLayer(nn.Module):
         return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
 
 
-def initialise(module: nn.Module, dim: int) -> None:
-    """Linear maps and embeddings of a part of width ``dim``: zero biases, weights normal of BERT's deviation, 0.02.
-
-    Below BERT-base's width of 768 the linear maps' deviation grows as 1 / sqrt(dim), which keeps their gain: 0.02 leaves
-    the branches of narrow parts so weak that all [CLS] states start alike and the contrast stands still. Our choice.
-    """
-    deviation = 0.02 * max(1.0, 768 / dim) ** 0.5
+def initialise(module: nn.Module, linear: float = 0.02, embedding: float = 0.02) -> None:
+    """Linear maps and embeddings normal of the given deviations (BERT's by default), biases zero."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=deviation)
+            nn.init.normal_(part.weight, std=linear)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
-            nn.init.normal_(part.weight, std=0.02)
+            nn.init.normal_(part.weight, std=embedding)
+
+
+def initialise_tower(module: nn.Module, dim: int) -> None:
+    """The same for a tower of width ``dim``: BERT's deviation of 0.02 from BERT-base's width on, larger below.
+
+    Linear maps keep BERT-base's gain, 0.02 sqrt(768 / dim), embeddings the length 1: 0.02 leaves the branches of narrow
+    towers so weak that all [CLS] states start alike and the contrast stands still for hundreds of steps. Our choice.
+    """
+    narrow = dim < 768
+    initialise(module, 0.02 * (768 / dim) ** 0.5 if narrow else 0.02, dim**-0.5 if narrow else 0.02)
 
 
 def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dict[str, int], dict[str, Tensor]]:

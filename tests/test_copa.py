@@ -102,7 +102,7 @@ def test_a_hidden_word_changes_nothing_when_leak_free():
 
 
 def test_the_paper_policy_sees_the_whole_caption():
-    """The exception that docs state: one pass guided by the whole caption tells MLM and prefix LM about hidden words."""
+    """The exception that docs state: a pass guided by the whole caption tells MLM and prefix LM hidden words."""
     one, other = hidden_word_pair(small.batch(SOURCE))
     model = small.copa(SOURCE, guide="paper", prune=detector(keep=0.5))
     assert not torch.equal(Step(model, one).image.x, Step(model, other).image.x)

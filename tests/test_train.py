@@ -120,7 +120,7 @@ def test_a_gradient_that_is_not_finite_stops_with_the_losses(tmp_path):
     made = trainer(tmp_path)
     with torch.no_grad():
         made.model.heads["match"].linear.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 0: the gradient's norm is nan; losses: .*itm nan"):
+    with pytest.raises(FloatingPointError, match=r"step 0: the gradient's norm is nan; losses: .*itm nan"):
         made.fit()
 
 

@@ -20,7 +20,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.part import Count, Filled, Part
 from core.types import Tokens
-from plugins.layers import fused_attention, initialise
+from plugins.layers import fused_attention, initialise_tower
 
 STYLES = {  # what the weights of each family expect: pixel mean and deviation, and timm's constructor
     "plain": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {}),
@@ -75,6 +75,8 @@ class ViT(Backbone):
         guide_dim: Filled[int] = 0,
     ):
         super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
         if image_size % patch:
             raise ValueError(f"patch {patch} does not divide the picture's side of {image_size} pixels")
         if dim % heads:
@@ -92,7 +94,7 @@ class ViT(Backbone):
             embed_layer=_stem(stem, style, dim, patch),
             **made,
         )
-        initialise(self.vit.blocks, dim)
+        initialise_tower(self.vit.blocks, dim)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
         places = [entry.after_block for entry in prune]
@@ -173,11 +175,11 @@ class _TimmBlock:
 
     def attend(self, x: Tensor) -> Tensor:
         block = self.block
-        return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))  # type: ignore[no-any-return]
+        return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
 
     def feed(self, x: Tensor) -> Tensor:
         block = self.block
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))  # type: ignore[no-any-return]
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         attn = self.block.attn

@@ -69,7 +69,7 @@ class DecoupledDecoder(Decoder):
         self.unimodal = nn.ModuleList(layer(dim, heads, dropout) for _ in range(unimodal))
         self.multimodal = nn.ModuleList(layer(dim, heads, dropout, memory_dim) for _ in range(multimodal))
         self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
-        initialise(self, dim)
+        initialise(self)
         if weights:
             self._load(weights, heads)
 

@@ -55,7 +55,7 @@ class SkipConnectedFusion(Fusion):
         self.layers = nn.ModuleList(
             PostNormLayer(dim, heads, dropout, source_dim=None if self.connected(j) else dim) for j in range(layers)
         )
-        initialise(self, dim)
+        initialise(self)
         if weights:
             _, tensors = read_bert(weights, {"hidden_size": dim, "num_attention_heads": heads})
             for j, layer in enumerate(self.layers):

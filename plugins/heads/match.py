@@ -18,7 +18,7 @@ class Match(Head):
     def __init__(self, *, dim: Filled[int]):
         super().__init__()
         self.linear = nn.Linear(dim, 2)
-        initialise(self, dim)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.linear(x)  # (..., D) -> (..., 2)

@@ -19,7 +19,7 @@ class Projection(Head):
     def __init__(self, *, width: Count = 256, dim: Filled[int]):
         super().__init__()
         self.linear = nn.Linear(dim, width)
-        initialise(self, dim)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(self.linear(x).float(), dim=-1)  # (..., D) -> (..., width)

@@ -37,7 +37,7 @@ class Vocabulary(Head):
         self.transform, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim, eps=1e-12)
         self.words = nn.Linear(dim, vocabulary, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        initialise(self, dim)
+        initialise(self)
         if tied != "none":
             if tied not in embeddings:
                 held = ", ".join(sorted(embeddings)) or "none"

@@ -4,7 +4,8 @@ A query's one right answer is its own counterpart; ``ceiling`` says how far that
 count against the model: candidates that score the same as the right answer stand before it.
 
 By ITC each picture is pruned under the null guide, whatever the model's guide policy: at retrieval time nobody knows
-a picture's caption. For ITM each picture is pruned under the very text of the pair.
+a picture's caption. For ITM each picture is pruned under the very text of the pair; what orders the candidates anew is
+ITC's logit plus ITM's log-odds, which is our choice.
 Letters: n pictures and as many texts, k candidates to order anew; the rest as in core.types.
 """
 
@@ -40,7 +41,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         **_recalls(ranks(similar), ranks(similar.T)),
         "reranked": None,
     }
-    if not (model.missing("fusion") or model.missing("heads.match")):
+    if not (any(map(model.missing, ("fusion", "heads.match", "heads.temperature")))):
         # with nothing guided the later blocks see no text: once per picture, not once per pair
         pictures = trunk if model.guided else image
         section["reranked"] = _recalls(*_rerank(evaluation, similar, words, pictures))
@@ -131,6 +132,9 @@ def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: To
     chunks = pairs.split(evaluation.settings.batch)
     margins = torch.cat([_margins(evaluation.model, pictures.rows(c // n), words.rows(c % n)) for c in chunks])
     by_picture, by_text = margins[place].view(2, n, k)
+    logits = evaluation.model.heads["temperature"](similar)  # (n, n)
+    by_picture = by_picture + logits.gather(1, texts)
+    by_text = by_text + logits.T.gather(1, images)
     return reranks(similar, texts, by_picture), reranks(similar.T, images, by_text)
 
 

@@ -12,7 +12,7 @@ from core.hookspecs import hookimpl
 from core.kinds import TextEncoder
 from core.part import Count, Filled, Share
 from core.types import Text, Tokens
-from plugins.layers import fused_attention, initialise, read_bert, take
+from plugins.layers import fused_attention, initialise_tower, read_bert, take
 
 
 class BertEncoder(TextEncoder):
@@ -63,7 +63,7 @@ class BertEncoder(TextEncoder):
             type_vocab_size=sizes.get("type_vocab_size", 2),
         )
         self.bert = BertModel(config, add_pooling_layer=False)
-        initialise(self.bert, dim)
+        initialise_tower(self.bert, dim)
         if weights:
             self._load(tensors, weights)
 

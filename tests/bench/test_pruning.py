@@ -1,6 +1,6 @@
 """Pruned against unpruned: deterministic counts are asserted, measured ratios are printed.
 
-    pytest tests/bench -s
+pytest tests/bench -s
 """
 
 from __future__ import annotations
