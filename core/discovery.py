@@ -11,6 +11,7 @@ import os
 import pkgutil
 import re
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,6 +136,7 @@ class Catalog:
 
 def load() -> Catalog:
     """Load every plugin. A stranger that fails is recorded; a built-in that fails is a bug and raises."""
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # timm, at import
     catalog = Catalog()
     for module in builtins("plugins"):
         owner = Owner(module, DISTRIBUTION, version())

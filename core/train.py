@@ -56,7 +56,7 @@ class RunSettings:
 
     folder: str = ""  # default: runs/<recipe>-<time>
     resume: bool = False
-    seed: int = 0
+    seed: Natural = 0
     device: str = "auto"
     evaluate: bool = True  # measure and draw when training ends
     tensorboard: bool = False  # scalars for TensorBoard too (extra "tensorboard")

@@ -127,13 +127,13 @@ def initialise(module: nn.Module, linear: float = 0.02, embedding: float = 0.02)
 
 
 def initialise_tower(module: nn.Module, dim: int) -> None:
-    """The same for a tower of width ``dim``: BERT's deviation of 0.02 from BERT-base's width on, larger below.
+    """The same for a tower of width ``dim``: 0.02 from BERT-base's 768 on, 1 / sqrt(dim) below.
 
-    Linear maps keep BERT-base's gain, 0.02 sqrt(768 / dim), embeddings the length 1: 0.02 leaves the branches of narrow
-    towers so weak that all [CLS] states start alike and the contrast stands still for hundreds of steps. Our choice.
+    0.02 leaves the branches of narrow towers so weak that all [CLS] states start alike and the contrast stands still
+    for hundreds of steps. Our choice.
     """
-    narrow = dim < 768
-    initialise(module, 0.02 * (768 / dim) ** 0.5 if narrow else 0.02, dim**-0.5 if narrow else 0.02)
+    deviation = 0.02 if dim >= 768 else dim**-0.5
+    initialise(module, deviation, deviation)
 
 
 def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dict[str, int], dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from core.kinds import Backbone, Data, Fusion, Head, TextEncoder, Tokenizer, Tok
 from core.model import Model
 from core.part import Part
 from core.types import Batch, Example, Fused, Region, Text, Tokens
+from plugins.heads.temperature import Temperature
 from plugins.pruners.tpd import TextAwarePatchDetector
 
 SIDE, PATCH, DIM, LENGTH = 32, 8, 16, 6
@@ -147,7 +148,12 @@ def tiny_model(pruner: TokenPruner | None = None, *, joined: bool = True, guide:
     """Backbone (with a patch detector of keep 0.5 unless a pruner is given), text encoder, fusion and heads."""
     torch.manual_seed(0)
     pruner = pruner or TextAwarePatchDetector(dim=DIM, guide_dim=DIM)
-    heads = {"image": Part(Unit), "text": Part(Unit), **({"match": Part(Match)} if joined else {})}
+    heads = {
+        "image": Part(Unit),
+        "text": Part(Unit),
+        "temperature": Part(Temperature),
+        **({"match": Part(Match)} if joined else {}),
+    }
     return Model(
         backbone=Part(TinyBackbone, {"pruner": pruner}),
         text=Part(TinyText),

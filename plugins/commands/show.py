@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ def commands(add: Callable[[str, str, str], None]) -> None:
     add("show", "a part's description and settings", "plugins.commands.show:main")
 
 
-def show(wanted: str) -> str:
-    """Every part of that name; ``kind/name`` picks one of several kinds ("token pruner/random").
+def find(wanted: str) -> list[tuple[str, str, Entry[Any]]]:
+    """Kind, name and class of every part of that name; ``kind/name`` picks one kind ("token pruner/random").
 
     Raises:
         UnknownName: there is none; holds near matches.
@@ -35,7 +36,31 @@ def show(wanted: str) -> str:
         kinds = ", ".join(r.kind for r in catalog.registries.values())
         hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
         raise UnknownName(f"no part is named {wanted!r}.{hint} patchbay list names all.{failed}")
-    return "\n\n".join(_page(kind, name, entry) for kind, entry in found)
+    return [(kind, name, entry) for kind, entry in found]
+
+
+def show(wanted: str) -> str:
+    """A page for every part of that name."""
+    return "\n\n".join(_page(*part) for part in find(wanted))
+
+
+def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
+    """What the page says, for scripts."""
+    from core.part import is_filled
+    from core.recipe import plain
+    from core.schema import REQUIRED, describe, settings_of
+
+    settings = {
+        setting: {
+            "accepts": describe(hint),
+            "set_by": "assembly" if is_filled(hint) else "recipe",
+            **({} if default is REQUIRED or is_filled(hint) else {"default": plain(default)}),
+        }
+        for setting, (hint, default) in settings_of(entry.cls).items()
+    }
+    owner = entry.owner
+    named = {"kind": kind, "name": name, "distribution": owner.distribution, "version": owner.version}
+    return {**named, "description": inspect.getdoc(entry.cls) or "", "settings": settings}
 
 
 def _page(kind: str, name: str, entry: Entry[Any]) -> str:
@@ -56,8 +81,6 @@ def _page(kind: str, name: str, entry: Entry[Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    import json
-
     from core.recipe import plain
 
     return json.dumps(plain(value))
@@ -66,10 +89,11 @@ def _plain(value: Any) -> str:
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="patchbay show", description="Describe a part.")
     parser.add_argument("part", help="a name, or kind/name")
+    parser.add_argument("--json", action="store_true", help="print a list of parts as JSON")
     args = parser.parse_args(argv)
 
     def work() -> int:
-        print(show(args.part))
+        print(json.dumps([_facts(*part) for part in find(args.part)]) if args.json else show(args.part))
         return 0
 
     return guarded(work)

@@ -60,7 +60,7 @@ def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:
 
 
 def region_view(
-    example: Example, chosen: int, rng: Generator, size: int, *, flip: bool = True, least: float = 0.5
+    example: Example, chosen: int, rng: Generator, size: int, *, flip: bool = True, least: float = 0.75
 ) -> View:
     """A random crop that wholly holds the chosen region's box, resized, and mirrored with probability 1/2.
 

@@ -19,6 +19,7 @@ from core.types import Batch, Example, Masked, Prefixed, Regions, Text
 from plugins.data.augment import flip_some, flip_text, jitter, region_view
 
 CLASS_TEXT = "This is a {label}."  # COPA's text for an object's class, as we read it
+CLASS_SHARE = 0.25  # of the texts of regions that name the class alone; the others are phrases
 
 
 class Source(Protocol):
@@ -130,7 +131,7 @@ def draw_regions(
     """Views of boxed pictures, each with a text and the boxes that the text speaks of.
 
     The text is the class of a random region, with the boxes of all regions of that class, or the region's phrase, with
-    its own box; or it is withheld (blank), with the boxes of all regions.
+    its own box (three in four); or it is withheld (blank), with the boxes of all regions.
     """
     images, texts, boxes, blanks = [], [], [], []
     for i in rng.integers(len(source.boxed), size=rows):
@@ -142,7 +143,7 @@ def draw_regions(
         blanks.append(bool(way < blank))
         if blanks[-1]:
             text, named = "", [True] * len(labels)
-        elif way < blank + (1 - blank) / 2:
+        elif way < blank + (1 - blank) * CLASS_SHARE:
             text, named = CLASS_TEXT.format(label=region.label), [label == region.label for label in labels]
         else:
             text, named = region.phrase, [i == chosen for i in view.kept]
