@@ -86,7 +86,7 @@ def test_exactly_half_is_not_kept():
     scene = example((32, 0, 64, 64), (24, 0, 40, 8))
     seen = {}
     for seed in range(300):
-        view = region_view(scene, 0, np.random.default_rng(seed), 64, flip=False)
+        view = region_view(scene, 0, np.random.default_rng(seed), 64, flip=False, least=0.5)
         left = round(64 - 32 / float(view.boxes[0, 2] - view.boxes[0, 0]))
         seen[left] = 1 in view.kept
     assert seen[32] is False

@@ -19,6 +19,7 @@ from plugins.layers import (
     causal_mask,
     fused_attention,
     initialise,
+    initialise_tower,
     key_mask,
     load_bert_layer,
     read_bert,
@@ -167,16 +168,19 @@ def test_heads_must_divide_the_width():
 
 @pytest.mark.parametrize("dim", [64, 768, 1024])
 def test_initial_weights(dim):
-    """BERT's 0.02 from BERT-base's width on; narrower parts keep its gain, deviation x sqrt(dim)."""
-    torch.manual_seed(0)
-    part = nn.ModuleList([nn.Linear(dim, 500), nn.Embedding(500, dim), nn.LayerNorm(dim)])
-    initialise(part, dim)
-    linear, embedding, norm = part
-    gain = 0.02 * math.sqrt(max(dim, 768))
-    assert abs(float(linear.weight.detach().std()) * math.sqrt(dim) / gain - 1) < 0.05
-    assert abs(float(embedding.weight.detach().std()) / 0.02 - 1) < 0.05
-    assert not linear.bias.any()
-    assert (norm.weight == 1).all()
+    """BERT's 0.02, and in towers narrower than BERT-base 1 / sqrt(dim)."""
+    for start, wanted in (
+        (initialise, 0.02),
+        (lambda part: initialise_tower(part, dim), 0.02 if dim >= 768 else dim**-0.5),
+    ):
+        torch.manual_seed(0)
+        part = nn.ModuleList([nn.Linear(dim, 500), nn.Embedding(500, dim), nn.LayerNorm(dim)])
+        start(part)
+        linear, embedding, norm = part
+        assert abs(float(linear.weight.detach().std()) / wanted - 1) < 0.05
+        assert abs(float(embedding.weight.detach().std()) / wanted - 1) < 0.05
+        assert not linear.bias.any()
+        assert (norm.weight == 1).all()
 
 
 @pytest.mark.parametrize("kind", [PostNormLayer, PreNormLayer])
