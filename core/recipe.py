@@ -121,7 +121,7 @@ def _objectives(reader: Reader, node: Node) -> Any:
                 item.where, path, "is null, and there is no inherited objective to take away; its defaults: {}"
             )
             continue
-        part = reader.part(item, Objective, path, default=key)
+        part = reader.part(item, Objective, path, default=key, beside=("weight",))
         if part is not BAD and weight is not BAD:
             slots[key] = Slot(part, weight)
     return slots

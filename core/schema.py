@@ -188,8 +188,11 @@ class Reader:
         except ValueError as err:
             return self.fault(node.where, path, str(err))
 
-    def fields(self, node: Table, wanted: Fields, path: str, label: str) -> Any:
-        """A mapping read by a signature, defaults filled in; BAD where anything is wrong."""
+    def fields(self, node: Table, wanted: Fields, path: str, label: str, beside: Sequence[str] = ()) -> Any:
+        """A mapping read by a signature, defaults filled in; BAD where anything is wrong.
+
+        ``beside``: keys that the place takes too and that were read already; messages name them.
+        """
         before = len(self.problems)
         free = [name for name, (hint, _) in wanted.items() if not is_filled(hint)]
         read: dict[str, Any] = {}
@@ -197,8 +200,9 @@ class Reader:
             inner = f"{path}.{key}" if path else key
             where = node.marks.get(key, item.where)
             if key not in wanted:
-                known = ", ".join(free) or "nothing"
-                self.fault(where, inner, f"{label} takes no such setting.{near(key, free)} It takes: {known}.")
+                takes = [*free, *beside]
+                known = ", ".join(takes) or "nothing"
+                self.fault(where, inner, f"{label} takes no such setting.{near(key, takes)} It takes: {known}.")
             elif key not in free:
                 self.fault(where, inner, f"is {FILLED}; a recipe cannot set it")
             else:
@@ -210,7 +214,7 @@ class Reader:
             return BAD
         return {key: read[key] if key in read else wanted[key][1] for key in free}
 
-    def part(self, node: Node, base: type, path: str, default: str = "") -> Any:
+    def part(self, node: Node, base: type, path: str, default: str = "", beside: Sequence[str] = ()) -> Any:
         """A bare name, or a mapping with ``name`` and settings (``default`` where it gives no name)."""
         kind = self.catalog.registries[base].kind
         if isinstance(node, Scalar) and not node.null:
@@ -226,7 +230,7 @@ class Reader:
         except UnknownName as err:
             return self.fault(named.where, path, str(err))
         own = Table({k: v for k, v in node.items.items() if k != "name"}, node.where, node.marks)
-        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}")
+        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}", beside)
         if settings is BAD:
             return BAD
         return Part(entry.cls, settings, named.text, kind, f"{node.where}: {path}", entry.owner)
