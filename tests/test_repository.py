@@ -1,0 +1,48 @@
+"""What a newcomer is promised: every recipe says how to run it and reads without a fault; the docs' commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.discovery import load
+from core.recipe import RecipeErrors, read
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "projects").glob("*/*.yaml"))
+CATALOG = load()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipe_starts_with_its_command_and_reads(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith(f"# python -m core.run {path.relative_to(ROOT)}")
+    try:
+        recipe = read(str(path), [], CATALOG)
+    except RecipeErrors as err:
+        assert "data.objects" in str(err), err  # folders that only the user has
+        recipe = read(str(path), ["data.objects=a", "data.backgrounds=b"], CATALOG)
+    assert set(recipe.objectives) <= {"itc", "itm", "mlm", "prefix_lm", "pta"}
+
+
+def test_mplug_is_copa_without_pruner_and_pta():
+    copa, mplug = (
+        read(str(ROOT / "projects" / "copa" / f"{name}.yaml"), [], CATALOG) for name in ("pretrain", "mplug")
+    )
+    assert set(copa.objectives) - set(mplug.objectives) == {"pta"}
+    ours, theirs = (r.model.settings["backbone"].settings for r in (copa, mplug))
+    assert {k for k in ours if ours[k] != theirs[k]} == {"prune"}
+    assert not theirs["prune"]
+    assert copa.train == mplug.train
+
+
+@pytest.mark.parametrize("path", ["README.md", "projects/copa/README.md", "docs/plugins.md", "CONTRIBUTING.md"])
+def test_paths_that_docs_name_exist(path):
+    text = (ROOT / path).read_text()
+    named = re.findall(r"\b((?:projects|docs|tests|core|plugins)/[\w/.-]+\.(?:yaml|md|py|sh|png))\b", text)
+    missing = [
+        name for name in named if not (ROOT / name).exists() and not (ROOT / path).parent.joinpath(name).exists()
+    ]
+    assert not missing
