@@ -8,7 +8,7 @@ other picture is known exactly. "left" and "right" occur in relations only: a fl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -225,3 +225,22 @@ def texts(example: Example) -> list[str]:
     """All that is said of a picture: what a vocabulary is made from."""
     asked = [text for pair in example.questions for text in pair]
     return [example.caption, *(region.phrase for region in example.regions), example.absent, *asked]
+
+
+def first(made: dict[str, list[Example]], split: str, count: int, draw: Callable[[str, int], Example]) -> list[Example]:
+    """The first ``count`` examples of a held-out split; ``made`` keeps what was drawn before.
+
+    Raises:
+        ValueError: no such split.
+    """
+    if split not in made:
+        raise ValueError(f"the data has no split {split!r}; it has {', '.join(made)}")
+    made[split] += [draw(split, number) for number in range(len(made[split]), count)]
+    return made[split][:count]
+
+
+def describes(caption: Example, picture: Example) -> bool:
+    """Whether every object and relation that the caption names is in the picture."""
+    assert isinstance(caption.facts, Facts)
+    assert isinstance(picture.facts, Facts)
+    return caption.facts.hold(picture.facts)

@@ -16,7 +16,7 @@ from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
 from plugins.data import compose
 from plugins.data.batching import CLASS_TEXT, make_batch
-from plugins.data.compose import Facts, Placed
+from plugins.data.compose import Placed
 from plugins.data.folders import head, read_background, read_objects, split_backgrounds, split_objects
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
@@ -86,17 +86,10 @@ class Cutouts(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        if split not in self._held_out:
-            raise ValueError(f"cutouts has no split {split!r}; it has {', '.join(self.splits())}")
-        made = self._held_out[split]
-        made += [self._picture(split, number) for number in range(len(made), count)]
-        return made[:count]
+        return compose.first(self._held_out, split, count, self._picture)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        """Whether every object and relation that the caption names is in the picture."""
-        assert isinstance(caption.facts, Facts)
-        assert isinstance(picture.facts, Facts)
-        return caption.facts.hold(picture.facts)
+        return compose.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training picture ``number``."""

@@ -16,7 +16,7 @@ from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
 from plugins.data import compose, shapes
 from plugins.data.batching import CLASS_TEXT, make_batch
-from plugins.data.compose import Facts, Placed, Sprite, Thing
+from plugins.data.compose import Placed, Sprite, Thing
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
 TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
@@ -82,17 +82,10 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        if split not in self._held_out:
-            raise ValueError(f"scenes has no split {split!r}; it has {', '.join(self.splits())}")
-        made = self._held_out[split]
-        made += [self._painter.scene(split, number) for number in range(len(made), count)]
-        return made[:count]
+        return compose.first(self._held_out, split, count, self._painter.scene)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        """Whether every object and relation that the caption names is in the picture."""
-        assert isinstance(caption.facts, Facts)
-        assert isinstance(picture.facts, Facts)
-        return caption.facts.hold(picture.facts)
+        return compose.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training scene ``number``."""
