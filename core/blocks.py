@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.kinds import TokenPruner
-from core.part import PartError
+from core.part import Count, Part, PartError
 from core.types import Tokens
 
 
 class Block(Protocol):
-    """A transformer block that can be halted between its attention and its MLP."""
+    """A transformer block that can be halted between its attention and its MLP.
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    ``mask`` (B, N) bool says which tokens may be attended to; None: all.
+    """
 
-    def attend(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor: ...
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The first half: attention and its residual, (B, N, D) -> (B, N, D)."""
 
     def feed(self, x: Tensor) -> Tensor:
         """The second half: MLP and its residual."""
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """The attention's keys (B, heads, N, D / heads) and its weights (B, heads, N, N) for the block's input."""
+
+
+Guide = Tensor | Callable[[Tokens], Tensor] | None  # (B, G), or how to read it off the sequence to be pruned
 
 
 class Cues:
@@ -53,6 +60,32 @@ class Cues:
         return self._get()[1]
 
 
+@dataclass(frozen=True)
+class Prune:
+    """One entry of a ``prune`` list: a pruner and the block, counted from 1, that it stands after (or in)."""
+
+    after_block: Count
+    pruner: Part[TokenPruner]
+
+
+def build_pruners(prune: Sequence[Prune], depth: int, dim: int, guide_dim: int) -> nn.ModuleDict:
+    """The pruners of a ``prune`` list by their block, in the order in which they act.
+
+    Raises:
+        ValueError: two at one block, or one behind the last.
+    """
+    places = [entry.after_block for entry in prune]
+    if len(set(places)) < len(places) or (places and max(places) > depth):
+        raise ValueError(f"prune: after_block {places}; expected different blocks between 1 and depth {depth}")
+    ordered = sorted(prune, key=lambda entry: entry.after_block)
+    return nn.ModuleDict({str(e.after_block): e.pruner(dim=dim, guide_dim=guide_dim) for e in ordered})
+
+
+def by_block(pruners: nn.ModuleDict) -> dict[int, TokenPruner]:
+    """What ``build_pruners`` made, as ``run_blocks`` takes it."""
+    return {int(block): pruner for block, pruner in pruners.items() if isinstance(pruner, TokenPruner)}
+
+
 def split_point(pruners: Mapping[int, TokenPruner], depth: int) -> int:
     """How many blocks run before anything is pruned."""
     if not pruners:
@@ -65,7 +98,7 @@ def run_blocks(
     blocks: Sequence[Block],
     pruners: Mapping[int, TokenPruner],
     tokens: Tokens,
-    guide: Tensor | None = None,
+    guide: Guide = None,
     first: int = 0,
     last: int | None = None,
 ) -> Tokens:
@@ -80,20 +113,38 @@ def run_blocks(
         pruner = pruners.get(i)
         inside = pruner is not None and pruner.place == "in_block"
         if i > first and not inside:
-            tokens = dataclasses.replace(tokens, x=blocks[i - 1](tokens.x))
+            tokens = dataclasses.replace(tokens, x=blocks[i - 1](tokens.x, tokens.mask))
         if pruner is not None and not inside:
             tokens = prune(pruner, tokens, guide, Cues())
         elif pruner is not None and i > first:
-            block, x = blocks[i - 1], tokens.x
-            tokens = dataclasses.replace(tokens, x=block.attend(x))
-            tokens = prune(pruner, tokens, guide, Cues(lambda block=block, x=x: block.look(x)))  # type: ignore[misc]
-            tokens = dataclasses.replace(tokens, x=block.feed(tokens.x))
+            before, cues = halted(blocks[i - 1], tokens)
+            tokens = prune(pruner, before, guide, cues)
+            tokens = dataclasses.replace(tokens, x=blocks[i - 1].feed(tokens.x))
     return tokens
 
 
-def prune(pruner: TokenPruner, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+def score(
+    blocks: Sequence[Block], pruners: Mapping[int, TokenPruner], tokens: Tokens, guide: Guide = None, first: int = 0
+) -> Tensor | None:
+    """The first pruner's logits (B, P), from the tokens behind block ``first``; None where there is no pruner."""
+    if not pruners:
+        return None
+    split, pruner, cues = split_point(pruners, len(blocks)), pruners[min(pruners)], Cues()
+    tokens = run_blocks(blocks, {}, tokens, first=first, last=split)
+    if pruner.place == "in_block":
+        tokens, cues = halted(blocks[split], tokens)
+    return pruner.score(tokens, guide(tokens) if callable(guide) else guide, cues)
+
+
+def halted(block: Block, tokens: Tokens) -> tuple[Tokens, Cues]:
+    """The tokens between a block's attention and its MLP, and what a pruner there may look at."""
+    seen = Cues(lambda: block.look(tokens.x, tokens.mask))
+    return dataclasses.replace(tokens, x=block.attend(tokens.x, tokens.mask)), seen
+
+
+def prune(pruner: TokenPruner, tokens: Tokens, guide: Guide, cues: Cues) -> Tokens:
     """Call a pruner and hold it to its contract."""
-    pruned = pruner(tokens, guide, cues)
+    pruned = pruner(tokens, guide(tokens) if callable(guide) else guide, cues)
 
     def fail(what: str) -> PartError:
         return PartError(f"{pruner.origin or type(pruner).__name__}: {what}")

@@ -6,7 +6,8 @@ Letters as in core.types.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -104,10 +105,11 @@ def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
 
 
 def check_fusion(part: Part[Fusion]) -> None:
-    """Padding of the words and hidden picture tokens change nothing; the words see the picture."""
+    """Padding of the words changes nothing, no word is pruned, ``pruning`` = False keeps every patch; the words see the
+    picture."""
     torch.manual_seed(0)
     fusion = part(dim=D, image_dim=D).eval()
-    image, words = Tokens(torch.randn(B, P, D)), torch.randn(B, L + 2, D)
+    image, words = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P)), torch.randn(B, L + 2, D)
     mask = torch.ones(B, L + 2, dtype=torch.bool)
     mask[:, L:] = False
     with torch.no_grad():
@@ -116,9 +118,18 @@ def check_fusion(part: Part[Fusion]) -> None:
         assert out.text.x.shape == (B, L, fusion.dim), "fused words must be (B, L, dim)"
         assert torch.allclose(out.text.x, padded.text.x[:, :L], atol=1e-5), "padding changes the fused words"
         assert torch.allclose(out.image.x, padded.image.x, atol=1e-5), "padding changes the fused picture"
-        other = fusion(Tokens(words[:, :L], mask=mask[:, :L]), Tokens(torch.randn(B, P, D)))
+        other = fusion(Tokens(words[:, :L], mask=mask[:, :L]), dataclasses.replace(image, x=torch.randn(B, 1 + P, D)))
         assert not torch.allclose(out.text.x, other.text.x, atol=1e-3), "the words do not see the picture"
-    _check_gradients(fusion, lambda: fusion(Tokens(words, mask=mask), image).memory, "x")
+        one = fusion(Tokens(words[1:2], mask=mask[1:2]), image.rows(slice(1, 2)))
+        assert torch.allclose(one.text.x[0], padded.text.x[1], atol=1e-4), "rows of a batch influence each other"
+        scores, again = (fusion.score(Tokens(words[:, :n], mask=mask[:, :n]), image) for n in (L, L + 2))
+        if scores is not None and again is not None:
+            assert scores.shape == (B, P) and torch.allclose(scores, again, atol=1e-5), "padding changes the scores"
+        fusion.pruning = False
+        whole = fusion(Tokens(words, mask=mask), image).image
+        assert whole.x.shape == image.x.shape, "pruning = False must keep every patch"
+        fusion.pruning = True
+    _check_gradients(fusion, lambda: fusion(Tokens(words, mask=mask), image).memory, "x", _own(fusion.pruners))
 
 
 def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
@@ -219,14 +230,20 @@ def _texts(vocabulary: int) -> tuple[Text, Text]:
     return Text(ids, torch.ones_like(ids, dtype=torch.bool)), Text(longer, torch.arange(L + 2).expand(B, -1) < L)
 
 
-def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str) -> None:
+def _own(modules: Sequence[nn.Module]) -> set[int]:
+    return {id(parameter) for module in modules for parameter in module.parameters()}
+
+
+def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, apart: Collection[int] = ()) -> None:
+    """Gradients reach every parameter, those ``apart`` left out: a pruner's come from its scores."""
     if not any(p.requires_grad for p in module.parameters()):
         return
     module.zero_grad()
     value = getattr(run(), which)
     assert value is not None, f"it has parameters but returns no {which}, so nothing could train them"
     (value.float() * torch.randn_like(value.float())).sum().backward()
-    cold = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    named = [(name, p) for name, p in module.named_parameters() if id(p) not in apart]
+    cold = [name for name, p in named if p.requires_grad and p.grad is None]
     assert not cold, f"no gradient reaches {', '.join(cold)}"
 
 

@@ -169,7 +169,7 @@ class Pair(nn.Module):
         model = self.model
         slots: dict[str, Sequence[nn.Module]] = {
             "backbone": [model.backbone],
-            "pruner": list(model.backbone.pruners),
+            "pruner": list(model.pruners),
             **{
                 name: [] if part is None else [part]
                 for name, part in (("text", model.text), ("fusion", model.fusion), ("decoder", model.decoder))

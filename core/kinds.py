@@ -8,8 +8,9 @@ from other parts are annotated ``Filled[int]`` and arrive at assembly: ``dim`` (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -82,10 +83,20 @@ class TextEncoder(nn.Module, ABC):
 
 
 class Fusion(nn.Module, ABC):
-    """Words and picture to joint states."""
+    """Words and picture to joint states. A single-stream fusion may prune patches between its own blocks."""
 
     origin: str = ""
     dim: int
+    pruning: bool = True  # False: keep every patch (the unpruned comparison)
+
+    @property
+    def pruners(self) -> Sequence[TokenPruner]:
+        """In the order in which they act."""
+        return ()
+
+    def score(self, text: Tokens, image: Tokens) -> Tensor | None:
+        """The first pruner's logits (B, P) for the picture's patches, without running any later block."""
+        return None
 
     @abstractmethod
     def forward(self, text: Tokens, image: Tokens) -> Fused:
@@ -165,6 +176,18 @@ class Tokenizer(ABC):
         """Write the vocabulary so that the run's folder suffices to load the model."""
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """What a model has to fit and a batch looks like, told without reading a data set."""
+
+    image_size: int
+    text_length: int  # L
+    vocabulary: int
+    masked: int = 1  # M, hidden words a row
+    regions: int = 1  # R, rows of the region part
+    absent: tuple[str, ...] = ()  # what the recipe names and is not here
+
+
 class Data(ABC):
     """Where batches come from."""
 
@@ -172,6 +195,23 @@ class Data(ABC):
     image_size: int
     text_length: int
     tokenizer: Tokenizer
+
+    @classmethod
+    def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
+        """The sizes for these settings. This builds the data and draws two examples; override it where that is slow.
+
+        Raises:
+            ValueError: what is wrong with the settings or the data.
+        """
+        data = cls(**settings)
+        drawn = data.batch(0, size=2, seed=0, reads=reads)
+        return Sketch(
+            data.image_size,
+            data.text_length,
+            data.tokenizer.vocabulary,
+            masked=1 if drawn.masked is None else int(drawn.masked.positions.shape[1]),
+            regions=1 if drawn.regions is None else len(drawn.regions.images),
+        )
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:

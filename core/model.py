@@ -92,15 +92,20 @@ class Model(nn.Module):
                 for name, head in (heads or {}).items()
             }
         )
-        self.guided = any(pruner.guided for pruner in self.backbone.pruners)
+        self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by the text encoder's [CLS]
         if self.guided and self.text is None:
             raise PartError(f"{self.backbone.origin}: a text-guided pruner needs model.text for its guide")
         self.null_guide = nn.Parameter(torch.randn(guide_dim) * 0.02) if self.guided else None
 
+    @property
+    def pruners(self) -> tuple[TokenPruner, ...]:
+        """Of the backbone, then those of a single-stream fusion, in the order in which they act."""
+        return (*self.backbone.pruners, *(() if self.fusion is None else self.fusion.pruners))
+
     def missing(self, slot: str) -> bool:
         """Whether the model lacks what an objective names: "text", "heads.match", "scores"."""
         if slot == "scores":
-            return not any(type(pruner).score is not TokenPruner.score for pruner in self.backbone.pruners[:1])
+            return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
         if slot.startswith("heads."):
             return slot.removeprefix("heads.") not in self.heads
         return getattr(self, slot) is None
@@ -115,11 +120,25 @@ class Model(nn.Module):
         """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide."""
         return self.backbone.finish(trunk, self._or_null(guide, trunk))
 
-    def score(self, trunk: Tokens, guide: Tensor | None = None, blank: Tensor | None = None) -> Tensor | None:
-        """The pruner's logits (B, P) without any later block; rows marked in ``blank`` (B,) get the null guide."""
+    def score(self, trunk: Tokens, words: Tokens | None, blank: Tensor | None = None) -> Tensor | None:
+        """The first pruner's logits (B, P) beside ``words``, without any later block.
+
+        Rows marked in ``blank`` (B,) get the null guide; a single stream has none, there the text itself is empty.
+        """
+        if not self.backbone.pruners and self.fusion is not None and words is not None:
+            return self.fusion.score(words, self.look(trunk))
+        guide = None if words is None else words.pooled
         if guide is not None and blank is not None and self.null_guide is not None:
             guide = torch.where(blank[:, None], self.null_guide.to(guide.dtype), guide)
         return self.backbone.score(trunk, self._or_null(guide, trunk))
+
+    def seen(self, trunk: Tokens, words: Tokens | None) -> Tokens:
+        """The picture's tokens that are left of it beside ``words`` when all pruning is done."""
+        image = self.look(trunk, None if words is None else words.pooled)
+        if self.fusion is None or words is None or not self.fusion.pruners:
+            return image
+        fused: Fused = self.fusion(words, image)
+        return fused.image
 
     def _or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
         if guide is not None or self.null_guide is None:
@@ -128,12 +147,15 @@ class Model(nn.Module):
 
     @contextmanager
     def unpruned(self) -> Iterator[None]:
-        """Within it the backbone keeps every patch: what pruning is compared with."""
-        self.backbone.pruning = False
+        """Within it every patch is kept: what pruning is compared with."""
+        parts = [self.backbone] if self.fusion is None else [self.backbone, self.fusion]
+        for part in parts:
+            part.pruning = False
         try:
             yield
         finally:
-            self.backbone.pruning = True
+            for part in parts:
+                part.pruning = True
 
 
 class Step:

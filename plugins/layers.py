@@ -72,6 +72,12 @@ class Attention(nn.Module):
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, L, D)
         return out
 
+    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Self-attention's keys (B, heads, N, d) and weights (B, heads, N, N) for (B, N, D)."""
+        query, key = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key))
+        weights = query @ key.transpose(-2, -1) * int(query.shape[-1]) ** -0.5
+        return key, (weights if mask is None else weights.masked_fill(~mask, -torch.inf)).softmax(-1)
+
 
 class PostNormLayer(nn.Module):
     """BERT's layer: self-attention, cross-attention where a source is given, MLP; LayerNorm after each residual."""
@@ -108,10 +114,18 @@ class PreNormLayer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
     ) -> Tensor:
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, mask))
+        x = self.attend(x, mask)
         if self.cross is not None and self.cross_norm is not None:
             x = x + self.dropout(self.cross(self.cross_norm(x), source, source_mask))
+        return self.feed(x)
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Self-attention with its norm and residual, (B, L, D)."""
+        normed = self.attention_norm(x)
+        return x + self.dropout(self.attention(normed, normed, mask))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The MLP with its norm and residual."""
         return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
 
 
@@ -136,6 +150,10 @@ def initialise_tower(module: nn.Module, dim: int) -> None:
     initialise(module, deviation, deviation)
 
 
+# what BERT computes and no tensor's shape tells
+BERT_WAYS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
+
+
 def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dict[str, int], dict[str, Tensor]]:
     """A BERT's config.json and model.safetensors: its sizes, and its tensors without the prefix ``bert.``.
 
@@ -145,7 +163,7 @@ def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dic
         length: words of the longest text, for which it must have positions.
 
     Raises:
-        ValueError: a file is missing or unreadable, sizes differ, or the MLPs are not GELU's; names the file.
+        ValueError: a file is missing or unreadable, sizes differ, or it computes other than BERT; names the file.
     """
     file = os.path.join(folder, "config.json")
     text = read_text(file)
@@ -161,8 +179,9 @@ def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dic
         raise ValueError(f"{file} says {said}, this recipe has {set_here}")
     if sizes["max_position_embeddings"] < length:
         raise ValueError(f"{file} says {sizes['max_position_embeddings']} positions, texts are up to {length} long")
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"{file} says hidden_act {config['hidden_act']!r}; only 'gelu' is known here")
+    for key, known in BERT_WAYS.items():
+        if config.get(key, known) != known:
+            raise ValueError(f"{file} says {key} {config[key]!r}; only {known!r} is known here")
     file = os.path.join(folder, "model.safetensors")
     try:
         tensors = load_file(paths.get_local_path(file))

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from core.blocks import Prune
 from core.kinds import Objective
 from core.model import Model, Objectives
 from core.part import Part
 from core.types import Batch
-from plugins.backbones.vit import Prune, ViT
+from plugins.backbones.vit import ViT
 from plugins.data.scenes import Scenes
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.skip_connected import SkipConnectedFusion

@@ -7,6 +7,7 @@ import small
 import torch
 
 from core import contracts
+from core.blocks import Prune
 from core.discovery import load
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, TextEncoder, TokenPruner
 from core.part import Part
@@ -17,6 +18,7 @@ SMALL = {
     "vit": {"dim": 32, "depth": 2, "heads": 2, "patch": 8},
     "bert": {"dim": 32, "layers": 2, "heads": 2},
     "skip_connected": {"heads": 2},
+    "single_stream": {"heads": 2, "layers": 3},
     "decoupled": {"dim": 32, "multimodal": 2, "heads": 2},
     "itc_momentum": {"queue": 32},
 }
@@ -47,6 +49,17 @@ def test_text_encoder(part):
 @pytest.mark.parametrize("part", parts(Fusion))
 def test_fusion(part):
     contracts.check_fusion(part)
+
+
+@pytest.mark.parametrize("place", [1, 3])
+@pytest.mark.parametrize("pruner", list(CATALOG.registries[TokenPruner]))
+def test_single_stream_with_every_pruner(pruner, place):
+    pruners, fusions = CATALOG.registries[TokenPruner], CATALOG.registries[Fusion]
+    if pruner == "random":
+        pytest.skip("no two passes of it are equal")
+    prune = [Prune(place, Part(pruners[pruner].cls, {"keep": 0.4}, pruner, "token pruner"))]
+    settings = {**SMALL["single_stream"], "prune": prune}
+    contracts.check_fusion(Part(fusions["single_stream"].cls, settings))
 
 
 @pytest.mark.parametrize("part", parts(Decoder))

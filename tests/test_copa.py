@@ -8,10 +8,10 @@ import pytest
 import small
 import torch
 
+from core.blocks import Prune
 from core.model import Step
 from core.part import Part, PartError
 from core.types import Batch, Masked, Prefixed, Text
-from plugins.backbones.vit import Prune
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 
@@ -63,7 +63,7 @@ def test_sequence_is_cls_kept_patches_and_one_fused_token():
 def test_fused_token_is_the_score_weighted_sum_of_the_dropped(fuse):
     model = small.copa(SOURCE, prune=detector(keep=0.5, fuse=fuse))
     trunk = model.backbone.trunk(small.batch(SOURCE).images)
-    pruner, guide = model.backbone.pruners[0], torch.randn(6, 32)
+    pruner, guide = model.pruners[0], torch.randn(6, 32)
     out = pruner(trunk, guide, None)
     for row in range(6):
         dropped = [i for i in range(16) if i not in out.source[row].tolist()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -14,11 +13,11 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
-from core.blocks import Cues, run_blocks, split_point
+from core.blocks import Prune, build_pruners, by_block, run_blocks, score, split_point
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
-from core.part import Count, Filled, Part
+from core.part import Count, Filled, Natural
 from core.types import Tokens
 from plugins.layers import fused_attention, initialise_tower
 
@@ -32,14 +31,6 @@ STYLES = {  # what the weights of each family expect: pixel mean and deviation, 
 }
 
 
-@dataclass(frozen=True)
-class Prune:
-    """One entry of a ``prune`` list: a pruner and the block, counted from 1, that it stands after (or in)."""
-
-    after_block: Count
-    pruner: Part[TokenPruner]
-
-
 class ViT(Backbone):
     """Vision Transformer (Dosovitskiy et al. 2021) with prunings between its blocks.
 
@@ -47,14 +38,15 @@ class ViT(Backbone):
 
     Args:
         dim: width D.
-        depth: blocks.
+        depth: blocks; 0: embedded patches alone, for a single-stream fusion.
         heads: attention heads.
         patch: side of a patch in pixels; it must divide the picture's side.
         stem: ``linear``: one convolution of stride ``patch``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
             2021); ``patch`` must then be a power of 2.
         style: ``plain`` or ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation).
         prune: which pruner acts where.
-        weights: a safetensors file of a timm or CLIP ViT; position embeddings and patch kernels are resized to fit.
+        weights: a safetensors file of a timm or OpenAI CLIP ViT, whose first blocks are loaded; position embeddings and
+            patch kernels are resized to fit.
 
     Raises:
         ValueError: sizes that do not divide, a pruner behind the last block, weights that do not fit.
@@ -64,7 +56,7 @@ class ViT(Backbone):
         self,
         *,
         dim: Count = 768,
-        depth: Count = 12,
+        depth: Natural = 12,
         heads: Count = 12,
         patch: Count = 16,
         stem: Literal["linear", "conv"] = "linear",
@@ -94,29 +86,20 @@ class ViT(Backbone):
             embed_layer=_stem(stem, style, dim, patch),
             **made,
         )
+        if depth == 0:
+            self.vit.norm = nn.Identity()
         initialise_tower(self.vit.blocks, dim)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
-        places = [entry.after_block for entry in prune]
-        if len(set(places)) < len(places) or (places and max(places) > depth):
-            raise ValueError(f"prune: after_block {places}; expected different blocks between 1 and depth {depth}")
-        self.prunings = nn.ModuleDict(
-            {
-                str(e.after_block): e.pruner(dim=dim, guide_dim=guide_dim)
-                for e in sorted(prune, key=lambda e: e.after_block)
-            }
-        )
-        self.split = split_point(self._places(), depth)
+        self.prunings = build_pruners(prune, depth, dim, guide_dim)
+        self.split = split_point(by_block(self.prunings), depth)
         self.blocks = [_TimmBlock(block) for block in self.vit.blocks]
         if weights:
             self._load(weights)
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        return tuple(self._places().values())
-
-    def _places(self) -> dict[int, TokenPruner]:
-        return {int(place): pruner for place, pruner in self.prunings.items() if isinstance(pruner, TokenPruner)}
+        return tuple(by_block(self.prunings).values())
 
     def trunk(self, images: Tensor) -> Tokens:
         pixels = (images.float() - self.mean) / self.deviation  # (B, 3, H, W)
@@ -128,52 +111,63 @@ class ViT(Backbone):
         return run_blocks(self.blocks, {}, tokens, last=self.split)
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        pruners = self._places() if self.pruning else {}
+        pruners = by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)
         x = self.vit.norm(tokens.x)  # (B, N, D)
         return Tokens(x, x[:, 0], tokens.mask, tokens.patches, tokens.source, tokens.scores)
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
-        if not self.pruners:
-            return None
-        first, x, cues = self.pruners[0], trunk.x, Cues()
-        if first.place == "in_block":
-            block = self.blocks[self.split]
-            cues, x = Cues(lambda: block.look(trunk.x)), block.attend(trunk.x)
-        return first.score(Tokens(x, patches=trunk.patches), guide, cues)
+        return score(self.blocks, by_block(self.prunings), trunk, guide, first=self.split)
 
     def _load(self, file: str) -> None:
         """Take over weights, resized to this patch size and resolution (timm's rules, bicubic)."""
         try:
-            state = checkpoint_filter_fn(load_file(paths.get_local_path(file)), self.vit)
+            held = {name: tensor.float() for name, tensor in load_file(paths.get_local_path(file)).items()}
         except OSError as err:
             raise ValueError(f"{file}: cannot be read: {err}") from err
         except Exception as err:
-            raise ValueError(f"{file}: not a safetensors file of a ViT: {err}") from err
+            raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
         own = self.vit.state_dict()
-        wrong = [
-            f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
-            for k, v in own.items()
-            if k in state and state[k].shape != v.shape
-        ]
-        absent = [k for k in own if k not in state]
-        if absent or wrong:
-            faults = [f"lacks {', '.join(absent[:3])}"] * bool(absent) + [f"has {', '.join(wrong[:3])}"] * bool(wrong)
-            raise ValueError(f"{file}: does not fit this ViT: {'; '.join(faults)}")
+        convolutions = [k for k in own if k.startswith("patch_embed.backbone.") and k not in held]
+        if convolutions:
+            raise ValueError(f"{file}: does not fit stem 'conv': lacks {', '.join(convolutions[:3])}")
+        try:
+            state = checkpoint_filter_fn(held, self.vit)
+        except Exception as err:  # timm checks nothing before it reshapes
+            raise ValueError(f"{file}: cannot be brought to this ViT's patch and picture size: {err}") from err
+        faults = {
+            "lacks": [k for k in own if k not in state],
+            "has": [
+                f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
+                for k, v in own.items()
+                if k in state and state[k].shape != v.shape
+            ],
+            "has what this ViT does not compute,": [k for k in state if k not in own and self._matters(k)],
+        }
+        if any(faults.values()):
+            said = "; ".join(f"{fault} {', '.join(names[:3])}" for fault, names in faults.items() if names)
+            raise ValueError(f"{file}: does not fit this ViT: {said}")
         self.vit.load_state_dict({k: state[k] for k in own})
+
+    def _matters(self, name: str) -> bool:
+        """Whether a tensor of a file would change what these blocks compute, unlike heads and later blocks."""
+        part, *rest = name.split(".")
+        if part == "blocks":
+            return int(rest[0]) < len(self.vit.blocks)
+        return part in ("patch_embed", "cls_token", "reg_token", "dist_token", "pos_embed", "norm_pre")
 
 
 class _TimmBlock:
-    """core.blocks.Block over a timm block."""
+    """core.blocks.Block over a timm block; of a picture every token may be attended to, so there is no mask."""
 
     def __init__(self, block: Any):
         self.block = block
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out: Tensor = self.block(x)
         return out
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         block = self.block
         return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
 
@@ -181,7 +175,7 @@ class _TimmBlock:
         block = self.block
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         attn = self.block.attn
         qkv = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, D / heads)
         query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)

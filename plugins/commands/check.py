@@ -73,7 +73,7 @@ def _try(recipe: Recipe) -> dict[str, Any]:
 
 def count(model: Model) -> dict[str, int]:
     """Parameters by slot, those of the pruners apart from their backbone's; tied weights once, where first met."""
-    pruners = {id(p) for pruner in model.backbone.pruners for p in pruner.parameters()}
+    pruners = {id(p) for pruner in model.pruners for p in pruner.parameters()}
     parts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = "pruner" if id(parameter) in pruners else name.partition(".")[0]

@@ -47,7 +47,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     if seen is None:
         return None
     withheld = scored(evaluation, "withheld") if "withheld" in evaluation.data.splits() else None
-    keep = getattr(evaluation.model.backbone.pruners[0], "keep", None)
+    keep = getattr(evaluation.model.pruners[0], "keep", None)
     return {
         "patches": {
             "examples": len(seen.labels),
@@ -128,7 +128,7 @@ def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, 
 
     def given(phrases: list[str]) -> Tensor:
         text = evaluation.data.tokenizer(phrases).to(evaluation.device)
-        logits = model.score(trunk, None if model.text is None else model.read(text).pooled)
+        logits = model.score(trunk, None if model.text is None else model.read(text))
         assert logits is not None
         return logits.float().cpu()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,27 +31,33 @@ def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
 
 
 class ImageTextMatching(Objective):
-    """Tell matching pairs from hard negatives (ALBEF, mPLUG): per pair one hard image and one hard caption.
+    """Tell matching pairs from others (ALBEF, mPLUG): per pair one wrong image and one wrong caption.
 
-    A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch by ITC
-    similarity. Under ``leak_free`` each pair's picture is pruned by the very caption of the pair.
+    A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch. Under
+    ``leak_free`` each pair's picture is pruned by the very caption of the pair.
 
     Args:
         share: of the batch's pairs that take part (m = share * B); the rest saves time. Our addition.
+        negatives: ``hard``: drawn in proportion to the softmax of ITC's similarities; ``random``: evenly, as ViLT does,
+            for a model without ITC.
     """
 
-    def __init__(self, *, share: Share = 1.0):
+    def __init__(self, *, share: Share = 1.0, negatives: Literal["hard", "random"] = "hard"):
         super().__init__()
-        self.share = share
+        self.share, self.negatives = share, negatives
 
     def needs(self) -> tuple[str, ...]:
-        return ("text", "fusion", "heads.image", "heads.text", "heads.temperature", "heads.match")
+        contrast = ("heads.image", "heads.text", "heads.temperature") if self.negatives == "hard" else ()
+        return ("text", "fusion", *contrast, "heads.match")
 
     def forward(self, step: Step) -> Tensor:
-        ids, temperature = step.batch.text.ids, step.model.heads["temperature"]
+        ids = step.batch.text.ids
         pairs = max(1, round(self.share * len(ids)))
         own = torch.arange(pairs, device=ids.device)
-        logits = temperature(step.similarity.float()).detach()  # (B, B)
+        if self.negatives == "hard":
+            logits = step.model.heads["temperature"](step.similarity.float()).detach()  # (B, B)
+        else:
+            logits = torch.zeros(len(ids), len(ids), device=ids.device)
         other_image = hard_negatives(logits.T[:pairs], ids)  # for each caption
         other_text = hard_negatives(logits[:pairs], ids)  # for each picture
         images = torch.cat([own, other_image, own])  # (3m,)

@@ -30,7 +30,7 @@ class PatchTextAlignment(Objective):
         assert step.batch.regions is not None
         regions, model = step.batch.regions, step.model
         trunk = model.backbone.trunk(regions.images)
-        scores = model.score(trunk, model.read(regions.text).pooled, regions.blank)  # (R, P)
+        scores = model.score(trunk, model.read(regions.text), regions.blank)  # (R, P)
         assert scores is not None
         return F.binary_cross_entropy_with_logits(scores.float(), patch_labels(regions.boxes, model.backbone.grid))
 

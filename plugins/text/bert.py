@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from core.hookspecs import hookimpl
 from core.kinds import TextEncoder
-from core.part import Count, Filled, Share
+from core.part import Count, Filled, Natural, Share
 from core.types import Text, Tokens
 from plugins.layers import fused_attention, initialise_tower, read_bert, take
 
@@ -21,7 +21,7 @@ class BertEncoder(TextEncoder):
     ``pooled`` is the last state of [CLS], un-projected: the guide of COPA's detector.
 
     Args:
-        layers: how many layers.
+        layers: how many layers; 0: embedded words alone, for a single-stream fusion.
         dim: width D; the MLPs are 4 D wide.
         heads: attention heads.
         dropout: on states and attention.
@@ -34,7 +34,7 @@ class BertEncoder(TextEncoder):
     def __init__(
         self,
         *,
-        layers: Count = 6,
+        layers: Natural = 6,
         dim: Count = 768,
         heads: Count = 12,
         dropout: Share = 0.1,
