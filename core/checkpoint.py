@@ -1,25 +1,23 @@
-"""Saving and loading: safetensors and JSON, each checkpoint written aside and renamed when whole."""
+"""Saving and loading: safetensors and JSON, each written aside, flushed and renamed when whole."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
 
-WEIGHTS = "model.safetensors"
+from core.files import read_text, sync, write_json
 
-
-def save_weights(model: nn.Module, folder: str) -> None:
-    """Write ``model.safetensors``, tied weights once."""
-    target = os.path.join(folder, WEIGHTS)
-    save_model(model, target + ".part")
-    os.replace(target + ".part", target)
+WEIGHTS, STATE = "model.safetensors", "state.json"
+logger = logging.getLogger("patchbay")
 
 
 def load_weights(model: nn.Module, folder: str) -> None:
@@ -37,56 +35,109 @@ def load_weights(model: nn.Module, folder: str) -> None:
         raise ValueError(f"{file}: does not fit this recipe's model: {err}") from err
 
 
-def save_state(
-    folder: str, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, meta: dict[str, Any]
+def save(
+    trained: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str, step: int, keep: str | None
 ) -> str:
-    """Write ``checkpoints/step-N`` with all that training needs to go on; drops the older ones. Returns its path."""
+    """Write ``model.safetensors``, and ``checkpoints/step-N`` with all that training needs to go on.
+
+    Of what lies in ``checkpoints`` only ``keep`` stays, the one before: it serves where this one is damaged later.
+
+    Args:
+        trained: what is restored, the model, buffers and teachers of the objectives included.
+
+    Returns:
+        The checkpoint's path.
+    """
     root = os.path.join(folder, "checkpoints")
     final, aside = os.path.join(root, f"step-{step:08d}"), os.path.join(root, f"writing-{step:08d}")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.makedirs(aside)
-    save_model(module, os.path.join(aside, "objectives.safetensors"))
-    packed = optimizer.state_dict()
+    os.makedirs(root, exist_ok=True)
+    for old in os.listdir(root):  # first, so that whatever a kill leaves goes with the next save
+        if os.path.join(root, old) != keep:
+            shutil.rmtree(os.path.join(root, old), ignore_errors=True)
+    os.mkdir(aside)
+    _write(trained, os.path.join(aside, "objectives.safetensors"))
     tensors: dict[str, Tensor] = {}
-    for index, state in packed["state"].items():
+    for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)})
     save_file(tensors, os.path.join(aside, "optimizer.safetensors"))
-    with open(os.path.join(aside, "state.json"), "w", encoding="utf-8") as file:
-        json.dump({"step": step, **meta}, file)
+    sums = {name: _sha256(os.path.join(aside, name)) for name in sorted(os.listdir(aside))}
+    write_json(os.path.join(aside, STATE), {"step": step, "sha256": sums})
+    _write(model, os.path.join(aside, WEIGHTS))
     for name in os.listdir(aside):
-        with open(os.path.join(aside, name), "rb") as file_:
-            os.fsync(file_.fileno())
-    shutil.rmtree(final, ignore_errors=True)
+        sync(os.path.join(aside, name))
+    # the weights first: whoever goes on from the last step's checkpoint has nothing left to write
+    os.replace(os.path.join(aside, WEIGHTS), os.path.join(folder, WEIGHTS))
     os.rename(aside, final)
-    for name in os.listdir(root):
-        if os.path.join(root, name) != final:
-            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+    for place in (final, root, folder):
+        sync(place)
     return final
 
 
+def _write(module: nn.Module, path: str) -> None:
+    """Tied tensors under the first of their names. safetensors' own ``save_model`` lists the others in the file, in
+    an order that changes from run to run, and equal weights should make equal files."""
+    tensors = {id(tensor): (name, tensor) for name, tensor in reversed(module.state_dict(keep_vars=True).items())}
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.values()}, path)
+
+
+def _sha256(path: str) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
 def newest(folder: str) -> str | None:
-    """The newest whole checkpoint of a run, or None."""
+    """The newest whole checkpoint of a run, or None before the first; warns of newer ones that are damaged.
+
+    Raises:
+        ValueError: there are checkpoints and all are damaged; names them.
+    """
     root = os.path.join(folder, "checkpoints")
     found = sorted(n for n in os.listdir(root) if re.fullmatch(r"step-\d+", n)) if os.path.isdir(root) else []
-    return os.path.join(root, found[-1]) if found else None
+    damaged = []
+    for path in (os.path.join(root, name) for name in reversed(found)):
+        fault = _damage(path)
+        if not fault:
+            if damaged:
+                logger.warning("%s\ngoing back to %s", "\n".join(damaged), path)
+            return path
+        damaged.append(f"{path}: damaged: {fault}")
+    if damaged:
+        raise ValueError("\n".join([*damaged, f"no whole checkpoint is left; remove {root} to start from step 0"]))
+    return None
 
 
-def load_state(path: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Fill module and optimizer from a checkpoint; returns its state.json.
+def _damage(path: str) -> str:
+    """What is wrong with a checkpoint's files, or the empty string."""
+    try:
+        sums: dict[str, str] = _state(path)["sha256"]
+        changed = [name for name, held in sums.items() if _sha256(os.path.join(path, name)) != held]
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        return f"{STATE} or a file that it lists cannot be read: {err}"
+    return f"{', '.join(changed)} is not as it was written" if changed else ""
+
+
+def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Fill module and optimizer from a checkpoint; returns its step.
 
     Raises:
         ValueError: the checkpoint does not fit; names it.
     """
     try:
-        load_model(module, os.path.join(path, "objectives.safetensors"))
-        packed = optimizer.state_dict()
+        load_model(trained, os.path.join(path, "objectives.safetensors"))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in load_file(os.path.join(path, "optimizer.safetensors")).items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": packed["param_groups"]})
-        with open(os.path.join(path, "state.json"), encoding="utf-8") as file:
-            meta: dict[str, Any] = json.load(file)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        return int(_state(path)["step"])
     except Exception as err:
         raise ValueError(f"{path}: this checkpoint does not fit the recipe: {err}") from err
-    return meta
+
+
+def _state(path: str) -> dict[str, Any]:
+    held: dict[str, Any] = json.loads(read_text(os.path.join(path, STATE)))
+    return held

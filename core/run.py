@@ -85,14 +85,16 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not resumes:
         again = f"patchbay run {RECIPE} run.folder=NEW"
         placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
-        write_text(os.path.join(folder, RECIPE), dump(placed, again))
         built.data.tokenizer.save(folder)
+        write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
     trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
     write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
+    if recipe.run.resume:
+        print(f"{'Continuing' if resumes else 'No run to continue: starting'} from step {trainer.step}", flush=True)
     try:
         trainer.fit()
     except KeyboardInterrupt:
-        held = os.path.basename(checkpoint.newest(folder) or "none")
+        held = os.path.basename(trainer.checkpoint or "none")
         again = " ".join(["python -m core.run", path, *overrides, f"run.folder={folder} run.resume=true"])
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
@@ -118,7 +120,7 @@ def report_on(
     write_json(os.path.join(folder, REPORT), report)
     with torch.no_grad(), evaluation.autocast():
         catalog.hooks.hook.draw(evaluation=evaluation, report=report, folder=folder)
-    print(table(report), flush=True)
+    print(table(catalog.hooks, report), flush=True)
     return report
 
 

@@ -110,6 +110,7 @@ class Trainer:
 
     Attributes:
         step: optimizer steps done; ``first_step`` is where this process began.
+        checkpoint: the newest one's folder, None before the first.
         grad_norm: of the last step, before clipping.
         started, waited: time.perf_counter() at the first step; seconds spent waiting for data since.
         state: for hooks to keep what is theirs.
@@ -134,8 +135,9 @@ class Trainer:
         self.step = self.first_step = 0
         self.grad_norm = 0.0
         self.started, self.waited = time.perf_counter(), 0.0
-        if run.resume and (found := checkpoint.newest(folder)):
-            self.step = self.first_step = int(checkpoint.load_state(found, objectives, self.optimizer)["step"])
+        self.checkpoint = checkpoint.newest(folder) if run.resume else None
+        if self.checkpoint:
+            self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -203,9 +205,10 @@ class Trainer:
         self.hooks.hook.training_ends(trainer=self)
 
     def save(self) -> None:
-        path = checkpoint.save_state(self.folder, self.step, self.objectives, self.optimizer, {"seed": self.run.seed})
-        checkpoint.save_weights(self.model, self.folder)
-        self.hooks.hook.checkpoint_saved(trainer=self, folder=path)
+        self.checkpoint = checkpoint.save(
+            self.objectives, self.model, self.optimizer, self.folder, self.step, keep=self.checkpoint
+        )
+        self.hooks.hook.checkpoint_saved(trainer=self, folder=self.checkpoint)
 
     def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Backward over the step's batches; the mean of each loss, unweighted."""

@@ -50,10 +50,15 @@ def after_step(trainer: Trainer, losses: dict[str, Tensor]) -> None:
 
 
 def lines(folder: str) -> list[dict[str, Any]]:
-    """What the journal of a run's folder says, oldest first; empty where there is none."""
+    """What the journal of a run's folder says, oldest first, up to the first line that cannot be read; empty where
+    there is none."""
     path = os.path.join(folder, FILE)
     if not paths.exists(path):
         return []
-    found = read_text(path).split("\n")
-    whole = found[:-1]  # a run that was killed may leave half a line at the end
-    return [json.loads(line) for line in whole]
+    found = []
+    for line in read_text(path).split("\n")[:-1]:  # a run that was killed may leave half a line at the end
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
