@@ -7,7 +7,7 @@ Letters as in core.types.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +50,8 @@ def check_pruner(part: Part[TokenPruner]) -> None:
         if scores is not None and pruner.place == "after_block":
             turn = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(P)])
             turned = pruner.score(Tokens(tokens.x[:, turn], patches=(1, 1 + P)), guide, Cues())
-            assert turned is not None
-            assert torch.allclose(turned, scores[:, turn[1:] - 1], atol=1e-5), "permuting patches must permute scores"
+            fits = turned is not None and torch.allclose(turned, scores[:, turn[1:] - 1], atol=1e-5)
+            assert fits, "permuting patches must permute scores"
         if not pruner.guided:
             blind = run(pruner, tokens, torch.randn(B, G))
             assert torch.equal(blind.x, out.x), "guided is False, yet the guide changes the outcome"
@@ -105,31 +105,27 @@ def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
 
 
 def check_fusion(part: Part[Fusion]) -> None:
-    """Padding of the words changes nothing, no word is pruned, ``pruning`` = False keeps every patch; the words see the
-    picture."""
+    """Padding of the words changes nothing, no word is pruned, pruning can be turned off; the words see the picture."""
     torch.manual_seed(0)
     fusion = part(dim=D, image_dim=D).eval()
     image, words = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P)), torch.randn(B, L + 2, D)
-    mask = torch.ones(B, L + 2, dtype=torch.bool)
-    mask[:, L:] = False
+    mask = torch.arange(L + 2).expand(B, -1) < L
+    short, whole = Tokens(words[:, :L], mask=mask[:, :L]), Tokens(words, mask=mask)
     with torch.no_grad():
-        out = fusion(Tokens(words[:, :L], mask=mask[:, :L]), image)
-        padded = fusion(Tokens(words, mask=mask), image)
+        out, padded = fusion(short, image), fusion(whole, image)
         assert out.text.x.shape == (B, L, fusion.dim), "fused words must be (B, L, dim)"
         assert torch.allclose(out.text.x, padded.text.x[:, :L], atol=1e-5), "padding changes the fused words"
         assert torch.allclose(out.image.x, padded.image.x, atol=1e-5), "padding changes the fused picture"
-        other = fusion(Tokens(words[:, :L], mask=mask[:, :L]), dataclasses.replace(image, x=torch.randn(B, 1 + P, D)))
+        other = fusion(short, dataclasses.replace(image, x=torch.randn(B, 1 + P, D)))
         assert not torch.allclose(out.text.x, other.text.x, atol=1e-3), "the words do not see the picture"
-        one = fusion(Tokens(words[1:2], mask=mask[1:2]), image.rows(slice(1, 2)))
+        one = fusion(whole.rows(slice(1, 2)), image.rows(slice(1, 2)))
         assert torch.allclose(one.text.x[0], padded.text.x[1], atol=1e-4), "rows of a batch influence each other"
-        scores, again = (fusion.score(Tokens(words[:, :n], mask=mask[:, :n]), image) for n in (L, L + 2))
-        if scores is not None and again is not None:
-            assert scores.shape == (B, P) and torch.allclose(scores, again, atol=1e-5), "padding changes the scores"
+        scores, again = fusion.score(short, image), fusion.score(whole, image)
+        assert (scores is None) or torch.allclose(scores, again, atol=1e-5), "padding changes the scores"
         fusion.pruning = False
-        whole = fusion(Tokens(words, mask=mask), image).image
-        assert whole.x.shape == image.x.shape, "pruning = False must keep every patch"
+        assert fusion(whole, image).image.x.shape == image.x.shape, "pruning = False must keep every patch"
         fusion.pruning = True
-    _check_gradients(fusion, lambda: fusion(Tokens(words, mask=mask), image).memory, "x", _own(fusion.pruners))
+    _check_gradients(fusion, lambda: fusion(whole, image).memory, "x", fusion.pruners)
 
 
 def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
@@ -173,14 +169,12 @@ def check_data(data: Data) -> None:
     """Batches are a pure function of their number; held-out examples are fixed, whole, and inside their pictures."""
     reads = frozenset({"masked", "prefixed", "regions"})
     one, same, next_ = (data.batch(step, size=4, seed=0, reads=reads) for step in (5, 5, 6))
-    assert torch.equal(one.images, same.images) and torch.equal(one.text.ids, same.text.ids), (
-        "a batch is not repeatable"
+    assert all(torch.equal(*pair) for pair in ((one.images, same.images), (one.text.ids, same.text.ids))), (
+        "a batch must repeat"
     )
     assert not torch.equal(one.images, next_.images), "two steps drew the same batch"
     size = data.image_size
-    assert one.images.shape == (4, 3, size, size) and one.images.dtype == torch.uint8, (
-        "images must be (B, 3, H, W) uint8"
-    )
+    assert one.images.shape == (4, 3, size, size) and one.images.dtype == torch.uint8, "images: (B, 3, H, W) uint8"
     assert one.masked is not None and one.prefixed is not None and one.regions is not None, "a wanted part is missing"
     assert data.batch(5, size=4, seed=0, reads=frozenset()).regions is None, "a part was made that nobody reads"
     assert int(one.text.ids.max()) < data.tokenizer.vocabulary and one.text.ids.shape[1] <= data.text_length
@@ -230,20 +224,17 @@ def _texts(vocabulary: int) -> tuple[Text, Text]:
     return Text(ids, torch.ones_like(ids, dtype=torch.bool)), Text(longer, torch.arange(L + 2).expand(B, -1) < L)
 
 
-def _own(modules: Sequence[nn.Module]) -> set[int]:
-    return {id(parameter) for module in modules for parameter in module.parameters()}
-
-
-def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, apart: Collection[int] = ()) -> None:
-    """Gradients reach every parameter, those ``apart`` left out: a pruner's come from its scores."""
+def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, apart: Sequence[nn.Module] = ()) -> None:
+    """Gradients reach every parameter but those ``apart``."""
     if not any(p.requires_grad for p in module.parameters()):
         return
     module.zero_grad()
     value = getattr(run(), which)
     assert value is not None, f"it has parameters but returns no {which}, so nothing could train them"
     (value.float() * torch.randn_like(value.float())).sum().backward()
-    named = [(name, p) for name, p in module.named_parameters() if id(p) not in apart]
-    cold = [name for name, p in named if p.requires_grad and p.grad is None]
+    others = {id(p) for other in apart for p in other.parameters()}
+    mine = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in others]
+    cold = [name for name, p in mine if p.grad is None]
     assert not cold, f"no gradient reaches {', '.join(cold)}"
 
 

@@ -63,5 +63,10 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookspec
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    """Lines of the closing table for the sections that this plugin knows; none for one told beside another."""
+
+
+@hookspec
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
     """Put pictures into ``folder``; returns the paths made."""

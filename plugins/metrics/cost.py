@@ -17,6 +17,7 @@ import torch
 from core.evaluate import Evaluation
 from core.flops import Pair
 from core.hookspecs import hookimpl
+from core.report import amount, columns, ratio
 
 logger = logging.getLogger("patchbay")
 
@@ -54,6 +55,33 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
         section = {name: statistics.median(rate) for name, rate in rates.items()}
         spread = {name: [min(rate), max(rate)] for name, rate in rates.items()}
     return {"macs": macs, "images_per_second": section, "images_per_second_spread": spread}
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    sections = [report.get(name) or {} for name in ("macs", "images_per_second", "images_per_second_spread")]
+    if not any(sections):
+        return None
+    return {"macs": _told(*sections), "images_per_second": [], "images_per_second_spread": []}
+
+
+def _told(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("", "pruned", "unpruned", "ratio")]
+    if macs:
+        pruned, whole = macs["total"], macs["unpruned"]
+        rows.append(("MACs a pair", amount(pruned), amount(whole), ratio(whole, pruned)))
+    if speed.get("pruned"):
+        fast, slow = speed["pruned"], speed["unpruned"]
+        rows.append(("pictures/s", f"{fast:,.0f}", f"{slow:,.0f}", ratio(fast, slow)))
+    if spread:
+        rows.append(("  slowest to fastest", *(f"{low:,.0f} to {high:,.0f}" for low, high in spread.values()), ""))
+    lines = ["Inference for a picture with a text: encoders, pruner, fusion", *columns(rows)]
+    parts = {name: count for name, count in macs.get("parts", {}).items() if count}
+    if parts:
+        lines.append("  MACs pruned: " + ", ".join(f"{name} {amount(count)}" for name, count in parts.items()))
+    if macs.get("uncounted"):
+        lines.append("  of unknown cost, counted as 0: " + ", ".join(macs["uncounted"]))
+    return lines
 
 
 def alternate(calls: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
+from core.report import columns, percent
 from core.types import Example
 from plugins.data.labels import patch_labels
 from plugins.pruners.selection import kept_count
@@ -66,6 +67,33 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
             "pointing": pointing(seen.right, seen.labels),
         }
     }
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    section = report.get("patches")
+    return section and {"patches": _told(section)}
+
+
+def _told(section: dict[str, Any]) -> list[str]:
+    rate = section.get("positive_rate")
+    rows: list[tuple[str, ...]] = [("%", "right text", "wrong text", "chance")]
+    keep = section.get("keep")
+    for suffix, label in (("", ""), ("_withheld", ", withheld")):
+        chance = section.get(f"positive_rate{suffix}", rate)
+        figures = [
+            ("average precision", "average_precision", "average_precision_wrong_text", chance),
+            ("recall in best quarter", "recall_at_quarter", "recall_at_quarter_wrong_text", 0.25),
+            ("recall at keep", "recall_at_keep", None, keep),
+            ("pointing", "pointing", None, chance),
+        ]
+        for name, right, wrong, control in figures:
+            if section.get(f"{right}{suffix}") is not None:
+                other = section.get(f"{wrong}{suffix}") if wrong else None
+                rows.append((name + label, *map(percent, (section[f"{right}{suffix}"], other, control))))
+    count = section.get("examples")
+    among = f" in {count} pictures" if count else ""
+    return [f"Patches found{among}, {percent(rate)} % of them positive", *columns(rows)]
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> float:

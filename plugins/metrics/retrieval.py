@@ -21,6 +21,7 @@ from torch import Tensor
 from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
 from core.model import Model
+from core.report import columns, percent
 from core.types import Example, Text, Tokens
 
 CUTS = (1, 5, 10)
@@ -46,6 +47,29 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         pictures = trunk if model.guided else image
         section["reranked"] = _recalls(*_rerank(evaluation, similar, words, pictures))
     return {"retrieval": section}
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    section = report.get("retrieval")
+    return section and {"retrieval": _told(section)}
+
+
+def _told(section: dict[str, Any]) -> list[str]:
+    n, ceiling, again = section["candidates"], section["ceiling"], section["reranked"]
+    groups = [part for part in (section, again) if part]
+    rows: list[tuple[str, ...]] = [("", *(f"R@{cut}" for cut in CUTS), *(f"R@{cut}" for cut in CUTS if again))]
+    for way, label in (("i2t", "picture to text"), ("t2i", "text to picture")):
+        rows.append((label, *(percent(part[f"{way}_r{cut}"]) for part in groups for cut in CUTS)))
+    rows.append(("chance", *(percent(min(1, cut / n)) for _ in groups for cut in CUTS)))
+    lines = columns(rows, least=5)  # no percentage is wider
+    width = 3 * (5 + 2)  # of a group: three columns, each after two spaces
+    heads = ["by ITC", "re-ranked by ITM"][: len(groups)]
+    return [
+        f"Retrieval among {n} (%). A caption may fit several pictures: R@1 can reach {percent(ceiling)} at most",
+        " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
+        *lines,
+    ]
 
 
 def ranks(scores: Tensor) -> Tensor:

@@ -1,0 +1,77 @@
+"""Does the matching head tell a picture's caption from another's? Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.evaluate import Evaluation
+from core.hookspecs import hookimpl
+from core.report import columns, percent
+from core.types import Example
+
+CHANCE = 0.5
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Section ``matching``; None for a model without fusion or matching head.
+
+    Each held-out picture is shown with its own caption and with the next one that is not true of it, so half of the
+    pairs match. ``accuracy``: of the head's own yes or no. ``preferred``: how often the own caption gets the higher
+    log-odds, whatever the head's bias (it saw two wrong pairs for each right one). Chance is 0.5 for both.
+    """
+    model, settings = evaluation.model, evaluation.settings
+    if any(model.missing(slot) for slot in ("text", "fusion", "heads.match")):
+        return None
+    examples = evaluation.examples(settings.split, settings.examples)
+    pairs = [(example, other) for i, example in enumerate(examples) if (other := _wrong(evaluation, i, examples))]
+    if not pairs:
+        return None
+    pictures, others = [picture for picture, _ in pairs], [other for _, other in pairs]
+    own, wrong = (margins(evaluation, pictures, captions) for captions in (pictures, others))
+    return {
+        "matching": {
+            "pairs": 2 * len(pairs),
+            "accuracy": float(torch.cat([own > 0, wrong <= 0]).double().mean()),
+            "preferred": float((own > wrong).double().mean()),
+            "chance": CHANCE,
+        }
+    }
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    section = report.get("matching")
+    if not section:
+        return None
+    rows = [
+        ("%", "found", "chance"),
+        ("yes or no", percent(section["accuracy"]), percent(section["chance"])),
+        ("own caption before a wrong one", percent(section["preferred"]), percent(section["chance"])),
+    ]
+    return {"matching": [f"Matching of {section['pairs']} pairs, half of them right", *columns(rows)]}
+
+
+def margins(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence[Example]) -> Tensor:
+    """The log-odds of a match for each picture with the caption beside it, (n,)."""
+    model, chunk = evaluation.model, evaluation.settings.batch
+    text = evaluation.data.tokenizer([caption.caption for caption in captions]).to(evaluation.device)
+    found = []
+    assert model.fusion is not None
+    for start in range(0, len(pictures), chunk):
+        part = slice(start, start + chunk)
+        words = model.read(text.rows(part))
+        image = model.look(model.backbone.trunk(evaluation.images(pictures[part])), words.pooled)
+        logits = model.heads["match"](model.fusion(words, image).text.x[:, 0]).float()  # (B, 2)
+        found.append(logits[:, 1] - logits[:, 0])
+    return torch.cat(found)
+
+
+def _wrong(evaluation: Evaluation, place: int, examples: Sequence[Example]) -> Example | None:
+    """The next example whose caption is not true of the picture at ``place``."""
+    turned = [*examples[place + 1 :], *examples[:place]]
+    return next((other for other in turned if not evaluation.data.describes(other, examples[place])), None)
