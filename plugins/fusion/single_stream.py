@@ -53,6 +53,9 @@ class SingleStreamFusion(Fusion):
         self.types = nn.Embedding(2, dim)  # 0: words, 1: picture
         self.layers = nn.ModuleList(PreNormLayer(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
+        for norm in self.modules():
+            if isinstance(norm, nn.LayerNorm):
+                norm.eps = 1e-6  # as in a ViT
         initialise_tower(self, dim)
         self.prunings = build_pruners(prune, layers, dim, dim)
         self.blocks = [_Block(layer) for layer in self.layers if isinstance(layer, PreNormLayer)]
