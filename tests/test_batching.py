@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from core.types import Example, Region, Struct, Text
-from plugins.data.batching import cut_captions, draw_regions, make_batch, mask_words
+from plugins.data.batching import cut_captions, draw_pairs, draw_regions, make_batch, mask_words
 from plugins.data.labels import patch_labels
 from plugins.data.tokenizer import train_tokenizer
 
@@ -33,6 +33,12 @@ class Pictures:
             regions.append(Region((x0, y0, x0 + 8, y0 + 10), f"the left thing {k}", str(rng.choice(SHAPES))))
         image = torch.full((3, 32, 32), number, dtype=torch.uint8)
         return Example(str(number), image, f"n {number} is left of a {regions[0].label}", tuple(regions))
+
+    def examples(self, size, rng):
+        return [self.draw(number) for number in draw_pairs(self.train_size, size, rng)]
+
+    def boxed_example(self, number, rng):
+        return self.draw(number)
 
 
 SOURCE = Pictures()
@@ -179,11 +185,11 @@ def test_an_empty_caption_is_no_error():
 
 
 class TwoStars:
-    """One picture: two stars, a moon that fills it (so that every crop is the whole), and 'the left star'."""
+    """One picture: two stars and a moon that fills it, so that every crop is the whole."""
 
-    image_size, train_size, boxed = 32, 2, (1,)
+    image_size, boxed = 32, (1,)
 
-    def draw(self, number: int) -> Example:
+    def boxed_example(self, number, rng):
         assert number == 1
         regions = (
             Region((2, 2, 10, 10), "left thing", "star"),
@@ -216,6 +222,31 @@ def test_a_region_text_goes_with_its_boxes():
     assert kinds["phrase"] == pytest.approx(180, abs=35)
 
 
+class Stars:
+    """Three stars called so, in something that has a phrase and no class."""
+
+    image_size, boxed = 32, (0,)
+
+    def boxed_example(self, number, rng):
+        stars = [Region((x, 4, x + 6, 12), "star", "star") for x in (2, 12, 22)]
+        return Example(
+            "0", torch.zeros(3, 32, 32, dtype=torch.uint8), "", (Region((0, 0, 32, 32), "thing", ""), *stars)
+        )
+
+
+def test_a_phrase_goes_with_all_regions_that_have_it_and_stands_for_a_class_that_is_not_there():
+    made = draw_regions(Stars(), TOKENIZER, 200, np.random.default_rng(0), flip=True, blank=0.0)
+    counts: dict[str, list[int]] = {}
+    for ids, boxes in zip(made.text.ids, made.boxes, strict=True):
+        counts.setdefault(TOKENIZER.decode(ids), []).append(int((boxes[:, 2] > boxes[:, 0]).sum()))
+    assert set(counts) == {"thing", "star", "this is a star."}
+    assert set(counts["thing"]) == {1}
+    assert 30 < len(counts["thing"]) < 70  # one in four
+    for said in ("star", "this is a star."):
+        assert max(counts[said]) == 3
+        assert min(counts[said]) >= 1  # a crop may lose the others
+
+
 def test_a_blank_row_has_the_boxes_of_all_regions():
     made = draw_regions(SOURCE, TOKENIZER, 40, np.random.default_rng(0), flip=True, blank=1.0)
     assert made.blank.all()
@@ -226,9 +257,9 @@ def test_a_blank_row_has_the_boxes_of_all_regions():
 
 def test_left_and_right_follow_the_mirror():
     class Halves:
-        image_size, train_size, boxed = 32, 2, (0,)
+        image_size, boxed = 32, (0,)
 
-        def draw(self, number: int) -> Example:
+        def boxed_example(self, number, rng):
             sides = Region((0, 0, 10, 32), "left", "left"), Region((22, 0, 32, 32), "right", "right")
             return Example("0", torch.zeros(3, 32, 32, dtype=torch.uint8), "", sides)
 

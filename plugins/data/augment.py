@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, exp, floor, log, sqrt
 
 import torch
 from numpy.random import Generator
@@ -93,6 +93,29 @@ def region_view(
     if flipped:
         image, boxes = (functional.horizontal_flip(part) for part in (image, boxes))
     return View(image, boxes.as_subclass(Tensor) / size, tuple(kept.tolist()), flipped)
+
+
+def random_crop(image: Tensor, rng: Generator, size: int, least: float) -> Tensor:
+    """A random part of a picture (3, H, W), resized to (3, size, size).
+
+    Args:
+        least: its area is uniform in [least, 1] of the picture's, its proportions log-uniform in [3/4, 4/3].
+    """
+    height, width = (int(n) for n in image.shape[-2:])
+    down, across = height, width  # after ten draws that do not fit: the whole picture
+    for _ in range(10):
+        area, ratio = height * width * rng.uniform(least, 1), exp(rng.uniform(log(3 / 4), log(4 / 3)))
+        tried = round(sqrt(area / ratio)), round(sqrt(area * ratio))
+        if 0 < tried[0] <= height and 0 < tried[1] <= width:
+            down, across = tried
+            break
+    top, left = (int(rng.integers(0, room, endpoint=True)) for room in (height - down, width - across))
+    return squared(functional.crop(image, top, left, down, across), size)
+
+
+def squared(image: Tensor, size: int) -> Tensor:
+    """A picture (3, H, W) of any proportions as a square (3, size, size)."""
+    return functional.resize(image, [size, size], functional.InterpolationMode.BICUBIC)
 
 
 def _span(low: float, high: float, side: int, least: float, rng: Generator) -> tuple[int, int]:

@@ -23,14 +23,20 @@ CLASS_SHARE = 0.25  # of the texts of regions that name the class alone; the oth
 
 
 class Source(Protocol):
-    """Numbered examples, the same each time they are drawn."""
+    """Training examples. All chance comes from the generators passed in, so that the same draws give the same."""
 
     image_size: int
-    train_size: int  # examples 0 .. train_size - 1 are for training; 2k and 2k + 1 may be a look-alike pair
-    boxed: Sequence[int]  # numbers of the training examples whose regions may be trained on; each has at least one
+    boxed: Sequence[int]  # numbers of the training examples whose regions may be trained on
 
-    def draw(self, number: int) -> Example:
-        """One example, its picture (3, image_size, image_size)."""
+    def examples(self, size: int, rng: Generator) -> list[Example]:
+        """Different examples with captions, each picture (3, image_size, image_size).
+
+        Raises:
+            ValueError: there are not as many.
+        """
+
+    def boxed_example(self, number: int, rng: Generator) -> Example:
+        """One of ``boxed``, or another where it cannot be used; its picture of any size, with at least one region."""
 
 
 def make_batch(
@@ -44,29 +50,31 @@ def make_batch(
     regions: int,
     mask: float,
     flip: bool = True,
+    shade: float = 0.2,
     blank: float = 0.2,
 ) -> Batch:
     """Step ``step``'s batch. The same arguments give the same batch in any process, and ``reads`` only adds to it.
 
     Args:
-        size: pictures with captions, B, drawn in consecutive pairs without replacement.
+        size: pictures with captions, B.
         reads: parts to make beside them: "masked", "prefixed", "regions".
         regions: rows of the region part, R.
         mask: share of words to hide in the masked part.
         flip: mirror half of the pictures, with left and right swapped in their texts.
+        shade: by how much brightness and contrast of the B pictures vary.
         blank: share of region rows whose text is withheld.
 
     Raises:
         ValueError: more pictures are asked for than there are to train with.
     """
     main, masked, prefixed, boxed = (default_rng(s) for s in SeedSequence([seed, step]).spawn(4))
-    examples = [source.draw(number) for number in _numbers(source.train_size, size, main)]
+    examples = source.examples(size, main)
     images, captions = torch.stack([e.image for e in examples]), [e.caption for e in examples]  # (B, 3, H, W)
     if flip:
         images, captions = flip_some(images, captions, main)
     text = tokenizer(captions)
     return Batch(
-        images=jitter(images, main),
+        images=jitter(images, main, shade),
         text=text,
         masked=mask_words(text, tokenizer, mask, masked) if "masked" in reads else None,
         prefixed=cut_captions(captions, tokenizer, prefixed) if "prefixed" in reads else None,
@@ -76,7 +84,12 @@ def make_batch(
     )
 
 
-def _numbers(available: int, size: int, rng: Generator) -> list[int]:
+def draw_pairs(available: int, size: int, rng: Generator) -> list[int]:
+    """Numbers below ``available`` without replacement, in consecutive pairs 2k, 2k + 1: these may be look-alikes.
+
+    Raises:
+        ValueError: there are not as many.
+    """
     pairs = ceil(size / 2)
     if 2 * pairs > available:
         raise ValueError(f"a batch of {size} pictures needs {2 * pairs} to draw from; there are {available}")
@@ -130,23 +143,24 @@ def draw_regions(
 ) -> Regions:
     """Views of boxed pictures, each with a text and the boxes that the text speaks of.
 
-    The text is the class of a random region, with the boxes of all regions of that class, or the region's phrase, with
-    its own box (three in four); or it is withheld (blank), with the boxes of all regions.
+    The text is the class of a random region that has one, with the boxes of all regions of that class, or the region's
+    phrase, with the boxes of all regions of the same phrase (three in four); or it is withheld (blank), with the boxes
+    of all regions.
     """
     images, texts, boxes, blanks = [], [], [], []
     for i in rng.integers(len(source.boxed), size=rows):
-        example = source.draw(source.boxed[int(i)])
+        example = source.boxed_example(source.boxed[int(i)], rng)
         chosen = int(rng.integers(len(example.regions)))
         view = region_view(example, chosen, rng, source.image_size, flip=flip)
-        region, labels = example.regions[chosen], [example.regions[i].label for i in view.kept]
+        region, kept = example.regions[chosen], [example.regions[i] for i in view.kept]
         way = rng.random()  # below blank: no text; the rest is halved
         blanks.append(bool(way < blank))
         if blanks[-1]:
-            text, named = "", [True] * len(labels)
-        elif way < blank + (1 - blank) * CLASS_SHARE:
-            text, named = CLASS_TEXT.format(label=region.label), [label == region.label for label in labels]
+            text, named = "", [True] * len(kept)
+        elif region.label and way < blank + (1 - blank) * CLASS_SHARE:
+            text, named = CLASS_TEXT.format(label=region.label), [other.label == region.label for other in kept]
         else:
-            text, named = region.phrase, [i == chosen for i in view.kept]
+            text, named = region.phrase, [other.phrase == region.phrase for other in kept]
         images.append(view.image)
         texts.append(flip_text(text) if view.flipped else text)
         boxes.append(view.boxes[torch.tensor(named)])  # (n, 4)

@@ -114,10 +114,14 @@ def stream(*key: object) -> Random:
     return Random(" ".join(map(str, key)))
 
 
+def fraction(*key: object) -> float:
+    """A number in [0, 1) that the key's hash decides."""
+    return int.from_bytes(hashlib.blake2b(" ".join(map(str, key)).encode(), digest_size=4).digest(), "big") / 2**32
+
+
 def chosen(share: float, *key: object) -> bool:
     """Whether the key belongs to a share of all keys, decided by its hash."""
-    digest = hashlib.blake2b(" ".join(map(str, key)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") < share * 2**32
+    return fraction(*key) < share
 
 
 def make_sprite(rgba: NDArray[np.uint8]) -> Sprite:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from PIL import Image
 
 from core.files import paths, read_text
 from plugins.data.compose import Sprite, Thing, make_sprite, stream
+from plugins.data.pictures import read_picture
 
 UNSEEN = 0.15  # share of the captions that training never shows
 HELD_OUT = 0.1  # share of the backgrounds kept for validation, and again for test
 SIDES = (0.24, 0.27, 0.3)  # longest side of an object as a share of the picture's side
 ROOM = 1.25  # short side of a stored background, of which pictures show a part, as a share of the picture's side
-MOST_BYTES, MOST_PIXELS = 32 * 2**20, 2**25  # of a file
 GET_OBJECTS = (
     "On Debian or Ubuntu: apt-get install tuxpaint-stamps-default, then data.objects=/usr/share/tuxpaint/stamps"
 )
@@ -71,25 +70,6 @@ def read_caption(file: str) -> tuple[str, str]:
     if not words:
         raise ValueError(f"{file}:1: the caption is empty; expected a phrase such as 'An abalone.'")
     return article, " ".join(words)
-
-
-def read_picture(file: str, formats: tuple[str, ...]) -> Image.Image:
-    """A picture file, RGBA.
-
-    Raises:
-        ValueError: not such a picture, or larger than it may be; names the file.
-    """
-    try:
-        with paths.open(file, "rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"larger than {MOST_BYTES} bytes")
-        with Image.open(io.BytesIO(content), formats=formats) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
-            return image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-        raise ValueError(f"{file}: cannot be used as a picture: {err}") from err
 
 
 def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:

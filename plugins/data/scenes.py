@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from core import kinds
@@ -15,7 +16,7 @@ from core.hookspecs import hookimpl
 from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
 from plugins.data import compose, shapes
-from plugins.data.batching import CLASS_TEXT, make_batch
+from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
 from plugins.data.compose import Placed, Sprite, Thing
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
@@ -90,6 +91,12 @@ class Scenes(kinds.Data):
     def draw(self, number: int) -> Example:
         """Training scene ``number``."""
         return self._painter.scene("train", number)
+
+    def examples(self, size: int, rng: Generator) -> list[Example]:
+        return [self.draw(number) for number in draw_pairs(self.train_size, size, rng)]
+
+    def boxed_example(self, number: int, rng: Generator) -> Example:
+        return self.draw(number)
 
 
 class Painter:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
@@ -164,8 +165,13 @@ def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, 
 
 
 def labels_of(evaluation: Evaluation, examples: Sequence[Example]) -> Tensor:
-    """(B, P) bool: the patches that the box of each picture's first region overlaps."""
+    """(B, P) bool: the patches that a box of the phrase of each picture's first region overlaps."""
     height, width = examples[0].image.shape[1:]
-    pixels = torch.tensor([example.regions[0].box for example in examples], dtype=torch.float64)  # (B, 4)
-    shares = pixels / torch.tensor([width, height, width, height])
-    return patch_labels(shares.unsqueeze(1).float(), evaluation.model.backbone.grid).bool()
+    sides = torch.tensor([width, height, width, height])
+
+    def asked_for(example: Example) -> Tensor:
+        same = [region.box for region in example.regions if region.phrase == example.regions[0].phrase]
+        return torch.tensor(same, dtype=torch.float64) / sides  # (n, 4)
+
+    boxes = pad_sequence([asked_for(example) for example in examples], batch_first=True)  # (B, n, 4)
+    return patch_labels(boxes.float(), evaluation.model.backbone.grid).bool()

@@ -27,8 +27,9 @@ class PatchTextAlignment(Objective):
         return ("text", "scores")
 
     def forward(self, step: Step) -> Tensor:
-        assert step.batch.regions is not None
         regions, model = step.batch.regions, step.model
+        if regions is None:
+            raise ValueError("pta: the data has no boxes to learn from; give it some, or set objectives.pta to null")
         trunk = model.backbone.trunk(regions.images)
         scores = model.score(trunk, model.read(regions.text), regions.blank)  # (R, P)
         assert scores is not None

@@ -1,0 +1,242 @@
+"""Pictures with annotation files, as COCO, Visual Genome, Conceptual Captions and SBU come; several mixed by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from math import ceil, sqrt
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from core import kinds
+from core.files import paths
+from core.hookspecs import hookimpl
+from core.kinds import Sketch
+from core.part import Between, Count, Natural, Share, parameters
+from core.types import Batch, Example, Region
+from plugins.data.album import Album, share_out
+from plugins.data.annotations import beside
+from plugins.data.augment import random_crop, squared
+from plugins.data.batching import CLASS_TEXT, make_batch
+from plugins.data.collection import Collection, Photo, PictureSource
+from plugins.data.randaugment import rand_augment
+from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+
+LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
+PIECES, CORPUS = (
+    8000,
+    100_000,
+)  # of a vocabulary made here: its greatest size; captions and phrases of a source that it is made from
+BERT = 30_522  # pieces of BERT-base-uncased
+
+
+class Coco(kinds.Data):
+    """Captioned pictures with boxes from files in the public formats, which ``plugins.data.formats`` lists.
+
+    Splits: "validation" and "test" where a file or the seed gives them pictures; and "train", the first training
+    pictures, which is not held out: it says whether a model fits what it was shown. Their pictures are whole, resized
+    to the square.
+
+    A record that cannot be used is skipped when the files are read; a picture, when it is drawn: another is drawn in
+    its place. Both are counted and logged, and are an error beyond the budget.
+
+    Args:
+        sources: each {images, captions, boxes, weight}: a folder, lists of files, and its weight in a batch.
+        image_size: side of the pictures in pixels.
+        text_length: greatest number of tokens of a text.
+        regions: pictures in the region batch of a step.
+        mask: share of a caption's words that masked language modelling hides.
+        augment: light: crops of half the area or more, flips, brightness and contrast; strong, as ALBEF and mPLUG:
+            crops of a fifth or more, flips, RandAugment.
+        held_out: share of the pictures for validation, and as much for test, where no file names their split.
+        budget: share of a file's records, and of the pictures drawn, that may be bad.
+        seed: of the splits; training draws the pictures in an order of its own seed.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the training texts.
+
+    Raises:
+        ValueError: a file or folder is missing, cannot be used or holds too little; names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: list[PictureSource],
+        image_size: Annotated[int, Between(32, 1024)] = 256,
+        text_length: Count = 25,
+        regions: Count = 32,
+        mask: Share = 0.15,
+        augment: Literal["light", "strong"] = "light",
+        held_out: Annotated[float, Between(0, 0.4)] = 0.02,
+        budget: Share = 0.01,
+        seed: Natural = 0,
+        vocabulary: str = "",
+    ):
+        self.image_size, self.text_length, self.regions = image_size, text_length, regions
+        self.mask, self.augment = mask, augment
+        if not sources:
+            raise ValueError("sources: the list is empty; name at least one {images, captions, boxes}")
+        made = [Collection(s, f"sources[{i}]", seed, held_out, budget) for i, s in enumerate(sources)]
+        room = ceil(image_size / sqrt(LEAST[augment]))  # the smallest square crop has as many pixels as are wanted
+        self.album = Album(made, room, budget)
+        self.boxed: Sequence[int] = np.concatenate(self.album.numbers("train", "boxed")).tolist()
+        self._training = self.album.numbers("train", "captioned")
+        self._weights = _weights(sources, [len(numbers) for numbers in self._training])
+        orders = {split: self.album.shuffled(split) for split in ("validation", "test")}
+        self._orders = {split: iter(order) for split, order in orders.items() if order}
+        self._orders["train"] = iter(np.concatenate(self._training).tolist())
+        self._held_out: dict[str, list[Example]] = {split: [] for split in self._orders}
+        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(made, text_length)
+
+    @classmethod
+    def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
+        """The sizes without a look into pictures; annotation files are read only to make a vocabulary."""
+        given = {name: parameter.default for name, (_, parameter) in parameters(cls).items()} | dict(settings)
+        sources: list[PictureSource] = given["sources"]
+        absent = [fault for i, source in enumerate(sources) for fault in source.absent(f"data.sources[{i}]")]
+        length, vocabulary = given["text_length"], given["vocabulary"]
+        splits: Sequence[str] = ()
+        if vocabulary and not paths.exists(vocabulary):
+            pieces, hint = BERT, beside(vocabulary)
+            absent.append(f"data.vocabulary: no file or folder {vocabulary!r}{hint}; BERT-base's {BERT:,} are assumed")
+        elif vocabulary:
+            pieces = load_tokenizer(vocabulary, length).vocabulary
+        elif absent:
+            pieces = PIECES
+            absent.append(f"data.vocabulary: is made from the captions; {PIECES:,} pieces, the most, are assumed")
+        else:
+            data = cls(**settings)
+            pieces, splits = data.tokenizer.vocabulary, data.splits()
+        return Sketch(
+            given["image_size"],
+            length,
+            pieces,
+            masked=max(1, ceil(given["mask"] * length)),
+            regions=given["regions"],
+            splits=tuple(splits),
+            absent=tuple(absent),
+        )
+
+    def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
+        """As the base says.
+
+        Raises:
+            ValueError: fewer pictures than ``size``, or more than the budget allows of those drawn cannot be used.
+        """
+        return make_batch(
+            self,
+            self.tokenizer,
+            step,
+            size=size,
+            seed=seed,
+            reads=reads,
+            regions=self.regions,
+            mask=self.mask,
+            shade=0.2 if self.augment == "light" else 0.0,
+        )
+
+    def splits(self) -> Sequence[str]:
+        return tuple(self._orders)
+
+    def held_out(self, split: str, count: int) -> Sequence[Example]:
+        """Pictures that cannot be used are passed over.
+
+        Raises:
+            ValueError: no such split, or too many pictures cannot be used.
+        """
+        if split not in self._orders:
+            raise ValueError(f"the data has no split {split!r}; it has {', '.join(self._orders)}")
+        made = self._held_out[split]
+        while len(made) < count and (number := next(self._orders[split], None)) is not None:
+            if (photo := self.album.photo(number)) is not None:
+                made.append(self._whole(number, photo))
+        return made[:count]
+
+    def describes(self, caption: Example, picture: Example) -> bool:
+        """Whether it is one of the picture's own captions."""
+        return caption.caption in picture.facts
+
+    def examples(self, size: int, rng: Generator) -> list[Example]:
+        """Crops of training pictures, each with one of its captions."""
+        drawn = self.album.draw(self._mix(size, rng), lambda: self._mix(1, rng)[0])
+        return [self._view(number, photo, rng) for number, photo in drawn]
+
+    def boxed_example(self, number: int, rng: Generator) -> Example:
+        ((own, photo),) = self.album.draw([number], lambda: self.boxed[int(rng.integers(len(self.boxed)))])
+        return Example(self.album.name(own), photo.image, "", photo.regions)
+
+    def verify(self) -> dict[str, Any]:
+        """Read every picture: {"pictures", "records": how many, "skipped": {kind: count}, "messages": the first}."""
+        return self.album.verify()
+
+    def _mix(self, size: int, rng: Generator) -> list[int]:
+        """Numbers of different training pictures, of each source by its weight."""
+        counts = share_out(size, self._weights, [len(numbers) for numbers in self._training], rng)
+        drawn = [
+            numbers[rng.choice(len(numbers), count, replace=False)]
+            for numbers, count in zip(self._training, counts, strict=True)
+            if count
+        ]
+        return [int(number) for number in rng.permutation(np.concatenate(drawn))]
+
+    def _view(self, number: int, photo: Photo, rng: Generator) -> Example:
+        image = random_crop(photo.image, rng, self.image_size, LEAST[self.augment])  # (3, S, S)
+        if self.augment == "strong":
+            image = rand_augment(image, rng)
+        captions = self.album.captions(number)
+        return Example(self.album.name(number), image, captions[rng.integers(len(captions))])
+
+    def _whole(self, number: int, photo: Photo) -> Example:
+        """The whole picture as a square, with its first caption, its boxes, and all captions as its facts."""
+        height, width = photo.image.shape[-2:]
+        across, down, side = self.image_size / width, self.image_size / height, float(self.image_size)
+
+        def scaled(region: Region) -> Region:
+            x0, y0, x1, y1 = region.box
+            box = (x0 * across, y0 * down, min(x1 * across, side), min(y1 * down, side))
+            return Region(box, region.phrase, region.label)
+
+        collection, own = self.album.find(number)
+        captions = self.album.captions(number)
+        return Example(
+            key=self.album.name(number),
+            image=squared(photo.image, self.image_size),
+            caption=captions[0],
+            regions=tuple(map(scaled, photo.regions)),
+            absent=collection.absent(own, photo.regions),
+            facts=tuple(captions),
+        )
+
+
+def _weights(sources: Sequence[PictureSource], counts: Sequence[int]) -> NDArray[np.float64]:
+    """Of each source in a batch; those without training captions have none.
+
+    Raises:
+        ValueError: there is nothing to train on, or some sources give a weight and others do not.
+    """
+    if not any(counts):
+        raise ValueError("sources: no picture with a caption is left for training")
+    given = [source.weight for source, count in zip(sources, counts, strict=True) if count]
+    if any(given) and not all(given):
+        raise ValueError(
+            f"sources: the weights are {', '.join(f'{w:g}' for w in given)}; give every source one, or none"
+        )
+    return np.array([(s.weight or n) if n else 0 for s, n in zip(sources, counts, strict=True)], np.float64)
+
+
+def _made(collections: Sequence[Collection], length: int) -> kinds.Tokenizer:
+    """The vocabulary of the first training captions, of phrases, and of all classes."""
+    texts = []
+    for collection in collections:
+        records = collection.records
+        texts += [CLASS_TEXT.format(label=label) for label in records.classes]
+        captions = (text for n in collection.in_split("train", records.captioned) for text in records.captions_of(n))
+        texts += [*islice(captions, CORPUS), *records.phrases[:CORPUS]]
+    return train_tokenizer(texts, length, PIECES)
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("coco", Coco)
