@@ -1,0 +1,48 @@
+"""What the benchmarks share: COPA at its default size, and the table that closes the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.measure import ROUNDS, Row, table
+from core.discovery import load
+from core.recipe import read
+from core.run import build
+
+RECIPE = Path(__file__).parents[2] / "projects" / "copa" / "pretrain.yaml"
+BATCH = 16
+ROWS = pytest.StashKey[list[Row]]()
+
+
+@pytest.fixture(scope="session")
+def copa():
+    """The default recipe's objects and its first batch of 16."""
+    built = build(read(str(RECIPE), [f"train.batch={BATCH}"], load()))
+    return built, built.data.batch(0, size=BATCH, seed=0, reads=built.objectives.reads)
+
+
+@pytest.fixture
+def timed(benchmark):
+    """Call something once untimed, then in timed rounds; returns what it returned last."""
+    return lambda call: benchmark.pedantic(call, rounds=ROUNDS or 3, warmup_rounds=1)
+
+
+@pytest.fixture
+def add_row(request):
+    return request.config.stash.setdefault(ROWS, []).append
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(ROWS, [])
+    if rows:
+        terminalreporter.section("pruned against unpruned")
+        for line in table(rows):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
