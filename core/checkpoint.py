@@ -112,11 +112,14 @@ def newest(folder: str) -> str | None:
 def _damage(path: str) -> str:
     """What is wrong with a checkpoint's files, or the empty string."""
     try:
-        sums: dict[str, str] = _state(path)["sha256"]
+        state = _state(path)
+        sums: dict[str, str] = dict(state["sha256"])
         changed = [name for name, held in sums.items() if _sha256(os.path.join(path, name)) != held]
+        if int(path.rpartition("-")[2]) != state["step"]:
+            changed.append("step")
     except (OSError, ValueError, LookupError, TypeError) as err:
         return f"{STATE} or a file that it lists cannot be read: {err}"
-    return f"{', '.join(changed)} is not as it was written" if changed else ""
+    return f"{', '.join(changed)} does not match {STATE}" if changed else ""
 
 
 def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from iopath.common.file_io import PathManager
@@ -29,11 +27,11 @@ def read_text(path: str) -> str:
         raise ValueError(f"{path}: cannot be read: {err}") from err
 
 
-@contextmanager
-def whole(path: str) -> Iterator[str]:
-    """The name to write a file under; it takes its place at ``path`` when written and flushed to the disk."""
+def write_text(path: str, text: str) -> None:
+    """Put a file in place when it is whole and flushed to the disk."""
     part = path + ".part"
-    yield part
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
     sync(part)
     os.replace(part, path)
     sync(os.path.dirname(path) or ".")
@@ -46,11 +44,6 @@ def sync(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_text(path: str, text: str) -> None:
-    with whole(path) as part, open(part, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def write_json(path: str, value: Any) -> None:

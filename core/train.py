@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,6 +94,33 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if has_bf16 else "fp32"
 
 
+def adamw(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; no weight decay on biases, norms and other vectors; groups by the longest matching prefix."""
+    rates = {"": settings.lr, **{group.prefix: group.lr for group in settings.groups}}
+    chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    named = [(n, p) for n, p in objectives.named_parameters() if p.requires_grad]
+    for name, parameter in named:
+        prefix = max((p for p in rates if name.startswith(p)), key=len)
+        chosen.setdefault((prefix, parameter.ndim >= 2), []).append(parameter)
+    unused = [prefix for prefix in rates if prefix and not any(prefix == p for p, _ in chosen)]
+    if unused:
+        tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
+        hint = near(unused[0], tops)
+        raise ValueError(f"train.groups: no parameter starts with {unused[0]!r}.{hint} There are: {', '.join(tops)}")
+    groups = [
+        {
+            "params": parameters,
+            "name": prefix,
+            "lr": rates[prefix],
+            "peak": rates[prefix],
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (prefix, decays), parameters in chosen.items()
+    ]
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+
+
 class _Batches(Dataset[Batch]):
     """The batches of a run by number: a pure function, so workers and resumes change nothing."""
 
@@ -103,6 +133,12 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         return self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.reads)
+
+
+def _follow(worker: int) -> None:
+    """End a data worker with its run, killed or not: torch's own watch sees the forking process, maybe a server."""
+    run = multiprocessing.parent_process()
+    threading.Thread(target=lambda: run and (run.join(), os._exit(1)), daemon=True).start()
 
 
 class Trainer:
@@ -130,7 +166,7 @@ class Trainer:
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.weights = objectives.weights
-        self.optimizer = self._optimizer()
+        self.optimizer = adamw(objectives, settings, self.device)
         self.state: dict[str, Any] = {}
         self.step = self.first_step = 0
         self.grad_norm = 0.0
@@ -143,34 +179,6 @@ class Trainer:
     def learning_rates(self) -> dict[str, float]:
         """Per group: "" is the recipe's ``lr``, the others are named by their prefix."""
         return {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        """AdamW; no weight decay on biases, norms and other vectors; groups by the longest matching prefix."""
-        rates = {"": self.settings.lr, **{group.prefix: group.lr for group in self.settings.groups}}
-        chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        named = [(n, p) for n, p in self.objectives.named_parameters() if p.requires_grad]
-        for name, parameter in named:
-            prefix = max((p for p in rates if name.startswith(p)), key=len)
-            chosen.setdefault((prefix, parameter.ndim >= 2), []).append(parameter)
-        unused = [prefix for prefix in rates if prefix and not any(prefix == p for p, _ in chosen)]
-        if unused:
-            tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
-            hint = near(unused[0], tops)
-            raise ValueError(
-                f"train.groups: no parameter starts with {unused[0]!r}.{hint} There are: {', '.join(tops)}"
-            )
-        groups = [
-            {
-                "params": parameters,
-                "name": prefix,
-                "lr": rates[prefix],
-                "peak": rates[prefix],
-                "weight_decay": self.settings.weight_decay if decays else 0.0,
-            }
-            for (prefix, decays), parameters in chosen.items()
-        ]
-        fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.AdamW(groups, betas=self.settings.betas, fused=fused)
 
     def fit(self) -> None:
         """Run the remaining steps.
@@ -234,6 +242,7 @@ class Trainer:
                 dataset,
                 batch_size=None,
                 num_workers=workers,
+                worker_init_fn=_follow,
                 prefetch_factor=4 if workers else None,
                 pin_memory=self.device.type == "cuda",
             )
