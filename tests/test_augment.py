@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.types import Example, Region
-from plugins.data.augment import flip_some, flip_text, jitter, region_view
+from plugins.data.augment import flip_some, flip_text, jitter, random_crop, region_view, squared
+from plugins.data.randaugment import OPERATIONS, rand_augment
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -158,3 +159,58 @@ def test_jitter_keeps_grey_grey():
     assert torch.equal(out[:, 0], out[:, 1])
     assert torch.equal(out[:, 1], out[:, 2])
     assert len(out[:, 0, 0, 0].unique()) > 4  # each row has its own factors
+
+
+def gradient(height, width):
+    """Red says how far right, green how far down, in 200 steps."""
+    across, down = torch.linspace(0, 200, width).expand(height, -1), torch.linspace(0, 200, height).expand(width, -1).T
+    return torch.stack([across, down, torch.full((height, width), 50.0)]).round().to(torch.uint8)
+
+
+@SETTINGS
+@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.5, 0.9]), st.sampled_from([(90, 120), (160, 80), (64, 64)]))
+def test_a_crop_is_a_part_of_the_wanted_size(seed, least, sides):
+    image = random_crop(gradient(*sides), np.random.default_rng(seed), 64, least)
+    assert image.shape == (3, 64, 64)
+    assert image.dtype == torch.uint8
+    across, down = (int(plane.max()) - int(plane.min()) for plane in image[:2])
+    area, ratio = across * down / 200**2, across * sides[1] / (down * sides[0])
+    assert least - 0.05 <= area <= 1
+    if area < 0.95:  # else it may be the whole picture, of any proportions
+        assert 3 / 4 - 0.06 <= ratio <= 4 / 3 + 0.06
+
+
+def test_crops_differ_and_a_picture_of_one_row_has_some():
+    crops = [random_crop(gradient(90, 120), np.random.default_rng(seed), 32, 0.5) for seed in (1, 1, 2)]
+    assert torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], crops[2])
+    assert random_crop(gradient(1, 300), np.random.default_rng(0), 32, 0.5).shape == (3, 32, 32)
+    assert squared(gradient(30, 300), 32).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_operation_keeps_shape_and_greyness(name, sign):
+    grey = torch.from_numpy(np.random.default_rng(0).integers(20, 200, (1, 48, 48), np.uint8)).repeat(3, 1, 1)
+    made = OPERATIONS[name](grey, sign)
+    assert made.shape == grey.shape
+    assert made.dtype == torch.uint8
+    assert (made[0] == made[1]).all()  # no hue comes from nowhere
+    assert (made[1] == made[2]).all()
+    assert torch.equal(made, grey) == (name == "identity")
+
+
+def test_translation_goes_the_way_it_says_by_seven_of_256():
+    image = gradient(256, 256)
+    moved = OPERATIONS["translate_x"](image, 1)
+    assert torch.equal(moved[:, :, 7:], image[:, :, :-7])
+    assert (moved[:, :, :7] == 128).all()
+    assert torch.equal(OPERATIONS["translate_y"](image, -1)[:, :-7], image[:, 7:])
+
+
+def test_randaugment_draws_every_operation_and_often_none():
+    drawn = [rand_augment(gradient(32, 32), np.random.default_rng(seed)) for seed in range(300)]
+    kept = sum(torch.equal(image, gradient(32, 32)) for image in drawn)
+    assert 300 * 0.2 < kept < 300 * 0.45  # (1/2 + 1/2 * 1/10)^2 = 0.3
+    assert len({image.numpy().tobytes() for image in drawn}) > 40  # of 13 * 13 that differ
+    assert torch.equal(drawn[5], rand_augment(gradient(32, 32), np.random.default_rng(5)))

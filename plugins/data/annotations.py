@@ -79,9 +79,12 @@ def load_json(file: str) -> Any:
 
 
 def beside(path: str) -> str:
-    """A hint at what is there under a similar name."""
+    """What is there under a similar name: ". Did you mean 'captions.json'?", or that the folder is not there either."""
     folder, name = os.path.split(path.rstrip("/"))
-    return near(name, sorted(paths.ls(folder or "."))) if paths.isdir(folder or ".") else f"; no folder {folder!r}"
+    if not paths.isdir(folder or "."):
+        return f"; no folder {folder!r}"
+    hint = near(name, sorted(paths.ls(folder or ".")))
+    return f".{hint}" if hint else ""
 
 
 def _found(document: Any) -> str:

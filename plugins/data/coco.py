@@ -227,13 +227,14 @@ def _weights(sources: Sequence[PictureSource], counts: Sequence[int]) -> NDArray
 
 
 def _made(collections: Sequence[Collection], length: int) -> kinds.Tokenizer:
-    """The vocabulary of the first training captions, of phrases, and of all classes."""
-    texts = []
+    """The vocabulary of all classes and of the first training captions and phrases of each source."""
+    texts: list[str] = []
     for collection in collections:
         records = collection.records
+        captioned, boxed = (collection.in_split("train", some) for some in (records.captioned, records.boxed))
         texts += [CLASS_TEXT.format(label=label) for label in records.classes]
-        captions = (text for n in collection.in_split("train", records.captioned) for text in records.captions_of(n))
-        texts += [*islice(captions, CORPUS), *records.phrases[:CORPUS]]
+        texts += islice((text for number in captioned for text in records.captions_of(number)), CORPUS)
+        texts += islice((spoken.phrase for number in boxed for spoken in records.spoken(number)), CORPUS)
     return train_tokenizer(texts, length, PIECES)
 
 

@@ -112,7 +112,7 @@ class Collection:
     def file(self, number: int) -> str:
         """A picture's path; where several folders are searched, that of the first that has it."""
         files = [os.path.join(root, self.records.names[number]) for root in self._roots]
-        return next((file for file in files[:-1] if paths.isfile(file)), files[-1])
+        return files[0] if len(files) == 1 else next(filter(paths.isfile, files), files[0])
 
     def probe(self, room: int) -> None:
         """See whether any of a few pictures can be used.
@@ -120,8 +120,9 @@ class Collection:
         Raises:
             ValueError: none can.
         """
-        count = len(self.records.names)
-        faults = Faults()
+        count, faults = len(self.records.names), Faults()
+        if not count:
+            raise ValueError(f"{self.where}: its files name no picture")
         for number in range(0, count, -(-count // PROBED)):
             try:
                 self.photo(number, room)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from plugins.data.faults import Fault, Faults
-from plugins.data.records import Records, box_of, is_number, shown, text_of
+from plugins.data.records import Records, box_of, is_number, name_of, shown, text_of
 
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's names and ours
 
@@ -45,7 +45,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, walk: Walk) -> 
         if key in numbers:
             raise Fault("duplicate image", f"{key!r} is the id of an earlier image too", ".id")
         numbers[key] = None
-        number = records.picture(text_of(record.get("file_name"), "file name", ".file_name"))
+        number = records.picture(name_of(record.get("file_name"), "file name", ".file_name"))
         if role == "boxes" and ("width" in record or "height" in record):
             records.size(number, _side(record, "width"), _side(record, "height"))
         numbers[key] = number
@@ -83,12 +83,12 @@ def coco(document: dict[str, Any], role: Role, records: Records, walk: Walk) -> 
 
 def karpathy(document: dict[str, Any], role: Role, records: Records, walk: Walk) -> None:
     def image(record: dict[str, Any], here: str) -> None:
-        name = text_of(record.get("filename"), "file name", ".filename")
-        folder = record.get("filepath", "")
-        number = records.picture(f"{text_of(folder, 'file path', '.filepath')}/{name}" if folder else name)
+        name, folder = name_of(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
+        path = f"{name_of(folder, 'file path', '.filepath')}/{name}" if folder else name
         split = record.get("split", "train")
-        if split not in SPLITS:
+        if not isinstance(split, str) or split not in SPLITS:
             raise Fault("unknown split", f"{shown(split)} is none of {', '.join(SPLITS)}", ".split")
+        number = records.picture(path)
         records.split[number] = SPLITS[split]
 
         def sentence(said: dict[str, Any], place: str) -> None:
@@ -132,7 +132,7 @@ def vg_objects(document: list[Any], role: Role, records: Records, walk: Walk) ->
 
 def pairs(document: list[Any], role: Role, records: Records, walk: Walk) -> None:
     def pair(record: dict[str, Any], here: str) -> None:
-        name, said = text_of(record.get("image"), "file name", ".image"), record.get("caption")
+        name, said = name_of(record.get("image"), "file name", ".image"), record.get("caption")
         first = text_of(said, "caption", ".caption") if not isinstance(said, list) else ""
         if said == []:
             raise Fault("empty caption", "is an empty list", ".caption")

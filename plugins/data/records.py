@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from array import array
 from math import inf
 from typing import Any, NamedTuple, TypeGuard
@@ -137,20 +138,28 @@ def text_of(value: Any, what: str, place: str) -> str:
     """A caption or phrase, its white space made even.
 
     Raises:
+        Fault: as ``name_of``.
+    """
+    return " ".join(name_of(value, what, place).split())
+
+
+def name_of(value: Any, what: str, place: str) -> str:
+    """A text as it stands, such as a file's name.
+
+    Raises:
         Fault: not text, blank or too long.
     """
     if not isinstance(value, str):
         raise Fault(f"{what} is no text", f"expected text, found {shown(value)}", place)
-    text = " ".join(value.split())
-    if not text:
+    if not value.strip():
         raise Fault(f"empty {what}", f"is {'blank' if value else 'empty'}", place)
-    if len(text) > MOST_LETTERS:
-        raise Fault(f"{what} too long", f"has {len(text)} letters; at most {MOST_LETTERS} are read", place)
+    if len(value) > MOST_LETTERS:
+        raise Fault(f"{what} too long", f"has {len(value)} letters; at most {MOST_LETTERS} are accepted", place)
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError as err:
         raise Fault(f"{what} is no text", f"holds half of a surrogate pair at letter {err.start}", place) from err
-    return text
+    return value
 
 
 def box_of(sides: Any, place: str) -> Box:
@@ -173,6 +182,5 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A value as an error shows it: a few entries of a long one."""
+    return reprlib.repr(value)
