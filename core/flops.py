@@ -104,7 +104,7 @@ def count(
         parts: submodules by the name under which they are summed. A submodule inside another part's counts for
             itself alone; what belongs to none of them is ``other``, left out where it is 0.
     """
-    with _plain(module), warnings.catch_warnings():
+    with plain(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks on shapes
         analysis = FlopCountAnalysis(module, inputs)
         analysis.clear_op_handles()  # a handle of None would leave fvcore's counting of norms in place
@@ -129,7 +129,7 @@ def count(
 
 
 @contextmanager
-def _plain(module: nn.Module) -> Iterator[None]:
+def plain(module: nn.Module) -> Iterator[None]:
     """Eval mode, no gradient, no autocast, and none of nn.MultiheadAttention's one-piece kernels."""
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
@@ -141,6 +141,9 @@ def _plain(module: nn.Module) -> Iterator[None]:
     finally:
         module.train(training)
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+Counter = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Sequence[nn.Module]]], Counted]
 
 
 class Pair(nn.Module):
@@ -164,8 +167,8 @@ class Pair(nn.Module):
             return decoded.x
         return image.x
 
-    def count(self, images: Tensor, text: Text) -> Counted:
-        """MACs by slot of the model; a pruner's are its own and not the backbone's."""
+    def count(self, images: Tensor, text: Text, by: Counter = count) -> Counted:
+        """MACs by slot of the model, counted ``by`` fvcore or otherwise; a pruner's are its own, not the backbone's."""
         model = self.model
         slots: dict[str, Sequence[nn.Module]] = {
             "backbone": [model.backbone],
@@ -176,7 +179,7 @@ class Pair(nn.Module):
             },
             "heads": [model.heads],
         }
-        counted = count(self, (images, text.ids, text.mask), slots)
+        counted = by(self, (images, text.ids, text.mask), slots)
         # the backbone's own methods run outside of any module's call, so what they multiply themselves is the rest
         parts = dict(counted.parts)
         parts["backbone"] += parts.pop("other", 0)

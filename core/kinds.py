@@ -185,6 +185,7 @@ class Sketch:
     vocabulary: int
     masked: int = 1  # M, hidden words a row
     regions: int = 1  # R, rows of the region part
+    splits: tuple[str, ...] = ()  # the held-out splits; empty: not known without reading
     absent: tuple[str, ...] = ()  # what the recipe names and is not here
 
 
@@ -211,6 +212,7 @@ class Data(ABC):
             data.tokenizer.vocabulary,
             masked=1 if drawn.masked is None else int(drawn.masked.positions.shape[1]),
             regions=1 if drawn.regions is None else len(drawn.regions.images),
+            splits=tuple(data.splits()),
         )
 
     @abstractmethod

@@ -79,11 +79,15 @@ class Part(Generic[T]):
         wanted = {name for name, (hint, _) in parameters(self.cls).items() if is_filled(hint)}
         try:
             made = self.cls(**self.settings, **{k: v for k, v in filled.items() if k in wanted})
-        except PartError:
-            raise
         except Exception as err:
-            place = f"{self.where}: " if self.where else ""
-            fault = str(err) if isinstance(err, ValueError) else f"{type(err).__name__}: {err}"
-            raise PartError(f"{place}{self}: {fault}") from err
+            raise self.fault(err) from err
         made.origin = str(self)  # type: ignore[attr-defined]
         return made
+
+    def fault(self, err: Exception) -> PartError:
+        """What went wrong with it, with its place in the recipe; an error that says that already stays as it is."""
+        if isinstance(err, PartError):
+            return err
+        place = f"{self.where}: " if self.where else ""
+        said = str(err) if isinstance(err, ValueError) else f"{type(err).__name__}: {err}"
+        return PartError(f"{place}{self}: {said}")

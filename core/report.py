@@ -37,7 +37,7 @@ def ratio(more: float, less: float) -> str:
     return f"{more / less:.2f}x" if less else "-"
 
 
-def columns(rows: list[tuple[str, ...]], least: int = 0) -> list[str]:
+def columns(rows: Sequence[tuple[str, ...]], least: int = 0) -> list[str]:
     """Rows with the first column to the left, the others to the right and at least ``least`` wide, indented."""
     widths = [max(least, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = []

@@ -49,11 +49,10 @@ def build(recipe: Recipe) -> Built:
         ValueError: the split to measure on is not one of the data's.
     """
     data = recipe.data()
-    check_split(data, recipe.evaluate.split)
+    check_split(data.splits(), recipe.evaluate.split)
     torch.manual_seed(recipe.run.seed)
-    model = build_model(recipe, data)
-    parts = {name: slot.part() for name, slot in recipe.objectives.items()}
-    return Built(recipe, data, model, Objectives(model, parts, {n: s.weight for n, s in recipe.objectives.items()}))
+    objectives = assemble(recipe, build_model(recipe, data))
+    return Built(recipe, data, objectives.model, objectives)
 
 
 def build_model(recipe: Recipe, data: Data) -> Model:
@@ -61,12 +60,15 @@ def build_model(recipe: Recipe, data: Data) -> Model:
     return recipe.model(vocabulary=vocabulary, text_length=data.text_length, image_size=data.image_size)
 
 
-def check_split(data: Data, split: str) -> None:
-    if split not in data.splits():
-        known = ", ".join(data.splits())
-        raise ValueError(
-            f"evaluate.split: {split!r} is no held-out split.{near(split, data.splits())} There are: {known}."
-        )
+def assemble(recipe: Recipe, model: Model) -> Objectives:
+    parts = {name: slot.part() for name, slot in recipe.objectives.items()}
+    return Objectives(model, parts, {name: slot.weight for name, slot in recipe.objectives.items()})
+
+
+def check_split(splits: Sequence[str], split: str) -> None:
+    if split not in splits:
+        known = ", ".join(splits)
+        raise ValueError(f"evaluate.split: {split!r} is no held-out split.{near(split, splits)} There are: {known}.")
 
 
 def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None
         settings = {**recipe.data.settings, "vocabulary": folder}
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
     data = recipe.data()
-    check_split(data, recipe.evaluate.split)
+    check_split(data.splits(), recipe.evaluate.split)
     model = build_model(recipe, data)
     checkpoint.load_weights(model, folder)
     return recipe, data, model

@@ -15,9 +15,10 @@ import torch
 from core import cli, discovery
 from core import run as running
 from core.cli import guarded
-from plugins.commands.check import check, count
+from plugins.commands.check import check
 from plugins.commands.list import metadata_rows, rows
 from plugins.commands.show import show
+from plugins.metrics.dry import parameters
 from registry import UnknownName
 
 ROOT = Path(__file__).parents[1]
@@ -137,7 +138,7 @@ def test_check_counts_parameters_by_part(recipe, capsys):
 
 def test_tied_weights_count_once(recipe):
     built = running.build(running.read(str(recipe), (), discovery.load()))
-    assert sum(count(built.model).values()) == sum(p.numel() for p in set(built.model.parameters()))
+    assert sum(parameters(built.model).values()) == sum(p.numel() for p in set(built.model.parameters()))
 
 
 def test_check_finds_what_reading_cannot(recipe):

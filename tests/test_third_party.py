@@ -139,7 +139,7 @@ def test_missing_name_quotes_the_failures(seen):
 def test_wrong_shape_is_named_when_used(seen):
     (problem,) = seen["checks"]["cutter"]["problems"]
     assert "token pruner 'cutter' (plugin 'cutter' of distribution broken-shape 1.0)" in problem
-    assert "returned states of shape (2, 17, 31); expected (2, tokens kept, 32)" in problem
+    assert "returned states of shape (4, 17, 31); expected (4, tokens kept, 32)" in problem
 
 
 def test_other_recipes_are_untouched(seen):

@@ -1,4 +1,4 @@
-"""``patchbay check``: everything that can be wrong before training, in one go."""
+"""``patchbay check``: everything that can be wrong before training, in one go, without memory or data."""
 
 from __future__ import annotations
 
@@ -8,77 +8,87 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.cli import guarded
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from core.model import Model
     from core.recipe import Recipe
+
+T = TypeVar("T")
+LEFT_OUT = "temporaries, what the allocator holds back, the batch itself, the workers that draw it"
 
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("check", "read a recipe, build its parts, count them, run one tiny step", "plugins.commands.check:main")
+    add("check", "find a recipe's faults; parameters, MACs and memory of a step", "plugins.commands.check:main")
 
 
 def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """``{ok, problems, parameters: {total, parts}}``; problems that stand before others are found first.
+    """``{ok, problems, notes, parameters, macs, memory}``; problems that stand before others are found first.
 
-    Reads the recipe (all its problems at once), builds every part, and runs one step forward on two examples.
+    Reads the recipe (all its problems at once), looks whether its data is there, builds every part and takes one step,
+    forward and backward, on fake tensors: shapes without values, so neither memory nor an accelerator is needed.
+
+    Returns:
+        ``parameters`` {total, parts}: numbers; tied weights once, no teacher. ``macs`` {total, unpruned, parts}: of one
+        picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.metrics.dry.
+        ``notes``: what could not be looked at, which is no fault.
     """
     from core import discovery
     from core.recipe import RecipeErrors, read
 
-    report: dict[str, Any] = {"ok": False, "problems": [], "parameters": {}}
+    report: dict[str, Any] = {"ok": False, "problems": [], "notes": [], "parameters": {}, "macs": {}, "memory": {}}
     try:
         recipe = read(path, overrides, discovery.load())
     except RecipeErrors as err:
         report["problems"] = [str(problem) for problem in err.problems]
         return report
-    try:
-        report["parameters"] = _try(recipe)
-    except ValueError as err:
-        report["problems"] = str(err).splitlines()
+    _Check(recipe, report).run()
     report["ok"] = not report["problems"]
     return report
 
 
-def _try(recipe: Recipe) -> dict[str, Any]:
-    """Build, count, and run one step's losses on two examples.
+class _Check:
+    """Fills a report about a recipe that was read without a fault."""
 
-    Raises:
-        ValueError: what is wrong.
-    """
-    import torch
+    def __init__(self, recipe: Recipe, report: dict[str, Any]):
+        self.recipe, self.report = recipe, report
+        self.problems: list[str] = report["problems"]
 
-    from core.run import build
+    def run(self) -> None:
+        from plugins.metrics import dry
 
-    built = build(recipe)
-    batch = built.data.batch(0, size=2, seed=recipe.run.seed, reads=built.objectives.reads)
-    try:
-        with torch.no_grad():
-            _, losses = built.objectives.train()(batch)
-    except ValueError:
-        raise
-    except Exception as err:
-        raise ValueError(f"one step on two examples fails: {type(err).__name__}: {err}{_place(err)}") from err
-    endless = [name for name, loss in losses.items() if not bool(torch.isfinite(loss))]
-    if endless:
-        raise ValueError(f"one step on two examples: the loss of {', '.join(endless)} is not finite")
-    parts = count(built.model)
-    return {"total": sum(parts.values()), "parts": parts}
+        sizes = self.attempt("the data", lambda: dry.sketch(self.recipe))
+        if sizes is None:
+            return
+        self.report["notes"] += [f"not here, so not checked: {thing}" for thing in sizes.absent]
+        made = self.attempt("building", lambda: dry.assembled(self.recipe, sizes))
+        if made is None:
+            return
+        parts = dry.parameters(made.model)
+        self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
+        self.attempt("the optimizer", lambda: made.memory(0))
+        saved = self.attempt("one step", made.step)
+        if saved is None or self.problems:
+            return
+        self.report["memory"] = made.memory(saved)
+        self.report["macs"] = self.attempt("inference", lambda: dry.macs(made)) or {}
 
+    def attempt(self, what: str, work: Callable[[], T]) -> T | None:
+        """The work's result; what stops it is noted, as a problem unless only values are missing."""
+        from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-def count(model: Model) -> dict[str, int]:
-    """Parameters by slot, those of the pruners apart from their backbone's; tied weights once, where first met."""
-    pruners = {id(p) for pruner in model.pruners for p in pruner.parameters()}
-    parts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        part = "pruner" if id(parameter) in pruners else name.partition(".")[0]
-        parts[part] = parts.get(part, 0) + parameter.numel()
-    return parts
+        try:
+            return work()
+        except ValueError as err:
+            self.problems += str(err).splitlines()
+        except (DataDependentOutputException, DynamicOutputShapeException) as err:
+            self.report["notes"].append(f"{what} depends on values, so it was not checked: {err}{_place(err)}")
+        except Exception as err:
+            self.problems.append(f"{what} fails: {type(err).__name__}: {err}{_place(err)}")
+        return None
 
 
 def _place(err: Exception) -> str:
@@ -87,11 +97,41 @@ def _place(err: Exception) -> str:
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
+def _table(report: dict[str, Any]) -> list[str]:
+    from core.report import amount, columns
+
+    rows: list[tuple[str, str]] = []
+
+    def block(title: str, total: str, parts: dict[str, str]) -> None:
+        rows.append((title, total))
+        rows.extend((f"  {part}", number) for part, number in parts.items())
+
+    parameters, macs, memory = (report[key] for key in ("parameters", "macs", "memory"))
+    block(
+        "parameters",
+        f"{parameters['total']:,}",
+        {part: f"{number:,}" for part, number in parameters["parts"].items()},
+    )
+    if macs:
+        parts = {part: amount(number) for part, number in macs["parts"].items() if number}
+        block("MACs of a picture with a text", amount(macs["total"]), {**parts, "unpruned": amount(macs["unpruned"])})
+    if memory:
+        mib = {part: f"{number / 2**20:,.0f} MiB" for part, number in memory.items()}
+        block("memory of a step, about", mib.pop("total"), mib)
+    return [*columns(rows), *([f"  memory leaves out: {LEFT_OUT}"] if memory else [])]
+
+
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay check", description=(check.__doc__ or "").splitlines()[-2].strip())
+    parser = argparse.ArgumentParser(
+        prog="patchbay check",
+        description="Find a recipe's faults and say what a step would take, without memory or data. "
+        f"Memory is an estimate for the recipe's batch, precision and device; it leaves out {LEFT_OUT}.",
+    )
     parser.add_argument("recipe", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="path=value", help="train.steps=100, objectives.pta=null, ...")
-    parser.add_argument("--json", action="store_true", help="print {ok, problems, parameters {total, parts}}")
+    parser.add_argument(
+        "--json", action="store_true", help="print {ok, problems, notes, parameters, macs, memory}, see the docs"
+    )
     args = parser.parse_intermixed_args(argv)
 
     def work() -> int:
@@ -99,11 +139,9 @@ def main(argv: Sequence[str]) -> int:
         if args.json:
             print(json.dumps(report, indent=2))
         elif report["ok"]:
-            print(f"{args.recipe}: nothing wrong\nparameters{report['parameters']['total']:>14,}")
-            for part, number in report["parameters"]["parts"].items():
-                print(f"  {part:<12}{number:>10,}")
+            print("\n".join([f"{args.recipe}: nothing wrong", *_table(report), *report["notes"]]))
         else:
-            print("\n".join(report["problems"]), file=sys.stderr)
+            print("\n".join([*report["problems"], *report["notes"]]), file=sys.stderr)
         return 0 if report["ok"] else 2
 
     return guarded(work)

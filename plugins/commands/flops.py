@@ -1,0 +1,223 @@
+"""``patchbay flops``: what a recipe's model, or one of timm's, costs in multiply-adds, counted in more than one way."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.cli import guarded, reported
+from core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from core.flops import Counted
+    from core.recipe import Recipe
+    from plugins.metrics.dry import Dry
+
+Report = dict[str, Any]
+TIMM = "timm:"
+LEFT_OUT = "One multiply-add is one MAC. Norms, activations, softmax, sums and indexing are left out, as is usual."
+
+
+@hookimpl
+def commands(add: Callable[[str, str, str], None]) -> None:
+    add("flops", "MACs of a recipe's model by part, counted three ways", "plugins.commands.flops:main")
+
+
+def flops(path: str, overrides: Sequence[str] = ()) -> Report:
+    """MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
+
+    Inference is one picture with one text of the recipe's full length (core.flops.Pair), counted by fvcore on real
+    tensors. ``checks`` holds the same by torch's counter and by closed form, with the greatest ``difference`` from
+    fvcore as a share; where a part has no closed form, ``{missing: its name}``. ``training`` is one optimizer step at
+    the recipe's batch, by torch's counter: forward, backward, total, per_picture, and each loss if it were alone.
+
+    Raises:
+        RecipeErrors, PartError, ValueError: what the user can put right.
+    """
+    from core import discovery
+    from core.recipe import read
+    from plugins.metrics import dry
+
+    recipe = read(path, overrides, discovery.load())
+    sizes = dry.sketch(recipe)
+    made = dry.assembled(recipe, sizes)
+    pruned, whole = _by_fvcore(recipe, made)
+    report: Report = {
+        "total": pruned.total,
+        "unpruned": whole.total,
+        "parts": pruned.parts,
+        "unpruned_parts": whole.parts,
+        "image_size": sizes.image_size,
+        "text_length": sizes.text_length,
+        "checks": {"torch": _compared((pruned, whole), (made.pair(), made.pair(pruned=False)))},
+        "training": _training(made),
+    }
+    if pruned.uncounted:
+        report["uncounted"] = pruned.uncounted
+    report["checks"]["closed_form"] = _by_formula((pruned, whole), made)
+    return report
+
+
+def _by_fvcore(recipe: Recipe, made: Dry) -> tuple[Counted, Counted]:
+    """Pruned and unpruned."""
+    import torch
+
+    from core.flops import Pair
+    from core.types import Text
+    from plugins.metrics import dry
+
+    side, length = made.sizes.image_size, made.sizes.text_length
+    model = dry.build(recipe, made.sizes)
+    images, ids = torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(1, length, dtype=torch.long)
+    text = Text(ids, torch.ones(1, length, dtype=torch.bool))
+    pruned = Pair(model).count(images, text)
+    with model.unpruned():
+        return pruned, Pair(model).count(images, text)
+
+
+def _by_formula(counted: tuple[Counted, Counted], made: Dry) -> Report:
+    from plugins.metrics import closed_form
+
+    length = made.sizes.text_length
+    try:
+        pruned = closed_form.of_pair(made.model, length)
+        with made.model.unpruned():
+            return _compared(counted, (pruned, closed_form.of_pair(made.model, length)))
+    except closed_form.NoFormula as err:
+        return {"missing": str(err)}
+
+
+def _compared(counted: tuple[Counted, Counted], other: tuple[Counted, Counted]) -> Report:
+    difference = max(abs(b.total - a.total) / a.total for a, b in zip(counted, other, strict=True))
+    return {"total": other[0].total, "unpruned": other[1].total, "difference": difference}
+
+
+def _training(made: Dry) -> Report:
+    settings, whole = made.recipe.train, made.cost()
+    pictures = settings.batch * settings.accumulate
+    forward, backward = whole.forward * settings.accumulate, whole.backward * settings.accumulate
+    losses = {name: (c.forward + c.backward) * settings.accumulate for name, c in made.alone().items()}
+    return {
+        "pictures": pictures,
+        "precision": made.precision,
+        "device": made.device.type,
+        "forward": forward,
+        "backward": backward,
+        "total": forward + backward,
+        "per_picture": round((forward + backward) / pictures),
+        "losses_alone": losses,
+    }
+
+
+def timm_flops(name: str, image_size: int | None = None) -> Report:
+    """MACs of one of timm's models as timm makes it, for one picture; random weights, nothing is downloaded.
+
+    Raises:
+        ValueError: timm has no such model, or it takes no picture of that size.
+    """
+    import timm
+    import torch
+
+    from core.flops import count
+    from plugins.metrics import counter
+    from registry import near
+
+    if not timm.is_model(name):
+        raise ValueError(f"{TIMM}{name}: timm has no such model.{near(name, timm.list_models())}")
+    model = timm.create_model(name)
+    channels, *side = timm.data.resolve_model_data_config(model)["input_size"]
+    if image_size is not None and image_size != side[0]:
+        side = [image_size, image_size]
+        with contextlib.suppress(TypeError):  # a network of convolutions takes any size
+            model = timm.create_model(name, img_size=image_size)
+    images = torch.zeros(1, channels, *side)
+    parts = {part: [module] for part, module in model.named_children() if any(True for _ in module.parameters())}
+    try:
+        counted = count(model, (images,), parts)
+    except AssertionError as err:
+        raise ValueError(f"{TIMM}{name} at {image_size} pixels: {err}") from err
+    other = counter.count(model, (images,), parts).total
+    return {
+        "total": counted.total,
+        "parts": counted.parts,
+        "image_size": side[0],
+        "checks": {"torch": {"total": other, "difference": abs(other - counted.total) / counted.total}},
+        **({"uncounted": counted.uncounted} if counted.uncounted else {}),
+    }
+
+
+def _table(report: Report) -> list[str]:
+    from core.report import amount, columns, ratio
+
+    words = f" with a text of {report['text_length']} words (full length)" if "text_length" in report else ""
+    lines = [f"MACs of a picture of {report['image_size']} x {report['image_size']} pixels{words}"]
+    rows: list[tuple[str, ...]] = [(part, amount(number)) for part, number in report["parts"].items()]
+    rows.append(("total", amount(report["total"])))
+    if "unpruned" in report:
+        whole = [*report["unpruned_parts"].values(), report["unpruned"]]
+        rows = [(*row, amount(number)) for row, number in zip(rows, whole, strict=True) if row[1] != "0" or number]
+        lines += columns([("", "pruned", "unpruned"), *rows])
+        lines.append(f"  unpruned to pruned: {ratio(report['unpruned'], report['total'])}")
+    else:
+        lines += columns([row for row in rows if row[1] != "0"])
+    lines += ["", "The total counted in other ways", *columns(_checks(report))]
+    if "training" in report:
+        lines += ["", *_training_table(report)]
+    if report.get("uncounted"):
+        lines += ["", "Of unknown cost, counted as 0: " + ", ".join(sorted(report["uncounted"]))]
+    return [*lines, "", LEFT_OUT]
+
+
+def _checks(report: Report) -> list[tuple[str, ...]]:
+    names = {"torch": "torch's counter", "closed_form": "closed form"}
+    totals = [key for key in ("total", "unpruned") if key in report]
+    rows: list[tuple[str, ...]] = [("fvcore", *(f"{report[key]:,}" for key in totals), "")]
+    for key, found in report["checks"].items():
+        if "missing" in found:
+            rows.append((names[key], *("-" for _ in totals), f"none for {found['missing']}"))
+        else:
+            off = f"off by {100 * found['difference']:.4f} %"
+            rows.append((names[key], *(f"{found[total]:,}" for total in totals), off))
+    return rows
+
+
+def _training_table(report: Report) -> list[str]:
+    from core.report import amount, columns, ratio
+
+    training = report["training"]
+    where = f"{training['pictures']} pictures, texts of full length, {training['precision']} on {training['device']}"
+    rows: list[tuple[str, ...]] = [(key, amount(training[key])) for key in ("forward", "backward", "total")]
+    rows.append(("a picture", amount(training["per_picture"])))
+    rows.append(("a picture to one unpruned inference", ratio(training["per_picture"], report["unpruned"])))
+    rows += [(f"if {name} were alone", amount(number)) for name, number in training["losses_alone"].items()]
+    return [f"One training step by torch's counter ({where})", *columns(rows)]
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="patchbay flops",
+        description="Multiply-adds (MACs) of a recipe's model by part, pruned and unpruned, for one picture with one "
+        "text of the recipe's full length, by fvcore, torch's counter and closed form; and of one training step. "
+        + LEFT_OUT,
+    )
+    parser.add_argument("recipe", help=f"a YAML file, or {TIMM}NAME, such as timm:vit_base_patch16_224")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="model.backbone.prune[0].pruner.keep=0.3")
+    parser.add_argument("--image-size", type=int, help=f"side of the picture in pixels, for {TIMM}NAME")
+    parser.add_argument("--json", action="store_true", help="print {total, unpruned, parts, checks, training}")
+    args = parser.parse_intermixed_args(argv)
+
+    def work() -> Report:
+        if not args.recipe.startswith(TIMM):
+            if args.image_size is not None:
+                raise ValueError("--image-size is for timm:NAME; a recipe takes data.image_size=N")
+            report = flops(args.recipe, args.overrides)
+        elif args.overrides:
+            raise ValueError(f"{args.recipe} has no settings to override: {args.overrides[0]}")
+        else:
+            report = timm_flops(args.recipe.removeprefix(TIMM), args.image_size)
+        print("\n".join(_table(report)))
+        return report
+
+    return guarded(lambda: reported(work, args.json))

@@ -1,0 +1,177 @@
+"""What Patchbay's own parts cost, from their sizes alone: the formulas that the counters are held against.
+
+All in multiply-adds (MACs) of one picture beside one text; norms, activations and softmax left out, as in core.flops.
+Letters: N tokens, L words, P patches, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from timm.layers import HybridEmbed
+
+from core.blocks import by_block
+from core.flops import Counted
+from core.kinds import TokenPruner
+from core.model import Model
+from plugins.backbones.vit import ViT
+from plugins.decoders.decoupled import DecoupledDecoder
+from plugins.fusion.single_stream import SingleStreamFusion
+from plugins.fusion.skip_connected import SkipConnectedFusion
+from plugins.pruners.evit import AttentivePruner
+from plugins.pruners.random import RandomPruner
+from plugins.pruners.selection import kept_count
+from plugins.pruners.tpd import TextAwarePatchDetector
+from plugins.text.bert import BertEncoder
+
+
+class NoFormula(LookupError):
+    """A part of a class that these formulas do not know; the message names it."""
+
+
+def attention(queries: int, keys: int, dim: int, source_dim: int | None = None) -> int:
+    """Projections of queries and output (D x D), of keys and values (D' x D), then QK^T and the sum of values."""
+    return 2 * queries * dim**2 + 2 * keys * (source_dim or dim) * dim + 2 * queries * keys * dim
+
+
+def mlp(tokens: int, dim: int) -> int:
+    """Two linear maps, D -> 4 D -> D."""
+    return 8 * tokens * dim**2
+
+
+def layer(tokens: int, dim: int) -> int:
+    """Self-attention and MLP: 12 N D^2 + 2 N^2 D."""
+    return attention(tokens, tokens, dim) + mlp(tokens, dim)
+
+
+def linear_stem(side: int, patch: int, dim: int) -> int:
+    """One convolution of stride ``patch`` on 3 colours."""
+    return (side // patch) ** 2 * 3 * patch**2 * dim
+
+
+def conv_stem(side: int, widths: Sequence[int], dim: int) -> int:
+    """3x3 convolutions of stride 2 to ``widths``, then 1x1 to ``dim``."""
+    total, channels = 0, 3
+    for width in widths:
+        side //= 2
+        total, channels = total + side**2 * 9 * channels * width, width
+    return total + side**2 * channels * dim
+
+
+def detector(patches: int, dim: int, guide_dim: int) -> int:
+    """COPA's detector: D + G -> D -> D / 2 -> 1 for each patch."""
+    half = max(dim // 2, 1)
+    return patches * ((dim + guide_dim) * dim + dim * half + half)
+
+
+def fusing(patches: int, dim: int) -> int:
+    """One token as the weighted sum of all P patches, the kept ones with weight 0."""
+    return patches * dim
+
+
+def pruned_blocks(
+    patches: int, others: int, dim: int, depth: int, pruners: Mapping[int, TokenPruner]
+) -> tuple[int, int]:
+    """MACs of ``depth`` blocks over ``patches`` and ``others`` tokens, and of the pruners in or after some of them.
+
+    Raises:
+        NoFormula: an unknown pruner.
+    """
+    blocks = choosing = 0
+    for place in range(1, depth + 1):
+        tokens, pruner = others + patches, pruners.get(place)
+        blocks += attention(tokens, tokens, dim)
+        kept = patches
+        if pruner is not None:
+            blocks += _looking(pruner, tokens, dim)
+            choosing += _choosing(pruner, patches, tokens, dim)
+            kept = _left(pruner, patches)
+        inside = pruner is not None and pruner.place == "in_block"
+        blocks += mlp(others + (kept if inside else patches), dim)
+        patches = kept
+    return blocks, choosing
+
+
+def _looking(pruner: TokenPruner, tokens: int, dim: int) -> int:
+    """The block's query, key and value maps once more, for a pruner that reads its attention."""
+    return 3 * tokens * dim**2 if type(pruner) is AttentivePruner else 0
+
+
+def _choosing(pruner: TokenPruner, patches: int, tokens: int, dim: int) -> int:
+    if type(pruner) is TextAwarePatchDetector:
+        guide_dim = int(pruner.guide_norm.normalized_shape[0])
+        return detector(patches, dim, guide_dim) + (0 if pruner.fuse == "none" else fusing(patches, dim))
+    if type(pruner) is AttentivePruner:  # the attention's weights, then the fused token
+        return tokens**2 * dim + (fusing(patches, dim) if pruner.fuse else 0)
+    if type(pruner) is RandomPruner:
+        return 0
+    raise NoFormula(pruner.origin or type(pruner).__name__)
+
+
+def _left(pruner: TokenPruner, patches: int) -> int:
+    """Patches after it, a fused token included."""
+    assert isinstance(pruner, (TextAwarePatchDetector, AttentivePruner, RandomPruner))
+    fuse = getattr(pruner, "fuse", False)
+    return kept_count(patches, pruner.keep) + (fuse not in (False, "none"))
+
+
+def of_pair(model: Model, text_length: int) -> Counted:
+    """What core.flops.Pair costs for one picture and one text of ``text_length`` words, by part.
+
+    Raises:
+        NoFormula: a part of a class that is not Patchbay's own; names it.
+    """
+    parts = dict.fromkeys(("backbone", "pruner", "text", "fusion", "decoder", "heads"), 0)
+    backbone = model.backbone
+    if type(backbone) is not ViT:
+        raise NoFormula(backbone.origin)
+    patches, others = backbone.grid[0] * backbone.grid[1], int(backbone.vit.num_prefix_tokens)
+    pruners = by_block(backbone.prunings) if backbone.pruning else {}
+    depth = len(backbone.blocks)
+    blocks, parts["pruner"] = pruned_blocks(patches, others, backbone.dim, depth, pruners)
+    parts["backbone"] = _stem(backbone) + blocks
+    for pruner in pruners.values():
+        patches = _left(pruner, patches)
+
+    if model.text is not None:
+        if type(model.text) is not BertEncoder:
+            raise NoFormula(model.text.origin)
+        parts["text"] = int(model.text.bert.config.num_hidden_layers) * layer(text_length, model.text.dim)
+    if model.fusion is not None and model.text is not None:
+        parts["fusion"], more = _fusion(model, patches, others, text_length)
+        parts["pruner"] += more
+    elif model.decoder is not None:
+        parts["decoder"] = _decoder(model, others + patches, text_length)
+    return Counted(sum(parts.values()), parts)
+
+
+def _stem(backbone: ViT) -> int:
+    side, embed = int(backbone.vit.patch_embed.img_size[0]), backbone.vit.patch_embed
+    if not isinstance(embed, HybridEmbed):
+        return linear_stem(side, int(embed.patch_size[0]), backbone.dim)
+    halvings = (side // backbone.grid[0]).bit_length() - 1
+    return conv_stem(side, [max(8, backbone.dim >> (halvings - 1 - i)) for i in range(halvings)], backbone.dim)
+
+
+def _fusion(model: Model, patches: int, others: int, words: int) -> tuple[int, int]:
+    """Of the fusion, and of its pruners."""
+    fusion, image_dim, tokens = model.fusion, model.backbone.dim, others + patches
+    if type(fusion) is not SkipConnectedFusion and type(fusion) is not SingleStreamFusion:
+        raise NoFormula("" if fusion is None else fusion.origin)
+    dim = fusion.dim
+    projection = 0 if image_dim == dim else tokens * image_dim * dim
+    if isinstance(fusion, SingleStreamFusion):
+        pruners = by_block(fusion.prunings) if fusion.pruning else {}
+        blocks, choosing = pruned_blocks(patches, others + words, dim, len(fusion.blocks), pruners)
+        return projection + blocks, choosing
+    joint, apart = layer(tokens + words, dim), layer(words, dim) + attention(words, tokens, dim)
+    return projection + sum(joint if fusion.connected(j) else apart for j in range(len(fusion.layers))), 0
+
+
+def _decoder(model: Model, tokens: int, words: int) -> int:
+    decoder = model.decoder
+    if type(decoder) is not DecoupledDecoder:
+        raise NoFormula("" if decoder is None else decoder.origin)
+    alone, beside = len(decoder.unimodal), len(decoder.multimodal)
+    cross = attention(words, tokens, decoder.dim, model.backbone.dim)
+    return (alone + beside) * layer(words, decoder.dim) + beside * cross

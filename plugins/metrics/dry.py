@@ -1,0 +1,240 @@
+"""A recipe's model, batch and training step without data or memory: fake tensors have shapes, types and no values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from core.flops import Counted, Pair
+from core.kinds import Sketch
+from core.model import Model, Objectives, Step
+from core.part import PartError
+from core.recipe import Recipe
+from core.run import assemble, check_split
+from core.train import adamw, pick_device, pick_precision
+from core.types import Batch, Masked, Prefixed, Regions, Text
+from plugins.metrics import counter
+
+Context = AbstractContextManager[Any]
+
+
+def sketch(recipe: Recipe) -> Sketch:
+    """The sizes that the recipe's data gives a model, with the parts of a batch that its objectives read.
+
+    Raises:
+        PartError, ValueError: what is wrong with the data's settings or files, or with ``evaluate.split``.
+    """
+    reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.reads)
+    try:
+        found = recipe.data.cls.sketch(recipe.data.settings, reads)
+    except Exception as err:
+        raise recipe.data.fault(err) from err
+    if found.splits:
+        check_split(found.splits, recipe.evaluate.split)
+    return found
+
+
+def build(recipe: Recipe, sizes: Sketch) -> Model:
+    return recipe.model(vocabulary=sizes.vocabulary, text_length=sizes.text_length, image_size=sizes.image_size)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs of the forward and the backward pass over one batch."""
+
+    forward: int
+    backward: int
+
+
+@dataclass(frozen=True)
+class Dry:
+    """A recipe's objectives on fake tensors, as they would train: same device, same precision."""
+
+    recipe: Recipe
+    sizes: Sketch
+    objectives: Objectives
+    device: torch.device
+    precision: str
+    mode: FakeTensorMode
+
+    @property
+    def model(self) -> Model:
+        return self.objectives.model
+
+    def inputs(self, size: int) -> tuple[Tensor, Text]:
+        """Pictures and texts of full length; ``size`` of each. Only within ``mode``."""
+        side, length, device = self.sizes.image_size, self.sizes.text_length, self.device
+        images = torch.empty(size, 3, side, side, dtype=torch.uint8, device=device)
+        ids = torch.empty(size, length, dtype=torch.long, device=device)
+        return images, Text(ids, torch.ones(size, length, dtype=torch.bool, device=device))
+
+    def batch(self) -> Batch:
+        """A training batch; every text has the full length, prefix and suffix too. Only within ``mode``."""
+        size, hidden, device = self.recipe.train.batch, self.sizes.masked, self.device
+        images, text = self.inputs(size)
+        region_images, region_text = self.inputs(self.sizes.regions)
+        places = torch.empty(size, hidden, dtype=torch.long, device=device)
+        reads = self.objectives.reads
+        blank = torch.zeros(self.sizes.regions, dtype=torch.bool, device=device)
+        boxes = torch.empty(self.sizes.regions, 1, 4, device=device)
+        return Batch(
+            images,
+            text,
+            Masked(text, places, places, torch.ones(size, hidden, device=device)) if "masked" in reads else None,
+            Prefixed(text, text) if "prefixed" in reads else None,
+            Regions(region_images, region_text, boxes, blank) if "regions" in reads else None,
+        )
+
+    def pair(self, pruned: bool = True) -> Counted:
+        """MACs of core.flops.Pair for one picture and one text of full length, by torch's counter."""
+        with self.mode:
+            if pruned:
+                return Pair(self.model).count(*self.inputs(1), by=counter.count)
+            with self.model.unpruned():
+                return Pair(self.model).count(*self.inputs(1), by=counter.count)
+
+    def step(self) -> int:
+        """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
+
+        Returns:
+            the bytes that the forward pass keeps for the backward pass, parameters left out.
+        """
+        saved = _Saved(self.objectives)
+        with self.mode:
+            self._pass(self._all, saved.watch(), nullcontext())
+            for _, objective in self.objectives.items():
+                objective.after_step(self.model)
+        return saved.bytes
+
+    def cost(self) -> Cost:
+        """MACs of one batch's forward and backward pass; features that losses share count once."""
+        return self._cost(self._all)
+
+    def alone(self) -> dict[str, Cost]:
+        """MACs of each objective if it were the only one: shared features count in each."""
+        return {
+            name: self._cost(lambda batch, part=part: part(Step(self.model, batch)))  # type: ignore[misc]
+            for name, part in self.objectives.items()
+        }
+
+    def _all(self, batch: Batch) -> Tensor:
+        return self.objectives(batch)[0]
+
+    def _cost(self, loss_of: Callable[[Batch], Tensor]) -> Cost:
+        forward, backward = counter.counter(), counter.counter()
+        with self.mode:
+            self._pass(loss_of, forward, backward)
+        return Cost(counter.macs(forward), counter.macs(backward))
+
+    def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context) -> None:
+        batch = self.batch()
+        self.objectives.train()
+        with forward, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = loss_of(batch)
+        with backward:
+            loss.backward()
+
+    def memory(self, saved: int) -> dict[str, int]:
+        """Bytes at the recipe's batch: ``{parameters, gradients, optimizer, teacher, activations, total}``.
+
+        ``teacher``: parameters that do not learn, and all buffers, queues among them. An estimate: temporaries, what
+        the allocator holds back, the batch itself and the workers that draw it are left out.
+
+        Raises:
+            ValueError: ``train.groups`` names parameters that there are not.
+        """
+        adamw(self.objectives, self.recipe.train, self.device)
+        parameters = list(self.objectives.parameters())
+        learnt = sum(_bytes(p) for p in parameters if p.requires_grad)
+        fixed = sum(_bytes(p) for p in parameters if not p.requires_grad) + sum(map(_bytes, self.objectives.buffers()))
+        parts = {
+            "parameters": learnt,
+            "gradients": learnt,
+            "optimizer": 2 * learnt,  # AdamW's two moments
+            "teacher": fixed,
+            "activations": saved,
+        }
+        return {**parts, "total": sum(parts.values())}
+
+
+def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
+    """Build the recipe's parts on the meta device, then give each parameter a fake tensor of the run's device.
+
+    Raises:
+        PartError: a part cannot be built, or an objective needs what the model lacks.
+    """
+    device = pick_device(recipe.run.device)
+    try:
+        with torch.device("meta"):
+            objectives = assemble(recipe, build(recipe, sizes))
+    except PartError:  # a true fault comes again; a part that reads values while it is built gets them
+        objectives = assemble(recipe, build(recipe, sizes))
+    mode = FakeTensorMode()
+    with mode:
+        _replace(objectives, device)
+    return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
+
+
+def _replace(module: nn.Module, device: torch.device) -> None:
+    """A new tensor for every parameter and buffer; what was shared stays shared."""
+    made: dict[Tensor, Any] = {}
+
+    def new(old: Tensor) -> Any:
+        if old not in made:
+            fresh = torch.empty(old.shape, dtype=old.dtype, device=device)
+            made[old] = nn.Parameter(fresh, old.requires_grad) if isinstance(old, nn.Parameter) else fresh
+        return made[old]
+
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            held.update({name: new(tensor) for name, tensor in held.items() if tensor is not None})
+
+
+def macs(made: Dry) -> dict[str, Any]:
+    """``{total, unpruned, parts, unpruned_parts}`` of one picture with one text of full length, by torch's counter."""
+    pruned, whole = made.pair(), made.pair(pruned=False)
+    return {"total": pruned.total, "unpruned": whole.total, "parts": pruned.parts, "unpruned_parts": whole.parts}
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Numbers by slot, those of pruners and poolers apart from their owner; tied weights once, where first met."""
+    pruners = {id(p) for pruner in getattr(model, "pruners", ()) for p in pruner.parameters()}
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        path = name.split(".")
+        part = "pruner" if id(parameter) in pruners else "poolers" if "poolers" in path else path[0]
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    return parts
+
+
+class _Saved:
+    """The distinct storages that autograd keeps, other than a module's own."""
+
+    def __init__(self, module: nn.Module):
+        self.own = {_key(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        self.held: dict[int, Any] = {}  # held on to, so that no number is used twice
+
+    def watch(self) -> Context:
+        return torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for key, storage in self.held.items() if key not in self.own)
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.held.setdefault(_key(tensor), tensor.untyped_storage())
+        return tensor
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
