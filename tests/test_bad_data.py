@@ -386,7 +386,7 @@ def test_too_many_bad_pictures_stop_training(folder, caplog):
     assert re.match(r"4 of \d+ pictures tried cannot be used; budget=0.01 allows 3. 1 x ", said)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(set(lines)) == 3  # each once
-    assert all(line.endswith(". Another picture is drawn in its place.") for line in lines)
+    assert all(line.endswith(". It is passed over.") for line in lines)
 
 
 def test_another_picture_is_drawn_for_a_bad_one_whatever_was_drawn_before(folder):

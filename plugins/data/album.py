@@ -59,7 +59,6 @@ class Album:
 
     def shuffled(self, split: str) -> list[int]:
         """The captioned pictures of a split in an order of the seed's."""
-
         numbers = np.concatenate(self.numbers(split, "captioned")).tolist()
         return sorted(numbers, key=lambda number: self.find(number)[0].lot(self.name(number)))
 
@@ -103,7 +102,7 @@ class Album:
                 f"{bad} of {tried} pictures tried cannot be used; budget={self.budget:g} allows "
                 f"{max(ALWAYS, int(self.budget * tried))}. {self.faults}"
             )
-        LOG.warning("%s. Another picture is drawn in its place.", fault)
+        LOG.warning("%s. It is passed over.", fault)
 
     def draw(self, numbers: Iterable[int], again: Callable[[], int]) -> Iterator[tuple[int, Photo]]:
         """Pictures by number; for one that cannot be used another, which ``again`` draws and which may be there twice.

@@ -34,7 +34,10 @@ BERT = 30_522  # pieces of BERT-base-uncased
 
 
 class Coco(kinds.Data):
-    """Captioned pictures with boxes from files in the public formats, which ``plugins.data.formats`` lists.
+    """Captioned pictures with boxes, from annotation files as the public ones are; each is recognised by its shape.
+
+    Captions: COCO's, Karpathy's dataset_coco.json with its splits, Visual Genome's region_descriptions.json, a list of
+    {image, caption}. Boxes: COCO's instances, Visual Genome's region_descriptions.json and objects.json.
 
     Splits: "validation" and "test" where a file or the seed gives them pictures; and "train", the first training
     pictures, which is not held out: it says whether a model fits what it was shown. Their pictures are whole, resized
