@@ -23,7 +23,10 @@ def read_text(path: str) -> str:
     try:
         with paths.open(path, "r", encoding="utf-8") as file:
             return str(file.read())
-    except (OSError, UnicodeDecodeError) as err:
+    except UnicodeDecodeError as err:
+        line, column = err.object.count(b"\n", 0, err.start) + 1, err.start - err.object.rfind(b"\n", 0, err.start)
+        raise ValueError(f"{path}:{line}:{column}: not UTF-8: byte {err.object[err.start]:#x}: {err.reason}") from err
+    except OSError as err:
         raise ValueError(f"{path}: cannot be read: {err}") from err
 
 

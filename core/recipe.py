@@ -73,12 +73,9 @@ def _position(problem: Problem) -> tuple[str, list[int]]:
 def _recipe(reader: Reader, tree: Table) -> Recipe | None:
     for key, node in tree.items.items():
         if key not in SECTIONS:
-            known = ", ".join((*SECTIONS, "extends"))
-            reader.fault(
-                tree.marks.get(key, node.where),
-                key,
-                f"a recipe has no such section.{near(key, SECTIONS)} It has: {known}.",
-            )
+            known = (*SECTIONS, "extends")
+            sentence = f"a recipe has no such section.{near(key, known)} It has: {', '.join(known)}."
+            reader.fault(tree.marks.get(key, node.where), key, sentence)
     empty = Table({}, tree.where)
 
     def section(name: str) -> Node:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -126,13 +125,13 @@ class Reader:
         if not node.quoted:
             if hint is bool and text in ("true", "false"):
                 return text == "true"
-            if hint is int and re.fullmatch(r"[+-]?[0-9][0-9_]{0,30}", text):
-                return int(text.rstrip("_").replace("__", "_"))
-            if hint is float:
+            if hint in (int, float) and text.isascii():
                 try:
-                    number = float(text)
+                    number = hint(text)  # as Python reads it: 1e-4, 1_000; 010 is ten
                 except ValueError:
                     return self._unfit(node, shown, path)
+                if hint is int and abs(number) >= 2**63:
+                    return self.fault(node.where, path, "is too large: a whole number must be below 2^63")
                 return number if math.isfinite(number) else self._unfit(node, shown, path)
         return self._unfit(node, shown, path)
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from core.files import paths, read_text
+
+DEEPEST = 50  # levels of lists and mappings in one another
 
 
 @dataclass(frozen=True)
@@ -69,28 +72,26 @@ Node = Scalar | Items | Table
 
 def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> Table:
     """A recipe and what it ``extends``, merged. Faults go to ``problems``."""
-    if os.path.abspath(path) in chain:
-        circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
-        problems.append(Problem(path, "extends", f"goes in a circle: {circle}"))
-        return Table({}, path)
     try:
+        if os.path.abspath(path) in chain:
+            circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
+            raise ValueError(f"goes in a circle: {circle}")
         if not paths.isfile(path):
-            raise ValueError(f"{path}: no such file.{_near_file(path)}")
+            raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{_near_file(path)}")
         text = read_text(path)
     except ValueError as err:
         problems.append(Problem("", "", str(err)))
         return Table({}, path)
     node = parse(text, path, problems)
-    if node is None:
-        return Table({}, path)
     if not isinstance(node, Table):
-        problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
+        if node is not None:
+            problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
         return Table({}, path)
     base = node.items.get("extends")
     if base is None:
         return node
     own = Table({key: value for key, value in node.items.items() if key != "extends"}, node.where, node.marks)
-    if not isinstance(base, Scalar) or base.null:
+    if not isinstance(base, Scalar) or base.null or not base.text:
         problems.append(Problem(base.where, "extends", "expected the name of a recipe file, relative to this one"))
         return own
     target = os.path.join(os.path.dirname(path), base.text)
@@ -115,8 +116,13 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
 
     try:
         faults = []
+        depth = 0
         event: Any
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:  # before it takes the reader's time, or more stack than there is
+                problems.append(Problem(at(event.start_mark), "", f"nested too deeply: at most {DEEPEST} levels"))
+                return None
             anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
             if anchor is not None:
                 what = f"alias '*{anchor}'" if isinstance(event, yaml.AliasEvent) else f"anchor '&{anchor}'"
@@ -128,19 +134,17 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
             return None
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as err:
-        problems.append(
-            Problem(at(err.problem_mark or err.context_mark), "", f"not YAML: {err.problem or err.context}")
-        )
+        since = f", {err.context} at {at(err.context_mark)}" if err.context_mark and not override else ""
+        problems.append(Problem(at(err.problem_mark), "", f"not YAML: {err.problem}{since}"))
         return None
-    except yaml.YAMLError as err:
-        problems.append(Problem(where, "", f"not YAML: {' '.join(str(err).split())}"))
-        return None
-    except RecursionError:
-        problems.append(Problem(where, "", "nested too deeply"))
+    except ReaderError as err:
+        before = text[: err.position]
+        place = where if override else f"{where}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        problems.append(Problem(place, "", f"not YAML: the character {text[err.position]!r} is not allowed"))
         return None
     if root is None:
         if not override:
-            problems.append(Problem(where, "", "is empty"))
+            problems.append(Problem(f"{where}:1:1", "", "is empty"))
         return Scalar("", where) if override else None
 
     def convert(node: yaml.Node, path: str) -> Node:
@@ -187,7 +191,7 @@ def apply(tree: Table, override: str, problems: list[Problem]) -> Table:
     """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep=0.3``."""
     path, equals, text = override.partition("=")
     where = f"override {override!r}"
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+|\[\d+\])*", path):
+    if not equals or not re.fullmatch(rf"[\w-]+(\.[\w-]+|\[\d+\]){{0,{DEEPEST}}}", path):
         problems.append(Problem(where, "", "expected path=value, such as train.steps=100 or prune[0].pruner.keep=0.3"))
         return tree
     value = parse(text, where, problems, override=True)

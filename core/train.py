@@ -43,7 +43,7 @@ class TrainSettings:
     warmup: Natural = 100  # steps
     final_lr: Share = 0.01  # as a share of lr
     weight_decay: Positive = 0.02
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     accumulate: Count = 1  # batches to one optimizer step
     clip: Positive = 1.0  # greatest gradient norm; 0: no clipping
