@@ -57,7 +57,7 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
         if examples:
             path = os.path.join(folder, name)
             with paths.open(path, "wb") as file:
-                sheet(rows(evaluation, examples)).savefig(file, dpi=130)
+                sheet(rows(evaluation, examples), f"{split} picture").savefig(file, dpi=130)
             made.append(path)
     return made
 
@@ -80,27 +80,29 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
     return [Row(example, *parts) for example, *parts in zip(examples, *maps, strict=True)]
 
 
-def sheet(rows: Sequence[Row]) -> Figure:
-    """The rows under one another, with one scale for all scores."""
+def sheet(rows: Sequence[Row], title: str) -> Figure:
+    """The rows under one another, with one scale for all scores; ``title`` stands over the pictures."""
     height = 3.6 * len(rows) + 0.9  # inches, 0.35 of them for the heads
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.09, wspace=0.02, rect=(0, 0, 1, 1 - 0.35 / height))
     figure = Figure(figsize=(11.6, height), layout=layout, facecolor="white")
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for row, (picture, right, kept, wrong) in zip(rows, axes, strict=True):
-        target, *others = row.example.regions
+        phrase = row.example.regions[0].phrase
+        targets = [region for region in row.example.regions if region.phrase == phrase]
         image = row.example.image.permute(1, 2, 0)  # (H, W, 3)
         _show(picture, image, "")
         picture.set_xlabel(textwrap.fill(row.example.caption, 46), fontsize=7.5)
-        for region in others:
+        for region in row.example.regions:
             _outline(picture, region, "white", 0.9, ":")
-        heat = _heat(right, row.right, image, f'"{target.phrase}"')
+        heat = _heat(right, row.right, image, f'"{phrase}"')
         _show(kept, _dimmed(image, row.kept), f"kept: {int(row.kept.sum())} of {row.kept.numel()} patches")
         _heat(wrong, row.wrong, image, f'"{row.example.absent}"')
         wrong.title.set_color("#b2182b")
         for panel in (picture, right, kept):
-            _outline(panel, target, TRUE, 1.8)
+            for target in targets:
+                _outline(panel, target, TRUE, 1.8)
     for panel, head in zip(
-        axes[0], ("held-out picture", "scores for this phrase", "what the later blocks see", "scores for a wrong text"),
+        axes[0], (title, "scores for this phrase", "what the later blocks see", "scores for a wrong text"),
         strict=True,
     ):  # fmt: skip
         panel.annotate(
