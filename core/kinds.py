@@ -227,6 +227,10 @@ class Data(ABC):
     def held_out(self, split: str, count: int) -> Sequence[Example]:
         """The first ``count`` examples of a held-out split, or all where there are fewer; always the same."""
 
+    def verify(self) -> dict[str, Any]:
+        """Read everything once: {pictures, records, skipped {kind: count}, messages}; empty where nothing is read."""
+        return {}
+
     def describes(self, caption: Example, picture: Example) -> bool:
         """Whether the first's caption is true of the second's picture: what bounds retrieval."""
         return caption.caption == picture.caption
