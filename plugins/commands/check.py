@@ -26,7 +26,7 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """``{ok, problems, notes, parameters, macs, memory}``; problems that stand before others are found first.
+    """``{ok, problems, notes, parameters, macs, memory, step}``; problems that stand before others are found first.
 
     Reads the recipe (all its problems at once), looks whether its data is there, builds every part and takes one step,
     forward and backward, on fake tensors: shapes without values, so neither memory nor an accelerator is needed.
@@ -34,24 +34,26 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Returns:
         ``parameters`` {total, parts}: numbers; tied weights once, no teacher. ``macs`` {total, unpruned, parts}: of one
         picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.metrics.dry.
-        ``notes``: what could not be looked at, which is no fault.
+        ``step`` {pictures, precision, device}: what the memory is for. ``notes``: what could not be
+        looked at, which is no fault.
     """
     from core import discovery
     from core.recipe import RecipeErrors, read
 
-    report: dict[str, Any] = {"ok": False, "problems": [], "notes": [], "parameters": {}, "macs": {}, "memory": {}}
+    report: dict[str, Any] = {"ok": False, "problems": [], "notes": []}
+    report |= {"parameters": {}, "macs": {}, "memory": {}, "step": {}}
     try:
         recipe = read(path, overrides, discovery.load())
     except RecipeErrors as err:
         report["problems"] = [str(problem) for problem in err.problems]
         return report
-    _Check(recipe, report).run()
+    Check(recipe, report).run()
     report["ok"] = not report["problems"]
     return report
 
 
-class _Check:
-    """Fills a report about a recipe that was read without a fault."""
+class Check:
+    """Fills a report, which has lists of problems and notes, about a recipe that was read without a fault."""
 
     def __init__(self, recipe: Recipe, report: dict[str, Any]):
         self.recipe, self.report = recipe, report
@@ -67,6 +69,14 @@ class _Check:
         made = self.attempt("building", lambda: dry.assembled(self.recipe, sizes))
         if made is None:
             return
+        device, wanted = made.device.type, self.recipe.run.device
+        if wanted != "auto" and wanted.partition(":")[0] != device:
+            self.report["notes"].append(f"run.device: {wanted!r} is not here; the step was taken as on {device}")
+        self.report["step"] = {
+            "pictures": self.recipe.train.batch,
+            "precision": made.precision,
+            "device": device,
+        }
         parts = dry.parameters(made.model)
         self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
         self.attempt("the optimizer", lambda: made.memory(0))
@@ -117,7 +127,9 @@ def _table(report: dict[str, Any]) -> list[str]:
         block("MACs of a picture with a text", amount(macs["total"]), {**parts, "unpruned": amount(macs["unpruned"])})
     if memory:
         mib = {part: f"{number / 2**20:,.0f} MiB" for part, number in memory.items()}
-        block("memory of a step, about", mib.pop("total"), mib)
+        step = report["step"]
+        title = f"memory of {step['pictures']} pictures, {step['precision']} on {step['device']}, about"
+        block(title, mib.pop("total"), mib)
     return [*columns(rows), *([f"  memory leaves out: {LEFT_OUT}"] if memory else [])]
 
 
@@ -130,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("recipe", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="path=value", help="train.steps=100, objectives.pta=null, ...")
     parser.add_argument(
-        "--json", action="store_true", help="print {ok, problems, notes, parameters, macs, memory}, see the docs"
+        "--json", action="store_true", help="print {ok, problems, notes, parameters, macs, memory, step}"
     )
     args = parser.parse_intermixed_args(argv)
 

@@ -12,7 +12,6 @@ from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from core.flops import Counted
-    from core.recipe import Recipe
     from plugins.metrics.dry import Dry
 
 Report = dict[str, Any]
@@ -41,26 +40,29 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     from plugins.metrics import dry
 
     recipe = read(path, overrides, discovery.load())
-    sizes = dry.sketch(recipe)
-    made = dry.assembled(recipe, sizes)
-    pruned, whole = _by_fvcore(recipe, made)
+    made = dry.assembled(recipe, dry.sketch(recipe))
+    return {**inference(made), "training": training(made)}
+
+
+def inference(made: Dry) -> Report:
+    """One picture with one text: what ``flops`` returns, without ``training``."""
+    pruned, whole = _by_fvcore(made)
     report: Report = {
         "total": pruned.total,
         "unpruned": whole.total,
         "parts": pruned.parts,
         "unpruned_parts": whole.parts,
-        "image_size": sizes.image_size,
-        "text_length": sizes.text_length,
-        "checks": {"torch": _compared((pruned, whole), (made.pair(), made.pair(pruned=False)))},
-        "training": _training(made),
+        "image_size": made.sizes.image_size,
+        "text_length": made.sizes.text_length,
+        "checks": {
+            "torch": _compared((pruned, whole), (made.pair(), made.pair(pruned=False))),
+            "closed_form": _by_formula((pruned, whole), made),
+        },
     }
-    if pruned.uncounted:
-        report["uncounted"] = pruned.uncounted
-    report["checks"]["closed_form"] = _by_formula((pruned, whole), made)
-    return report
+    return {**report, "uncounted": pruned.uncounted} if pruned.uncounted else report
 
 
-def _by_fvcore(recipe: Recipe, made: Dry) -> tuple[Counted, Counted]:
+def _by_fvcore(made: Dry) -> tuple[Counted, Counted]:
     """Pruned and unpruned."""
     import torch
 
@@ -69,7 +71,7 @@ def _by_fvcore(recipe: Recipe, made: Dry) -> tuple[Counted, Counted]:
     from plugins.metrics import dry
 
     side, length = made.sizes.image_size, made.sizes.text_length
-    model = dry.build(recipe, made.sizes)
+    model = dry.build(made.recipe, made.sizes)
     images, ids = torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(1, length, dtype=torch.long)
     text = Text(ids, torch.ones(1, length, dtype=torch.bool))
     pruned = Pair(model).count(images, text)
@@ -94,7 +96,8 @@ def _compared(counted: tuple[Counted, Counted], other: tuple[Counted, Counted]) 
     return {"total": other[0].total, "unpruned": other[1].total, "difference": difference}
 
 
-def _training(made: Dry) -> Report:
+def training(made: Dry) -> Report:
+    """One optimizer step at the recipe's batch: what ``flops`` returns as ``training``."""
     settings, whole = made.recipe.train, made.cost()
     pictures = settings.batch * settings.accumulate
     forward, backward = whole.forward * settings.accumulate, whole.backward * settings.accumulate

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses import fake_tensor
 
 from core.flops import Counted, Pair
 from core.kinds import Sketch
@@ -61,21 +62,32 @@ class Dry:
     objectives: Objectives
     device: torch.device
     precision: str
-    mode: FakeTensorMode
+    mode: fake_tensor.FakeTensorMode
 
     @property
     def model(self) -> Model:
         return self.objectives.model
 
+    @contextmanager
+    def within(self) -> Iterator[None]:
+        """What is made here is fake. A shape that does not fit is raised, and not logged as well."""
+        logger = logging.getLogger(fake_tensor.__name__)
+        loud, logger.disabled = logger.disabled, True
+        try:
+            with self.mode:
+                yield
+        finally:
+            logger.disabled = loud
+
     def inputs(self, size: int) -> tuple[Tensor, Text]:
-        """Pictures and texts of full length; ``size`` of each. Only within ``mode``."""
+        """Pictures and texts of full length; ``size`` of each. Only ``within``."""
         side, length, device = self.sizes.image_size, self.sizes.text_length, self.device
         images = torch.empty(size, 3, side, side, dtype=torch.uint8, device=device)
         ids = torch.empty(size, length, dtype=torch.long, device=device)
         return images, Text(ids, torch.ones(size, length, dtype=torch.bool, device=device))
 
     def batch(self) -> Batch:
-        """A training batch; every text has the full length, prefix and suffix too. Only within ``mode``."""
+        """A training batch; every text has the full length, prefix and suffix too. Only ``within``."""
         size, hidden, device = self.recipe.train.batch, self.sizes.masked, self.device
         images, text = self.inputs(size)
         region_images, region_text = self.inputs(self.sizes.regions)
@@ -93,7 +105,7 @@ class Dry:
 
     def pair(self, pruned: bool = True) -> Counted:
         """MACs of core.flops.Pair for one picture and one text of full length, by torch's counter."""
-        with self.mode:
+        with self.within():
             if pruned:
                 return Pair(self.model).count(*self.inputs(1), by=counter.count)
             with self.model.unpruned():
@@ -106,7 +118,7 @@ class Dry:
             the bytes that the forward pass keeps for the backward pass, parameters left out.
         """
         saved = _Saved(self.objectives)
-        with self.mode:
+        with self.within():
             self._pass(self._all, saved.watch(), nullcontext())
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
@@ -128,7 +140,7 @@ class Dry:
 
     def _cost(self, loss_of: Callable[[Batch], Tensor]) -> Cost:
         forward, backward = counter.counter(), counter.counter()
-        with self.mode:
+        with self.within():
             self._pass(loss_of, forward, backward)
         return Cost(counter.macs(forward), counter.macs(backward))
 
@@ -166,19 +178,29 @@ class Dry:
 def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
     """Build the recipe's parts on the meta device, then give each parameter a fake tensor of the run's device.
 
+    Where that device is not at hand, the CPU stands in for it.
+
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
     """
     device = pick_device(recipe.run.device)
+    if not _here(device):
+        device = torch.device("cpu")
     try:
         with torch.device("meta"):
             objectives = assemble(recipe, build(recipe, sizes))
     except PartError:  # a true fault comes again; a part that reads values while it is built gets them
         objectives = assemble(recipe, build(recipe, sizes))
-    mode = FakeTensorMode()
+    mode = fake_tensor.FakeTensorMode()
     with mode:
         _replace(objectives, device)
     return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
+
+
+def _here(device: torch.device) -> bool:
+    """Without an accelerator there are not even fake tensors of it that a backward pass could run on."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return device.type in ("cpu", "" if found is None else found.type)
 
 
 def _replace(module: nn.Module, device: torch.device) -> None:
