@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,9 +11,9 @@ from typing import Any, Literal
 import pluggy
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from core import checkpoint
+from core.batches import Wanted, load
 from core.kinds import Data
 from core.model import Objectives
 from core.part import Count, Natural, Positive, Share
@@ -121,26 +118,6 @@ def adamw(objectives: Objectives, settings: TrainSettings, device: torch.device)
     return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
 
 
-class _Batches(Dataset[Batch]):
-    """The batches of a run by number: a pure function, so workers and resumes change nothing."""
-
-    def __init__(self, data: Data, settings: TrainSettings, seed: int, reads: frozenset[str], first: int):
-        self.data, self.size, self.seed, self.reads, self.first = data, settings.batch, seed, reads, first
-        self.count = settings.steps * settings.accumulate - first
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.reads)
-
-
-def _follow(worker: int) -> None:
-    """End a data worker with its run, killed or not: torch's own watch sees the forking process, maybe a server."""
-    run = multiprocessing.parent_process()
-    threading.Thread(target=lambda: run and (run.join(), os._exit(1)), daemon=True).start()
-
-
 class Trainer:
     """Trains the objectives' model. Hooks see this object.
 
@@ -192,7 +169,7 @@ class Trainer:
         self.started = time.perf_counter()
         batches = self._batches()
         while self.step < settings.steps:
-            torch.manual_seed(self.run.seed * 1_000_003 + self.step)  # dropout and draws: the same after a resume
+            torch.manual_seed((self.run.seed * 1_000_003 + self.step) % 2**63)  # dropout, draws: the same after a resume
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(self.step, settings)
             losses = self._gradients(batches)
@@ -233,17 +210,7 @@ class Trainer:
         return sums
 
     def _batches(self) -> Iterator[Batch]:
-        workers = self.settings.workers
-        dataset = _Batches(
-            self.data, self.settings, self.run.seed, self.objectives.reads, self.step * self.settings.accumulate
-        )
-        return iter(
-            DataLoader(
-                dataset,
-                batch_size=None,
-                num_workers=workers,
-                worker_init_fn=_follow,
-                prefetch_factor=4 if workers else None,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
+        settings, pinned = self.settings, self.device.type == "cuda"
+        first, last = (step * settings.accumulate for step in (self.step, settings.steps))
+        wanted = Wanted(self.data, settings.batch, self.run.seed, self.objectives.reads, first, last)
+        return load(wanted, settings.workers, pinned)
