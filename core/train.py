@@ -169,7 +169,7 @@ class Trainer:
         self.started = time.perf_counter()
         batches = self._batches()
         while self.step < settings.steps:
-            torch.manual_seed((self.run.seed * 1_000_003 + self.step) % 2**63)  # dropout, draws: the same after a resume
+            torch.manual_seed((self.run.seed * 1_000_003 + self.step) % 2**63)  # the same after a resume
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(self.step, settings)
             losses = self._gradients(batches)

@@ -70,9 +70,12 @@ def fusing(patches: int, dim: int) -> int:
 
 
 def pruned_blocks(
-    patches: int, others: int, dim: int, depth: int, pruners: Mapping[int, TokenPruner]
+    patches: int, others: int, dim: int, depth: int, pruners: Mapping[int, TokenPruner], looked: int
 ) -> tuple[int, int]:
     """MACs of ``depth`` blocks over ``patches`` and ``others`` tokens, and of the pruners in or after some of them.
+
+    ``looked``: linear maps that run anew for a pruner that reads a block's attention: 3 in timm's blocks, which make
+    queries, keys and values at once, 2 in ours.
 
     Raises:
         NoFormula: an unknown pruner.
@@ -80,21 +83,14 @@ def pruned_blocks(
     blocks = choosing = 0
     for place in range(1, depth + 1):
         tokens, pruner = others + patches, pruners.get(place)
-        blocks += attention(tokens, tokens, dim)
-        kept = patches
-        if pruner is not None:
-            blocks += _looking(pruner, tokens, dim)
-            choosing += _choosing(pruner, patches, tokens, dim)
-            kept = _left(pruner, patches)
+        kept = patches if pruner is None else _left(pruner, patches)
         inside = pruner is not None and pruner.place == "in_block"
-        blocks += mlp(others + (kept if inside else patches), dim)
+        blocks += attention(tokens, tokens, dim) + mlp(others + (kept if inside else patches), dim)
+        if pruner is not None:
+            blocks += looked * tokens * dim**2 if type(pruner) is AttentivePruner else 0
+            choosing += _choosing(pruner, patches, tokens, dim)
         patches = kept
     return blocks, choosing
-
-
-def _looking(pruner: TokenPruner, tokens: int, dim: int) -> int:
-    """The block's query, key and value maps once more, for a pruner that reads its attention."""
-    return 3 * tokens * dim**2 if type(pruner) is AttentivePruner else 0
 
 
 def _choosing(pruner: TokenPruner, patches: int, tokens: int, dim: int) -> int:
@@ -110,7 +106,8 @@ def _choosing(pruner: TokenPruner, patches: int, tokens: int, dim: int) -> int:
 
 def _left(pruner: TokenPruner, patches: int) -> int:
     """Patches after it, a fused token included."""
-    assert isinstance(pruner, (TextAwarePatchDetector, AttentivePruner, RandomPruner))
+    if not isinstance(pruner, (TextAwarePatchDetector, AttentivePruner, RandomPruner)):
+        raise NoFormula(pruner.origin or type(pruner).__name__)
     fuse = getattr(pruner, "fuse", False)
     return kept_count(patches, pruner.keep) + (fuse not in (False, "none"))
 
@@ -128,7 +125,7 @@ def of_pair(model: Model, text_length: int) -> Counted:
     patches, others = backbone.grid[0] * backbone.grid[1], int(backbone.vit.num_prefix_tokens)
     pruners = by_block(backbone.prunings) if backbone.pruning else {}
     depth = len(backbone.blocks)
-    blocks, parts["pruner"] = pruned_blocks(patches, others, backbone.dim, depth, pruners)
+    blocks, parts["pruner"] = pruned_blocks(patches, others, backbone.dim, depth, pruners, 3)
     parts["backbone"] = _stem(backbone) + blocks
     for pruner in pruners.values():
         patches = _left(pruner, patches)
@@ -162,7 +159,7 @@ def _fusion(model: Model, patches: int, others: int, words: int) -> tuple[int, i
     projection = 0 if image_dim == dim else tokens * image_dim * dim
     if isinstance(fusion, SingleStreamFusion):
         pruners = by_block(fusion.prunings) if fusion.pruning else {}
-        blocks, choosing = pruned_blocks(patches, others + words, dim, len(fusion.blocks), pruners)
+        blocks, choosing = pruned_blocks(patches, others + words, dim, len(fusion.blocks), pruners, 2)
         return projection + blocks, choosing
     joint, apart = layer(tokens + words, dim), layer(words, dim) + attention(words, tokens, dim)
     return projection + sum(joint if fusion.connected(j) else apart for j in range(len(fusion.layers))), 0
