@@ -148,7 +148,7 @@ class Model(nn.Module):
     @contextmanager
     def unpruned(self) -> Iterator[None]:
         """Within it every patch is kept: what pruning is compared with."""
-        parts = [self.backbone] if self.fusion is None else [self.backbone, self.fusion]
+        parts: list[Backbone | Fusion] = [self.backbone, *([] if self.fusion is None else [self.fusion])]
         for part in parts:
             part.pruning = False
         try:

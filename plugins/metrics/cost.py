@@ -1,7 +1,8 @@
 """What inference costs, pruned against unpruned: multiply-adds counted, pictures a second measured.
 
 Both are of one path, core.flops.Pair: vision encoder, text encoder, pruner and fusion for pictures each paired with
-one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's place).
+one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's place). The texts
+are those of held-out pictures, padded to the longest of them; ``patchbay flops`` counts a text of full length.
 """
 
 from __future__ import annotations
