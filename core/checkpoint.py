@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, load_model, save_file
@@ -112,10 +111,10 @@ def newest(folder: str) -> str | None:
 def _damage(path: str) -> str:
     """What is wrong with a checkpoint's files, or the empty string."""
     try:
-        state = _state(path)
+        state = json.loads(read_text(os.path.join(path, STATE)))
         sums: dict[str, str] = dict(state["sha256"])
         changed = [name for name, held in sums.items() if _sha256(os.path.join(path, name)) != held]
-        if int(path.rpartition("-")[2]) != state["step"]:
+        if _step(path) != state["step"]:
             changed.append("step")
     except (OSError, ValueError, LookupError, TypeError) as err:
         return f"{STATE} or a file that it lists cannot be read: {err}"
@@ -136,11 +135,10 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
             state.setdefault(int(index), {})[name] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-        return int(_state(path)["step"])
+        return _step(path)
     except Exception as err:
         raise ValueError(f"{path}: this checkpoint does not fit the recipe: {err}") from err
 
 
-def _state(path: str) -> dict[str, Any]:
-    held: dict[str, Any] = json.loads(read_text(os.path.join(path, STATE)))
-    return held
+def _step(path: str) -> int:
+    return int(path.rpartition("-")[2])

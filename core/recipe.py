@@ -109,16 +109,18 @@ def _objectives(reader: Reader, node: Node) -> Any:
         return reader.fault(node.where, "objectives", "expected a mapping: {itc: {}, itm: {weight: 0.5}}")
     slots: dict[str, Any] = {}
     for key, item in node.items.items():
-        path, weight = f"objectives.{key}", 1.0
-        if isinstance(item, Table) and "weight" in item.items:
-            weight = reader.value(item.items["weight"], float, f"{path}.weight")
-            item = Table({k: v for k, v in item.items.items() if k != "weight"}, item.where, item.marks)
+        path, weight, where = f"objectives.{key}", 1.0, node.marks.get(key, item.where)
+        if isinstance(item, Table):
+            own = {"name": Scalar(key, where), **item.items}
+            if "weight" in own:
+                weight = reader.value(own.pop("weight"), float, f"{path}.weight")
+            item = Table(own, item.where, item.marks)
         if isinstance(item, Scalar) and item.null:
-            reader.fault(
-                item.where, path, "is null, and there is no inherited objective to take away; its defaults: {}"
-            )
+            hint = near(key, [name for name in node.items if name != key])
+            sentence = f"is null, and there is no inherited objective to take away.{hint} Its defaults: {{}}"
+            reader.fault(where, path, sentence)
             continue
-        part = reader.part(item, Objective, path, default=key, beside=("weight",))
+        part = reader.part(item, Objective, path, beside=("weight",))
         if part is not BAD and weight is not BAD:
             slots[key] = Slot(part, weight)
     return slots

@@ -213,23 +213,26 @@ class Reader:
             return BAD
         return {key: read[key] if key in read else wanted[key][1] for key in free}
 
-    def part(self, node: Node, base: type, path: str, default: str = "", beside: Sequence[str] = ()) -> Any:
-        """A bare name, or a mapping with ``name`` and settings (``default`` where it gives no name)."""
+    def part(self, node: Node, base: type, path: str, beside: Sequence[str] = ()) -> Any:
+        """A bare name, or a mapping with ``name`` and settings."""
         kind = self.catalog.registries[base].kind
         if isinstance(node, Scalar) and not node.null:
             node = Table({"name": node}, node.where, {"name": node.where})
         if not isinstance(node, Table):
             return self._unfit(node, Part[base], path)  # type: ignore[valid-type]
-        named = node.items.get("name", Scalar(default, node.where))
+        named = node.items.get("name")
         if not isinstance(named, Scalar) or not named.text:
             known = ", ".join(self.catalog.registries[base])
-            return self.fault(named.where, path, f"needs the name of a {kind}: {{name: ...}}. Registered: {known}.")
+            wrong = next((key for key in node.items if key != "name" and near(key, ["name"])), "")
+            where = named.where if named else node.marks.get(wrong, node.where)
+            hint = f" Did you mean 'name' by {wrong!r}?" if wrong else ""
+            return self.fault(where, path, f"needs the name of a {kind}: {{name: ...}}.{hint} Registered: {known}.")
         try:
             entry = self.catalog.find(base, named.text)
         except UnknownName as err:
             return self.fault(named.where, path, str(err))
         own = Table({k: v for k, v in node.items.items() if k != "name"}, node.where, node.marks)
-        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}", beside)
+        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}", [*beside, "name"])
         if settings is BAD:
             return BAD
         return Part(entry.cls, settings, named.text, kind, f"{node.where}: {path}", entry.owner)

@@ -76,9 +76,10 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        torch.autocast(torch.empty(0, device=name).device.type, enabled=False)  # there, and fit to train on
         return torch.device(name)
-    except RuntimeError as err:
-        raise ValueError(f"run.device: {name!r} is no device: {str(err).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError) as err:  # a torch built without CUDA asserts
+        raise ValueError(f"run.device: {name!r} is no device here: {str(err).splitlines()[0]}") from None
 
 
 def pick_precision(name: str, device: torch.device) -> str:

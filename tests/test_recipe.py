@@ -166,7 +166,7 @@ def test_five_mistakes_five_messages(faults):
     bad = bad.replace("data: source", "data: sauce").replace("0.5}}", "0.5}}\nobjektives: {}")
     assert faults(bad) == [
         "a.yaml:3:25: model.backbone.dept: backbone 'net' takes no such setting. Did you mean 'depth'? It takes: "
-        "depth, stem, prune, size, sizes, rates, mixed, flag, label, limit, odd.",
+        "depth, stem, prune, size, sizes, rates, mixed, flag, label, limit, odd, name.",
         "a.yaml:3:74: model.backbone.prune[0].pruner: no token pruner is named 'tpo'. Did you mean 'top'? "
         "Registered: top.",
         "a.yaml:6:1: objektives: a recipe has no such section. Did you mean 'objectives'? It has: model, objectives, "
@@ -296,7 +296,7 @@ def test_missing_sections_and_null_objectives(faults):
     assert faults("train: {}\nobjectives: {loss: }") == [
         "a.yaml:1:1: model: is missing",
         "a.yaml:1:1: data: is missing",
-        "a.yaml:2:19: objectives.loss: is null, and there is no inherited objective to take away; its defaults: {}",
+        "a.yaml:2:14: objectives.loss: is null, and there is no inherited objective to take away. Its defaults: {}",
     ]
 
 
