@@ -69,14 +69,8 @@ class Check:
         made = self.attempt("building", lambda: dry.assembled(self.recipe, sizes))
         if made is None:
             return
-        device, wanted = made.device.type, self.recipe.run.device
-        if wanted != "auto" and wanted.partition(":")[0] != device:
-            self.report["notes"].append(f"run.device: {wanted!r} is not here; the step was taken as on {device}")
-        self.report["step"] = {
-            "pictures": self.recipe.train.batch,
-            "precision": made.precision,
-            "device": device,
-        }
+        pictures = self.recipe.train.batch
+        self.report["step"] = {"pictures": pictures, "precision": made.precision, "device": made.device.type}
         parts = dry.parameters(made.model)
         self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
         self.attempt("the optimizer", lambda: made.memory(0))

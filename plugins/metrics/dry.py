@@ -20,7 +20,7 @@ from core.recipe import Recipe
 from core.run import assemble, check_split
 from core.train import adamw, pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Text
-from plugins.metrics import counter
+from plugins.metrics import counter, memory
 
 Context = AbstractContextManager[Any]
 
@@ -117,7 +117,7 @@ class Dry:
         Returns:
             the bytes that the forward pass keeps for the backward pass, parameters left out.
         """
-        saved = _Saved(self.objectives)
+        saved = memory.Saved(self.objectives)
         with self.within():
             self._pass(self._all, saved.watch(), nullcontext())
             for _, objective in self.objectives.items():
@@ -153,39 +153,23 @@ class Dry:
             loss.backward()
 
     def memory(self, saved: int) -> dict[str, int]:
-        """Bytes at the recipe's batch: ``{parameters, gradients, optimizer, teacher, activations, total}``.
-
-        ``teacher``: parameters that do not learn, and all buffers, queues among them. An estimate: temporaries, what
-        the allocator holds back, the batch itself and the workers that draw it are left out.
+        """Bytes at the recipe's batch, of which the forward pass keeps ``saved``: see plugins.metrics.memory.
 
         Raises:
             ValueError: ``train.groups`` names parameters that there are not.
         """
         adamw(self.objectives, self.recipe.train, self.device)
-        parameters = list(self.objectives.parameters())
-        learnt = sum(_bytes(p) for p in parameters if p.requires_grad)
-        fixed = sum(_bytes(p) for p in parameters if not p.requires_grad) + sum(map(_bytes, self.objectives.buffers()))
-        parts = {
-            "parameters": learnt,
-            "gradients": learnt,
-            "optimizer": 2 * learnt,  # AdamW's two moments
-            "teacher": fixed,
-            "activations": saved,
-        }
-        return {**parts, "total": sum(parts.values())}
+        return memory.of_training(self.objectives, saved)
 
 
 def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
     """Build the recipe's parts on the meta device, then give each parameter a fake tensor of the run's device.
 
-    Where that device is not at hand, the CPU stands in for it.
-
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
+        ValueError: the run's device is not here.
     """
     device = pick_device(recipe.run.device)
-    if not _here(device):
-        device = torch.device("cpu")
     try:
         with torch.device("meta"):
             objectives = assemble(recipe, build(recipe, sizes))
@@ -195,12 +179,6 @@ def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
     with mode:
         _replace(objectives, device)
     return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
-
-
-def _here(device: torch.device) -> bool:
-    """Without an accelerator there are not even fake tensors of it that a backward pass could run on."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return device.type in ("cpu", "" if found is None else found.type)
 
 
 def _replace(module: nn.Module, device: torch.device) -> None:
@@ -233,30 +211,3 @@ def parameters(model: nn.Module) -> dict[str, int]:
         part = "pruner" if id(parameter) in pruners else "poolers" if "poolers" in path else path[0]
         parts[part] = parts.get(part, 0) + parameter.numel()
     return parts
-
-
-class _Saved:
-    """The distinct storages that autograd keeps, other than a module's own."""
-
-    def __init__(self, module: nn.Module):
-        self.own = {_key(tensor) for tensor in (*module.parameters(), *module.buffers())}
-        self.held: dict[int, Any] = {}  # held on to, so that no number is used twice
-
-    def watch(self) -> Context:
-        return torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
-
-    @property
-    def bytes(self) -> int:
-        return sum(storage.nbytes() for key, storage in self.held.items() if key not in self.own)
-
-    def _keep(self, tensor: Tensor) -> Tensor:
-        self.held.setdefault(_key(tensor), tensor.untyped_storage())
-        return tensor
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,55 @@
+"""What a training step holds in memory: an estimate from shapes, on fake or real tensors."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def of_training(module: nn.Module, saved: int) -> dict[str, int]:
+    """Bytes by what holds them: ``{parameters, gradients, optimizer, teacher, activations, total}``.
+
+    ``optimizer``: AdamW's two moments. ``teacher``: parameters that do not learn, and all buffers, queues among them.
+    ``activations`` are the bytes ``saved`` for the backward pass. Left out: temporaries, what the allocator holds back,
+    the batch itself and the workers that draw it.
+    """
+    learnt = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
+    fixed = sum(_bytes(p) for p in module.parameters() if not p.requires_grad) + sum(map(_bytes, module.buffers()))
+    parts = {
+        "parameters": learnt,
+        "gradients": learnt,
+        "optimizer": 2 * learnt,
+        "teacher": fixed,
+        "activations": saved,
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+class Saved:
+    """The distinct storages that autograd keeps, other than a module's own."""
+
+    def __init__(self, module: nn.Module):
+        self.own = {_key(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        self.held: dict[int, Any] = {}  # held on to, so that no number is used twice
+
+    def watch(self) -> AbstractContextManager[Any]:
+        return torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for key, storage in self.held.items() if key not in self.own)
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.held.setdefault(_key(tensor), tensor.untyped_storage())
+        return tensor
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
