@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import small
+import timm
+from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 
 from core import cli, discovery
@@ -157,6 +159,17 @@ def test_faults_that_reading_cannot_find(override, capfd):
     assert not report["ok"]
     assert any(BAD[override] in problem for problem in report["problems"]), report["problems"]
     assert capfd.readouterr().err == ""
+
+
+def test_weights_are_compared_in_shape(tmp_path, capfd):
+    file = str(tmp_path / "vit.safetensors")
+    save_file(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=0).state_dict(), file)
+    settings = ["stem=linear", "dim=192", "heads=3", "depth=2", "patch=8", f"weights={file}"]
+    call = [f"model.backbone.{setting}" for setting in settings] + ["train.batch=2", *LITTLE]
+    assert check(str(COPA / "pretrain.yaml"), call)["ok"]
+    report = check(str(COPA / "pretrain.yaml"), [*call, "model.backbone.depth=3"])
+    assert "does not fit this ViT: lacks blocks.2." in report["problems"][0]
+    assert "UserWarning" not in capfd.readouterr().err
 
 
 def test_absent_data_is_a_note_and_no_problem(tmp_path, capsys):

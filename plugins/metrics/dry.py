@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -171,7 +172,8 @@ def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
     """
     device = pick_device(recipe.run.device)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # loaded weights are compared in shape and not copied
             objectives = assemble(recipe, build(recipe, sizes))
     except PartError:  # a true fault comes again; a part that reads values while it is built gets them
         objectives = assemble(recipe, build(recipe, sizes))
