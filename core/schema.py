@@ -138,7 +138,8 @@ class Reader:
     def _unfit(self, node: Node, hint: Any, path: str) -> Any:
         """Note that the node is not what is wanted."""
         if isinstance(node, Scalar):
-            got = "null, which only takes an inherited entry away" if node.null else repr(node.text)
+            text = node.text if len(node.text) <= 100 else node.text[:100] + "..."
+            got = "null, which only takes an inherited entry away" if node.null else repr(text)
             got += " in quotes" if node.quoted and hint is not str else ""
         else:
             got = "a list" if isinstance(node, Items) else "a mapping"
@@ -200,8 +201,10 @@ class Reader:
             where = node.marks.get(key, item.where)
             if key not in wanted:
                 takes = [*free, *beside]
+                away = [k for k in node.items if k != key] if isinstance(item, Scalar) and item.null else []
                 known = ", ".join(takes) or "nothing"
-                self.fault(where, inner, f"{label} takes no such setting.{near(key, takes)} It takes: {known}.")
+                hint = near(key, [*takes, *away])
+                self.fault(where, inner, f"{label} takes no such setting.{hint} It takes: {known}.")
             elif key not in free:
                 self.fault(where, inner, f"is {FILLED}; a recipe cannot set it")
             else:

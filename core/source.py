@@ -232,7 +232,7 @@ def _place(node: Node | None, steps: Sequence[str | int], value: Node, where: st
         return Table({key: item for key, item in base.items.items() if key != step}, base.where, base.marks)
     marked = step in base.items and isinstance(inner, Table)
     marks = base.marks if marked else {**base.marks, step: where}
-    return Table({**base.items, step: inner}, base.where, marks)
+    return Table({**base.items, step: inner}, base.where if isinstance(node, Table) else where, marks)
 
 
 def _near_file(path: str) -> str:
