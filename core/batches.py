@@ -57,5 +57,10 @@ def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:
 
 def _follow(worker: int) -> None:
     """End a data worker with its run, killed or not: torch's own watch sees the forking process, maybe a server."""
-    run = multiprocessing.parent_process()
-    threading.Thread(target=lambda: run and (run.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        if run := multiprocessing.parent_process():
+            run.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -95,7 +95,7 @@ def newest(folder: str) -> str | None:
     """
     root = os.path.join(folder, "checkpoints")
     found = sorted(n for n in os.listdir(root) if re.fullmatch(r"step-\d+", n)) if os.path.isdir(root) else []
-    damaged = []
+    damaged: list[str] = []
     for path in (os.path.join(root, name) for name in reversed(found)):
         fault = _damage(path)
         if not fault:
