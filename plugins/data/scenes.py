@@ -54,7 +54,7 @@ class Scenes(kinds.Data):
         self,
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
-        train_size: Count = 60_000,
+        train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
         boxes: Share = 0.05,
         regions: Count = 32,
         text_length: Count = 40,
