@@ -34,6 +34,10 @@ class Struct:
     def to(self: S, device: torch.device | str) -> S:
         return self.map(lambda t: t.to(device, non_blocking=True))
 
+    def pin_memory(self: S) -> S:
+        """In page-locked memory: what a DataLoader asks of a batch that goes to an accelerator."""
+        return self.map(Tensor.pin_memory)
+
     def rows(self: S, index: Tensor | slice) -> S:
         """Some rows of the batch, or some more than once."""
         return self.map(lambda t: t[index])
@@ -86,7 +90,8 @@ class Tokens(Struct):
             source = torch.cat([source, source.new_full((int(source.shape[0]), extra), -1)], 1)
         mask = self.mask
         if mask is not None:
-            mask = torch.cat([mask[:, :start], mask.new_ones(source.shape), mask[:, stop:]], 1)
+            left = torch.cat([mask[:, start:stop].gather(1, index), mask.new_ones(len(mask), extra)], 1)  # (B, K + F)
+            mask = torch.cat([mask[:, :start], left, mask[:, stop:]], 1)
         return dataclasses.replace(
             self,
             x=torch.cat([self.x[:, :start], kept, self.x[:, stop:]], 1),

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from core.types import Example, Region, Struct, Text
+from core.types import Batch, Example, Region, Struct, Text
 from plugins.data.batching import cut_captions, draw_pairs, draw_regions, make_batch, mask_words
 from plugins.data.labels import patch_labels
 from plugins.data.tokenizer import train_tokenizer
@@ -69,6 +70,16 @@ def test_the_same_arguments_give_the_same_batch():
     assert same(batch(3), batch(3))
     assert not same(batch(3), batch(4))
     assert not same(batch(3), batch(3, seed=2))
+
+
+def test_a_loader_can_pin_a_batch(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 0)
+    made = batch()
+    pinned = pin_memory(made)
+    assert isinstance(pinned, Batch)
+    for old, new in zip(tensors(made), tensors(pinned), strict=True):
+        assert new is not old
+        assert torch.equal(new, old)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -51,6 +51,26 @@ def test_fusion(part):
     contracts.check_fusion(part)
 
 
+@pytest.mark.parametrize("part", parts(Fusion))
+def test_hidden_picture_tokens_change_nothing(part):
+    torch.manual_seed(0)
+    fusion = part(dim=32, image_dim=32).eval()
+    x, mask = torch.randn(2, 10, 32), torch.arange(10).expand(2, -1) < 8
+    words = Tokens(torch.randn(2, 5, 32))
+    one, other = (
+        fusion(words, Tokens(states, mask=mask, patches=(1, 10)))
+        for states in (x, torch.where(mask[..., None], x, torch.randn_like(x)))
+    )
+    torch.testing.assert_close(one.text.x, other.text.x)
+    assert torch.equal(one.image.mask, mask)
+
+
+def test_a_hidden_patch_stays_hidden_when_it_is_kept():
+    tokens = Tokens(torch.randn(1, 6, 4), mask=torch.tensor([[True, True, False, True, False, True]]), patches=(1, 5))
+    kept = tokens.keep(torch.tensor([[1, 2]]), fused=torch.zeros(1, 1, 4))
+    assert kept.mask.tolist() == [[True, False, True, True, True]]  # [CLS], two patches, the fused token, the last
+
+
 @pytest.mark.parametrize("place", [1, 3])
 @pytest.mark.parametrize("pruner", list(CATALOG.registries[TokenPruner]))
 def test_single_stream_with_every_pruner(pruner, place):

@@ -74,16 +74,15 @@ class SingleStreamFusion(Fusion):
         tokens = run_blocks(self.blocks, pruners, self._joined(text, image), _cls)
         length = int(text.x.shape[1])
         x, (start, stop) = self.norm(tokens.x), tokens.patches  # (B, L + N', D)
-        seen = Tokens(x[:, length:], None, image.mask, (start - length, stop - length), tokens.source, tokens.scores)
+        shown = None if image.mask is None or tokens.mask is None else tokens.mask[:, length:]  # (B, N')
+        seen = Tokens(x[:, length:], None, shown, (start - length, stop - length), tokens.source, tokens.scores)
         return Fused(Tokens(x[:, :length], x[:, 0], text.mask), seen)
 
     def _joined(self, text: Tokens, image: Tokens) -> Tokens:
         """[words ; picture], (B, L + N, D)."""
         words, picture = text.x + self.types.weight[0], self.image_projection(image.x) + self.types.weight[1]
         length, (start, stop) = int(words.shape[1]), image.patches
-        mask = None
-        if text.mask is not None:
-            mask = torch.cat([text.mask, text.mask.new_ones(picture.shape[:2])], 1)  # (B, L + N)
+        mask = Fused(text=image, image=text).mask  # of both, words first, (B, L + N)
         return Tokens(torch.cat([words, picture], 1), None, mask, (start + length, stop + length), image.source)
 
     @torch.no_grad()
