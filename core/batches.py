@@ -38,7 +38,7 @@ def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:
     """The batches in order.
 
     Raises:
-        ValueError: what the data raised, without a worker's traceback.
+        ValueError: what the data raised, in its own words; its cause holds a worker's traceback.
     """
     try:
         yield from DataLoader(
@@ -52,7 +52,7 @@ def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:
         )
     except ValueError as err:
         said = re.split(r"^[\w.]*Error: ", str(err), flags=re.MULTILINE)
-        raise ValueError(said[-1].strip()) from None
+        raise ValueError(said[-1].strip()) from err
 
 
 def _follow(worker: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -68,7 +69,7 @@ def assemble(recipe: Recipe, model: Model) -> Objectives:
 def check_split(splits: Sequence[str], split: str) -> None:
     if split not in splits:
         known = ", ".join(splits)
-        raise ValueError(f"evaluate.split: {split!r} is no held-out split.{near(split, splits)} There are: {known}.")
+        raise ValueError(f"evaluate.split: {split!r} is no split of this data.{near(split, splits)} It has: {known}.")
 
 
 def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         trainer.fit()
     except KeyboardInterrupt:
         held = os.path.basename(trainer.checkpoint or "none")
-        again = " ".join(["python -m core.run", path, *overrides, f"run.folder={folder} run.resume=true"])
+        again = shlex.join(["python", "-m", "core.run", path, *overrides, f"run.folder={folder}", "run.resume=true"])
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     if not recipe.run.evaluate:

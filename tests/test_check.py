@@ -22,6 +22,7 @@ from plugins.commands.flops import flops
 from plugins.heads.match import Match
 from plugins.metrics import dry
 from plugins.metrics.dry import Dry
+from plugins.objectives.itc import ImageTextContrast
 
 ROOT = Path(__file__).parents[1]
 COPA = ROOT / "projects" / "copa"
@@ -144,7 +145,7 @@ def test_full_size_recipes_differ_in_pruner_and_pta_alone():
 BAD = {
     "model.backbone.heads=5": "backbone 'vit': 5 heads do not divide dim 128",
     "model.fusion=null": "objectives.itm: objective 'itm' needs model.fusion, which this model lacks",
-    "evaluate.split=tests": "evaluate.split: 'tests' is no held-out split. Did you mean 'test'?",
+    "evaluate.split=tests": "evaluate.split: 'tests' is no split of this data. Did you mean 'test'?",
     "train.groups=[{prefix: model.bakbone, lr: 1e-4}]": "no parameter starts with 'model.bakbone'",
     "model.decoder.dim=64": "one step fails: RuntimeError: a and b must have same reduction dim",
     "model.text.weights=nowhere": "nowhere/config.json: cannot be read",
@@ -201,6 +202,22 @@ class Careful(Match):
     def __init__(self, *, dim: Filled[int]):
         super().__init__(dim=dim)
         assert self.linear.bias.sum().item() == 0
+
+
+class Teacher(ImageTextContrast):
+    """Looks at a value when it is attached."""
+
+    def attach(self, model):
+        assert model.heads["temperature"].log.item() < 0
+
+
+def test_an_objective_that_reads_values_when_it_is_attached():
+    recipe = recipe_of("pretrain", "train.batch=2", *LITTLE)
+    slot = recipe.objectives["itc"]
+    recipe.objectives["itc"] = dataclasses.replace(slot, part=dataclasses.replace(slot.part, cls=Teacher))
+    report = {"problems": [], "notes": []}
+    Check(recipe, report).run()
+    assert (report["problems"], report["notes"]) == ([], [])
 
 
 class Peeking(Match):

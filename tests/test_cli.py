@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -145,7 +146,7 @@ def test_check_finds_what_reading_cannot(recipe):
     cases = {
         "model.backbone.heads=5": "backbone 'vit': 5 heads do not divide dim 32",
         "model.fusion=null": "objectives.mlm: objective 'mlm' needs model.fusion, which this model lacks",
-        "evaluate.split=tests": "evaluate.split: 'tests' is no held-out split. Did you mean 'test'?",
+        "evaluate.split=tests": "evaluate.split: 'tests' is no split of this data. Did you mean 'test'?",
     }
     for override, said in cases.items():
         report = check(str(recipe), [override])
@@ -220,7 +221,8 @@ def test_resume_needs_a_folder(recipe, capsys):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(recipe, monkeypatch, capsys):
-    call = ["run", str(recipe), "run.evaluate=false", "train.save_every=1", "train.steps=3"]
+    groups = "train.groups=[{prefix: model.text, lr: 1e-4}]"  # a shell would read it as several words
+    call = ["run", str(recipe), "run.evaluate=false", "train.save_every=1", "train.steps=3", groups]
     assert cli.main([*call, "run.folder=whole"]) == 0
 
     def interrupt(losses: Any, trainer: Any) -> None:
@@ -244,7 +246,7 @@ def test_resumed_run_equals_an_uninterrupted_one(recipe, monkeypatch, capsys):
     assert "stopped after step 2 of 3; newest checkpoint: step-00000001. Continue with:" in said
     command = said.splitlines()[-1]
     assert command.startswith("python -m core.run") and command.endswith("run.folder=cut run.resume=true")
-    assert cli.main(["run", *command.split()[3:]]) == 0
+    assert cli.main(["run", *shlex.split(command)[3:]]) == 0
     one, two = _weights("whole"), _weights("cut")
     assert all(torch.equal(one[key], two[key]) for key in one)
 
