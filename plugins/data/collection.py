@@ -62,8 +62,8 @@ class Collection:
     """Numbered pictures of one source.
 
     Attributes:
-        split: (pictures,) index into SPLITS, as a file says, else by a hash of the seed and the file's name: the same
-            picture is in the same split in every source.
+        split: (pictures,) index into SPLITS, as a file says, else by a hash of the seed and the file's name: of sources
+            whose files name no splits, all have a picture of one name in the same.
 
     Args:
         where: the source's place in the recipe, for messages.

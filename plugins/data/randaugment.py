@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020) as ALBEF and mPLUG set it for pictures with captions: no operation changes a hue."""
+"""RandAugment (Cubuk et al. 2020) as ALBEF and mPLUG set it for captions: nothing that turns or inverts colours."""
 
 from __future__ import annotations
 
