@@ -18,7 +18,7 @@ from core.kinds import Tokenizer
 from core.types import Batch, Example, Masked, Prefixed, Regions, Text
 from plugins.data.augment import flip_some, flip_text, jitter, region_view
 
-CLASS_TEXT = "This is a {label}."  # COPA's text for an object's class, as we read it
+CLASS_TEXT = "This is a {label}."  # for an object's class; COPA's wording is not known to us
 CLASS_SHARE = 0.25  # of the texts of regions that name the class alone; the others are phrases
 
 

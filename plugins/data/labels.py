@@ -11,7 +11,7 @@ SLIVER = 1e-4  # of a patch's side: less overlap than this is rounding
 def patch_labels(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     """1 for every patch that any of a row's boxes overlaps at all, else 0.
 
-    COPA names no overlap rule; any overlap counts in the same authors' TiMix and is our reading.
+    COPA's overlap rule is not known to us; any overlap counts in the same authors' TiMix and is our reading.
 
     Args:
         boxes: (R, M, 4) float, x0 y0 x1 y1 as shares of width and height; a zero row overlaps nothing.

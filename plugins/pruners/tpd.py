@@ -17,11 +17,11 @@ from plugins.pruners.selection import best, fuse_rest
 
 
 class TextAwarePatchDetector(TokenPruner):
-    """Scores every patch beside the text's [CLS] state, keeps the best, fuses the others (COPA, method section).
+    """Scores every patch beside the text's [CLS] state, keeps the best, fuses the others (COPA).
 
     a_i = sigmoid(MLP([v_i ; t_cls])), an MLP of three linear layers; the K = ceil(keep * P) best patches stay in their
-    order, the others become one token, the sum of a_i v_i. Our choice, since the paper's is not known to us: layers of
-    D_v + D_t -> D_v -> D_v / 2 -> 1 with GELU, K rounded up, patch and text normalised first.
+    order, the others become one token, the sum of a_i v_i. Our reading, since the paper's details are not known to us:
+    three layers of D_v + D_t -> D_v -> D_v / 2 -> 1 with GELU, patch and text normalised first, K rounded up, the sum.
 
     Args:
         keep: share of the patches that stay.
