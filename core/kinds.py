@@ -63,7 +63,10 @@ class TokenPruner(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
-        """``tokens`` (B, N, D) with a span of P patches, ``guide`` (B, G) or None; ends with ``tokens.keep(...)``."""
+        """``tokens`` (B, N, D) with a span of P patches, ``guide`` (B, G) or None; ends with ``tokens.keep(...)``.
+
+        No patch shown is hidden by ``tokens.mask``, which is there for the words of a single stream.
+        """
 
 
 class TextEncoder(nn.Module, ABC):

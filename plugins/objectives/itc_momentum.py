@@ -75,8 +75,8 @@ class MomentumContrast(Objective):
     @torch.no_grad()
     def _enqueue(self, image: Tensor, text: Tensor) -> None:
         place = (self.filled + torch.arange(len(image), device=image.device)) % self.size  # (B,)
-        self.queue_image[place] = image
-        self.queue_text[place] = text
+        self.queue_image[place[-self.size :]] = image[-self.size :]
+        self.queue_text[place[-self.size :]] = text[-self.size :]
         self.filled += len(image)
 
     @torch.no_grad()
