@@ -38,9 +38,10 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     """
     from core import discovery
     from core.recipe import read
-    from plugins.metrics import dry
 
     recipe = read(path, overrides, discovery.load())
+    from plugins.metrics import dry  # after the plugins, whose imports warn of what is not the user's business
+
     made = dry.assembled(recipe, dry.sketch(recipe))
     return {**inference(made), "training": training(made)}
 

@@ -1,31 +1,61 @@
-"""Image-text contrast within the batch. Letters as in core.types."""
+"""Image-text contrast within the batch. Letters as in core.types; b of the B pairs are this rank's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
+from core.part import Share
+from plugins.objectives.gathering import cosines
+
+
+def contrast(to_texts: Tensor, to_images: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of finding the counterpart, the mean over rows, both directions added (CoCa, Eq. 2).
+
+    Args:
+        to_texts: (b, B) logits, pictures by captions.
+        to_images: (b, B) logits, captions by pictures.
+        own: (b,) int64, the column of each row's counterpart.
+        smoothing: share of the target that is spread evenly over all B columns.
+
+    Returns:
+        A scalar.
+    """
+    i2t = F.cross_entropy(to_texts, own, label_smoothing=smoothing)
+    return i2t + F.cross_entropy(to_images, own, label_smoothing=smoothing)
 
 
 class ImageTextContrast(Objective):
     """Each picture finds its caption among the batch's, and each caption its picture (CLIP; ITC in ALBEF and mPLUG).
 
-    Mean of the two directions' cross-entropy over cosines divided by a learnt temperature.
+    Cross-entropy, in both directions, over cosines divided by a learnt temperature.
+
+    Args:
+        reduction: ``mean`` of the two directions (CLIP, ALBEF, mPLUG) or their ``sum`` (CoCa, Eq. 2), twice as much.
+        smoothing: label smoothing: share of the target that is spread evenly over the batch.
+        gather: compare with the pairs of all ranks rather than with the rank's own alone.
     """
+
+    def __init__(
+        self, *, reduction: Literal["mean", "sum"] = "mean", smoothing: Share = 0.0, gather: bool = True
+    ) -> None:
+        super().__init__()
+        self.reduction, self.smoothing, self.gather = reduction, smoothing, gather
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "heads.image", "heads.text", "heads.temperature")
 
     def forward(self, step: Step) -> Tensor:
-        logits = step.model.heads["temperature"](step.similarity.float())  # (B, B)
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        temperature = step.model.heads["temperature"]
+        to_texts, to_images, own = cosines(step, self.gather)
+        both = contrast(temperature(to_texts), temperature(to_images), own, self.smoothing)
+        return both if self.reduction == "sum" else both / 2
 
 
 @hookimpl
