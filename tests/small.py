@@ -17,6 +17,7 @@ from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.heads.match import Match
 from plugins.heads.projection import Projection
+from plugins.heads.scale_bias import ScaleBias
 from plugins.heads.temperature import Temperature
 from plugins.heads.vocabulary import Vocabulary
 from plugins.objectives.itc import ImageTextContrast
@@ -56,6 +57,7 @@ def copa(source: Scenes, *, guide: str = "leak_free", prune: list[Prune] | None 
             "image": Part(Projection, {"width": 16}),
             "text": Part(Projection, {"width": 16}),
             "temperature": Part(Temperature),
+            "sigmoid": Part(ScaleBias),
             "match": Part(Match),
             "words": Part(Vocabulary),
         },

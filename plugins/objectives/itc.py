@@ -12,23 +12,23 @@ from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
-from plugins.objectives.gathering import cosines
+from plugins.objectives.gathering import pair_logits
 
 
-def contrast(to_texts: Tensor, to_images: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of finding the counterpart, the mean over rows, both directions added (CoCa, Eq. 2).
+def contrast(rows: Tensor, columns: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of finding the counterpart, the mean over pairs, both directions added (CoCa, Eq. 2).
 
     Args:
-        to_texts: (b, B) logits, pictures by captions.
-        to_images: (b, B) logits, captions by pictures.
-        own: (b,) int64, the column of each row's counterpart.
-        smoothing: share of the target that is spread evenly over all B columns.
+        rows: (b, B) logits of own pictures by all captions.
+        columns: (B, b) logits of all pictures by own captions; in one process the very same.
+        own: (b,) int64, which of all pairs are own.
+        smoothing: share of the target that is spread evenly over all B.
 
     Returns:
         A scalar.
     """
-    i2t = F.cross_entropy(to_texts, own, label_smoothing=smoothing)
-    return i2t + F.cross_entropy(to_images, own, label_smoothing=smoothing)
+    to_text = F.cross_entropy(rows, own, label_smoothing=smoothing)
+    return to_text + F.cross_entropy(columns.T, own, label_smoothing=smoothing)
 
 
 class ImageTextContrast(Objective):
@@ -52,9 +52,7 @@ class ImageTextContrast(Objective):
         return ("text", "heads.image", "heads.text", "heads.temperature")
 
     def forward(self, step: Step) -> Tensor:
-        temperature = step.model.heads["temperature"]
-        to_texts, to_images, own = cosines(step, self.gather)
-        both = contrast(temperature(to_texts), temperature(to_images), own, self.smoothing)
+        both = contrast(*pair_logits(step, "temperature", self.gather), self.smoothing)
         return both if self.reduction == "sum" else both / 2
 
 
