@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from core.blocks import Cues, run_blocks
     from core.evaluate import Evaluation
     from core.hookspecs import hookimpl
-    from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, TextEncoder, Tokenizer, TokenPruner
+    from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, Tokenizer, TokenPruner
     from core.model import Model, Objectives, Step
     from core.part import Between, Count, Filled, Natural, Part, PartError, Positive, Share
     from core.types import Batch, Example, Fused, Masked, Prefixed, Region, Regions, Text, Tokens
@@ -27,6 +27,7 @@ _HOME = {
         "Fusion",
         "Head",
         "Objective",
+        "Pooler",
         "TextEncoder",
         "TokenPruner",
         "Tokenizer",
@@ -58,6 +59,7 @@ __all__ = [
     "Objectives",
     "Part",
     "PartError",
+    "Pooler",
     "Positive",
     "Prefixed",
     "Region",

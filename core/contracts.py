@@ -13,10 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from core.blocks import Cues, prune
-from core.kinds import Backbone, Data, Decoder, Fusion, Head, TextEncoder, Tokenizer, TokenPruner
+from core.data_contracts import check_data, check_tokenizer
+from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
 from core.part import Part
 from core.types import Text, Tokens
 
+__all__ = [
+    "check_backbone",
+    "check_data",
+    "check_decoder",
+    "check_fusion",
+    "check_head",
+    "check_pooler",
+    "check_pruner",
+    "check_text_encoder",
+    "check_tokenizer",
+]
 B, P, L, D, G = 3, 12, 7, 32, 16
 
 
@@ -85,6 +97,22 @@ def check_backbone(part: Part[Backbone], image_size: int = 32) -> None:
         whole = backbone.finish(trunk, guide)
         shown = whole.patches[1] - whole.patches[0]
         assert shown == backbone.grid[0] * backbone.grid[1], "pruning = False must keep every patch"
+
+
+def check_pooler(part: Part[Pooler]) -> None:
+    """Shapes, rows apart, hidden tokens change nothing, gradients reach every parameter."""
+    torch.manual_seed(0)
+    pooler = part(dim=D).eval()
+    mask = torch.arange(P).expand(B, -1) < P - 2
+    image = Tokens(torch.randn(B, P, D), mask=mask)
+    with torch.no_grad():
+        out, one = pooler(image), pooler(image.rows(slice(1, 2)))
+        assert out.pooled is not None and out.pooled.shape == (B, pooler.dim), "pooled must be (B, dim)"
+        assert out.x.ndim == 3 and out.x.shape[2] == pooler.dim, "tokens must be (B, Q, dim)"
+        assert torch.allclose(one.pooled[0], out.pooled[1], atol=1e-5), "rows of a batch influence each other"
+        hidden = dataclasses.replace(image, x=image.x.masked_fill(~mask[..., None], 9.0))
+        assert torch.allclose(pooler(hidden).x, out.x, atol=1e-5), "hidden tokens change the pooled ones"
+    _check_gradients(pooler, lambda: Tokens(torch.cat([pooler(image).x, pooler(image).pooled[:, None]], 1)), "x")
 
 
 def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
@@ -163,41 +191,6 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
     assert x.grad is not None and x.grad.isfinite().all(), "no gradient passes through"
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, f"no gradient reaches {name}"
-
-
-def check_data(data: Data) -> None:
-    """Batches are a pure function of their number; held-out examples are fixed, whole, and inside their pictures."""
-    reads = frozenset({"masked", "prefixed", "regions"})
-    one, same, next_ = (data.batch(step, size=4, seed=0, reads=reads) for step in (5, 5, 6))
-    assert all(torch.equal(*pair) for pair in ((one.images, same.images), (one.text.ids, same.text.ids))), (
-        "a batch must repeat"
-    )
-    assert not torch.equal(one.images, next_.images), "two steps drew the same batch"
-    size = data.image_size
-    assert one.images.shape == (4, 3, size, size) and one.images.dtype == torch.uint8, "images: (B, 3, H, W) uint8"
-    assert one.masked is not None and one.prefixed is not None and one.regions is not None, "a wanted part is missing"
-    assert data.batch(5, size=4, seed=0, reads=frozenset()).regions is None, "a part was made that nobody reads"
-    assert int(one.text.ids.max()) < data.tokenizer.vocabulary and one.text.ids.shape[1] <= data.text_length
-    assert ((one.regions.boxes >= 0) & (one.regions.boxes <= 1)).all(), "boxes are shares of the picture's sides"
-    check_tokenizer(data.tokenizer, [example.caption for example in data.held_out(data.splits()[0], 4)])
-    for split in data.splits():
-        examples = data.held_out(split, 8)
-        assert [e.key for e in examples] == [e.key for e in data.held_out(split, 8)], f"{split} is not repeatable"
-        for example in examples:
-            assert example.image.shape == (3, size, size) and data.describes(example, example), example.key
-            for region in example.regions:
-                x0, y0, x1, y1 = region.box
-                assert 0 <= x0 < x1 <= size and 0 <= y0 < y1 <= size, f"{example.key}: box {region.box}"
-            phrases = [region.phrase for region in example.regions]
-            assert not example.absent or example.absent not in phrases, f"{example.key}: {example.absent!r} is there"
-
-
-def check_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """[CLS] first, padding behind, masks right."""
-    text = tokenizer(texts)
-    assert (text.ids[:, 0] == tokenizer.cls).all(), "every text starts with [CLS]"
-    assert ((text.ids == tokenizer.pad) == ~text.mask).all(), "the mask and [PAD] disagree"
-    assert ((text.ids == tokenizer.sep).sum(1) == 1).all(), "every text ends with one [SEP]"
 
 
 def _cues(pruner: TokenPruner, tokens: Tokens) -> Cues:

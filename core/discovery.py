@@ -54,6 +54,7 @@ def _kinds() -> tuple[tuple[type, str], ...]:
     return (
         (kinds.Backbone, "backbone"),
         (kinds.TokenPruner, "token pruner"),
+        (kinds.Pooler, "pooler"),
         (kinds.TextEncoder, "text encoder"),
         (kinds.Fusion, "fusion"),
         (kinds.Decoder, "decoder"),

@@ -32,7 +32,7 @@ lt le ne eq gt ge logical_not logical_and logical_or bitwise_and bitwise_or bitw
 gather scatter scatter_add scatter_reduce index_select index_add take_along_dim masked_fill masked_scatter tril triu
 embedding one_hot repeat repeat_interleave expand_as broadcast_to flip reshape_as view_as movedim swapaxes unflatten
 unfold clone alias lift_fresh pad pixel_unshuffle dropout feature_dropout numpy_T mT mH result_type
-rand rand_like randn randn_like randint randperm bernoulli normal uniform ones_like new_ones fill zero
+rand rand_like randn randn_like randint randperm bernoulli normal uniform ones_like new_ones fill zero eye
 new_tensor scalar_tensor tensor item _local_scalar_dense Bool Float numel dim len is_nonzero meshgrid
 upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
 adaptive_avg_pool2d adaptive_avg_pool1d avg_pool2d max_pool2d grid_sampler
@@ -154,18 +154,18 @@ class Pair(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them."""
+    def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them; and what
+        is pooled of the picture: a trace leaves out what nothing comes of."""
         model, text = self.model, Text(ids, mask)
         words: Tokens | None = None if model.text is None else model.read(text)
         image = model.look(model.backbone.trunk(images), None if words is None else words.pooled)
+        pooled = () if image.pooled is None else (image.pooled,)
         if model.fusion is not None and words is not None:
-            joint: Tensor = model.fusion(words, image).text.x
-            return joint
+            return model.fusion(words, image).text.x, *pooled
         if model.decoder is not None:
-            decoded: Tokens = model.decoder(model.decoder.read(text), image)
-            return decoded.x
-        return image.x
+            return model.decoder(model.decoder.read(text), image).x, *pooled
+        return image.x, *pooled
 
     def count(self, images: Tensor, text: Text, by: Counter = count) -> Counted:
         """MACs by slot of the model, counted ``by`` fvcore or otherwise; a pruner's are its own, not the backbone's."""
@@ -173,6 +173,7 @@ class Pair(nn.Module):
         slots: dict[str, Sequence[nn.Module]] = {
             "backbone": [model.backbone],
             "pruner": list(model.pruners),
+            **({} if model.poolers is None else {"poolers": [model.poolers]}),
             **{
                 name: [] if part is None else [part]
                 for name, part in (("text", model.text), ("fusion", model.fusion), ("decoder", model.decoder))

@@ -63,10 +63,18 @@ class TokenPruner(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
-        """``tokens`` (B, N, D) with a span of P patches, ``guide`` (B, G) or None; ends with ``tokens.keep(...)``.
+        """``tokens`` (B, N, D) (P patches, none masked), ``guide`` (B, G) or None; ends with ``tokens.keep(...)``."""
 
-        No patch shown is hidden by ``tokens.mask``, which is there for the words of a single stream.
-        """
+
+class Pooler(nn.Module, ABC):
+    """A picture's tokens to those that a decoder reads and to the one that a contrast reads."""
+
+    origin: str = ""
+    dim: int
+
+    @abstractmethod
+    def forward(self, image: Tokens) -> Tokens:
+        """(B, N, D) -> (B, Q, dim) with ``pooled`` (B, dim)."""
 
 
 class TextEncoder(nn.Module, ABC):
@@ -111,6 +119,7 @@ class Decoder(nn.Module, ABC):
 
     origin: str = ""
     dim: int
+    pools: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
 
     @property
     @abstractmethod
@@ -119,7 +128,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def read(self, text: Text) -> Tokens:
-        """The lower, unimodal half: (B, L) -> (B, L, D), causal."""
+        """The lower, unimodal half: (B, L) -> (B, L, D), causal; with ``pooled`` (B, D) where it ``pools``."""
 
     @abstractmethod
     def forward(self, words: Tokens, memory: Tokens) -> Tokens:

@@ -5,40 +5,22 @@ Letters as in core.types.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from core.kinds import Backbone, Decoder, Fusion, Head, Objective, TextEncoder, TokenPruner
+from core.kinds import Backbone, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
+from core.lazy import once
 from core.part import Filled, Part, PartError
 from core.types import Batch, Fused, Text, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-T = TypeVar("T")
 Rows = Tensor | slice
-
-
-class once(Generic[T]):  # noqa: N801  (reads as a decorator)
-    """A feature made when first read, then kept: cached_property without the lock that stops torch.compile."""
-
-    def __init__(self, compute: Callable[[Any], T]):
-        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
-
-    @overload
-    def __get__(self, owner: None, cls: Any) -> once[T]: ...
-    @overload
-    def __get__(self, owner: object, cls: Any) -> T: ...
-    def __get__(self, owner: object | None, cls: Any = None) -> Any:
-        if owner is None:
-            return self
-        value = self.compute(owner)
-        setattr(owner, self.name, value)  # a non-data descriptor: the next read never comes here
-        return value
 
 
 class Model(nn.Module):
@@ -46,7 +28,8 @@ class Model(nn.Module):
 
     Args:
         backbone: pictures to tokens; its ``prune`` list holds the token pruners.
-        text: words to states; the state of [CLS] guides the pruners.
+        pooler: the picture's tokens to those that the decoder reads and the one that a contrast reads.
+        text: words to states; the state of [CLS] guides the pruners. Without one a decoder that pools is read.
         fusion: words and picture to joint states.
         decoder: causal, attends to the fused states.
         heads: named last layers; ``image`` and ``text`` read the pooled states of backbone and text encoder, every
@@ -61,6 +44,7 @@ class Model(nn.Module):
         self,
         *,
         backbone: Part[Backbone],
+        pooler: Part[Pooler] | None = None,
         text: Part[TextEncoder] | None = None,
         fusion: Part[Fusion] | None = None,
         decoder: Part[Decoder] | None = None,
@@ -76,7 +60,8 @@ class Model(nn.Module):
         self.text = None if text is None else text(**words)
         guide_dim = 0 if self.text is None else self.text.dim
         self.backbone = backbone(image_size=image_size, guide_dim=guide_dim)
-        image_dim = self.backbone.dim
+        self.poolers = None if pooler is None else pooler(dim=self.backbone.dim)
+        image_dim = self.backbone.dim if self.poolers is None else self.poolers.dim
         self.fusion = None if fusion is None else fusion(dim=guide_dim, image_dim=image_dim)
         joint_dim = image_dim if self.fusion is None else self.fusion.dim
         self.decoder = None if decoder is None else decoder(memory_dim=joint_dim, **words)
@@ -84,7 +69,8 @@ class Model(nn.Module):
         embeddings = {
             name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
         }
-        widths = {"image": image_dim, "text": guide_dim}
+        pools = self.text is None and self.decoder is not None and self.decoder.pools
+        widths = {"image": image_dim, "text": self.decoder.dim if pools and self.decoder is not None else guide_dim}
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
         self.heads = nn.ModuleDict(
             {
@@ -108,17 +94,21 @@ class Model(nn.Module):
             return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
         if slot.startswith("heads."):
             return slot.removeprefix("heads.") not in self.heads
-        return getattr(self, slot) is None
+        pools = slot == "text" and self.decoder is not None and self.decoder.pools
+        return getattr(self, slot) is None and not pools
 
     def read(self, text: Text) -> Tokens:
-        """The text encoder's states, (B, L, D)."""
-        assert self.text is not None
+        """The states of the text encoder, or of the decoder's lower half where there is none, (B, L, D)."""
+        if self.text is None:
+            assert self.decoder is not None
+            return self.decoder.read(text)
         states: Tokens = self.text(text)
         return states
 
     def look(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide."""
-        return self.backbone.finish(trunk, self._or_null(guide, trunk))
+        """Prune, run the later blocks and pool, guided by ``guide`` (B, G) or by the learned null guide."""
+        image = self.backbone.finish(trunk, self._or_null(guide, trunk))
+        return image if self.poolers is None else self.poolers(image)
 
     def score(self, trunk: Tokens, words: Tokens | None, blank: Tensor | None = None) -> Tensor | None:
         """The first pruner's logits (B, P) beside ``words``, without any later block.
@@ -134,10 +124,10 @@ class Model(nn.Module):
 
     def seen(self, trunk: Tokens, words: Tokens | None) -> Tokens:
         """The picture's tokens that are left of it beside ``words`` when all pruning is done."""
-        image = self.look(trunk, None if words is None else words.pooled)
+        guide = None if words is None else words.pooled
         if self.fusion is None or words is None or not self.fusion.pruners:
-            return image
-        fused: Fused = self.fusion(words, image)
+            return self.backbone.finish(trunk, self._or_null(guide, trunk))
+        fused: Fused = self.fusion(words, self.look(trunk, guide))
         return fused.image
 
     def _or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
@@ -173,6 +163,12 @@ class Step:
     def text(self) -> Tokens:
         """The whole captions, encoded."""
         return self.model.read(self.batch.text)
+
+    @once
+    def words(self) -> Tokens:
+        """The whole captions as the decoder's lower half reads them: the same pass where it is the text encoder."""
+        assert self.model.decoder is not None
+        return self.text if self.model.text is None else self.model.decoder.read(self.batch.text)
 
     @once
     def image(self) -> Tokens:

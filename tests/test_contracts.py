@@ -9,7 +9,7 @@ import torch
 from core import contracts
 from core.blocks import Prune
 from core.discovery import load
-from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, TextEncoder, TokenPruner
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
 from core.part import Part
 from core.types import Tokens
 
@@ -21,6 +21,7 @@ SMALL = {
     "single_stream": {"heads": 2, "layers": 3},
     "decoupled": {"dim": 32, "multimodal": 2, "heads": 2},
     "itc_momentum": {"queue": 32},
+    "attentional": {"queries": 5, "heads": 2},
 }
 
 
@@ -39,6 +40,12 @@ def test_pruner(part):
 @pytest.mark.parametrize("part", parts(Backbone))
 def test_backbone(part):
     contracts.check_backbone(part)
+
+
+@pytest.mark.parametrize("part", parts(Pooler))
+@pytest.mark.parametrize("arrangement", ["cascade", "parallel"])
+def test_pooler(part, arrangement):
+    contracts.check_pooler(Part(part.cls, {**part.settings, "arrangement": arrangement, "width": 16}))
 
 
 @pytest.mark.parametrize("part", parts(TextEncoder))

@@ -17,7 +17,7 @@ from core.blocks import Prune, build_pruners, by_block, run_blocks, score, split
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
-from core.part import Count, Filled, Natural
+from core.part import Count, Filled, Natural, Positive
 from core.types import Tokens
 from plugins.layers import fused_attention, initialise_tower
 
@@ -43,6 +43,8 @@ class ViT(Backbone):
         patch: side of a patch in pixels; it must divide the picture's side.
         stem: ``linear``: one convolution of stride ``patch``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
             2021); ``patch`` must then be a power of 2.
+        mlp: width of the MLPs as a multiple of ``dim``.
+        cls: whether a [CLS] token goes before the patches and is the pooled state; without it a pooler pools (CoCa).
         style: ``plain`` or ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation).
         prune: which pruner acts where.
         weights: a safetensors file of a timm or OpenAI CLIP ViT, whose first blocks are loaded; position embeddings and
@@ -59,6 +61,8 @@ class ViT(Backbone):
         depth: Natural = 12,
         heads: Count = 12,
         patch: Count = 16,
+        mlp: Positive = 4.0,
+        cls: bool = True,
         stem: Literal["linear", "conv"] = "linear",
         style: Literal["plain", "clip"] = "plain",
         prune: Sequence[Prune] = (),
@@ -74,13 +78,15 @@ class ViT(Backbone):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide dim {dim}")
         mean, deviation, made = STYLES[style]
-        self.dim, self.grid = dim, (image_size // patch, image_size // patch)
+        self.dim, self.mlp, self.grid = dim, mlp, (image_size // patch, image_size // patch)
         self.vit = VisionTransformer(
             img_size=image_size,
             patch_size=1 if stem == "conv" else patch,
             embed_dim=dim,
             depth=depth,
             num_heads=heads,
+            mlp_ratio=mlp,
+            class_token=cls,
             num_classes=0,
             global_pool="",
             embed_layer=_stem(stem, style, dim, patch),
@@ -117,7 +123,8 @@ class ViT(Backbone):
         pruners = by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)
         x = self.vit.norm(tokens.x)  # (B, N, D)
-        return Tokens(x, x[:, 0], tokens.mask, tokens.patches, tokens.source, tokens.scores)
+        pooled = x[:, 0] if self.vit.num_prefix_tokens else None
+        return Tokens(x, pooled, tokens.mask, tokens.patches, tokens.source, tokens.scores)
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
         return score(self.blocks, by_block(self.prunings), trunk, guide, first=self.split)

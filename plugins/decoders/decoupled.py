@@ -37,11 +37,14 @@ class DecoupledDecoder(Decoder):
         dim: width D.
         heads: attention heads.
         dropout: on the residuals and attention.
+        cls: whether a learnt [CLS] is read after the words, whose state, normalised, is the text's feature (CoCa). The
+            words never see it, and ``forward`` is not given it.
         weights: a folder with a BERT's config.json and model.safetensors to start from (layout ``bert`` only);
             cross-attention starts new.
 
     Raises:
-        ValueError: weights with layout ``paper``, of other sizes, another vocabulary, fewer positions or layers.
+        ValueError: weights with layout ``paper``, of other sizes, another vocabulary, fewer positions or layers; cls
+            without a unimodal layer.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class DecoupledDecoder(Decoder):
         dim: Count = 768,
         heads: Count = 12,
         dropout: Share = 0.1,
+        cls: bool = False,
         weights: str = "",
         memory_dim: Filled[int],
         vocabulary: Filled[int],
@@ -61,6 +65,8 @@ class DecoupledDecoder(Decoder):
         super().__init__()
         if weights and layout != "bert":
             raise ValueError(f"weights of a BERT need layout 'bert', got {layout!r}")
+        if cls and not unimodal:
+            raise ValueError("cls needs at least one unimodal layer: it is read by the lower half alone")
         layer = PostNormLayer if layout == "bert" else PreNormLayer
         self.dim = dim
         self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(text_length, dim)
@@ -69,6 +75,9 @@ class DecoupledDecoder(Decoder):
         self.unimodal = nn.ModuleList(layer(dim, heads, dropout) for _ in range(unimodal))
         self.multimodal = nn.ModuleList(layer(dim, heads, dropout, memory_dim) for _ in range(multimodal))
         self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
+        self.cls = nn.Parameter(torch.randn(dim) * 0.02) if cls else None
+        self.cls_norm = nn.LayerNorm(dim) if cls else None
+        self.pools = cls
         initialise(self)
         if weights:
             self._load(weights, heads)
@@ -81,10 +90,16 @@ class DecoupledDecoder(Decoder):
         length = int(text.ids.shape[1])
         places = torch.arange(length, device=text.ids.device)
         x = self.dropout(self.embedding_norm(self.words(text.ids) + self.positions(places)))  # (B, L, D)
-        mask = self._mask(text.mask)
+        seen = text.mask
+        if self.cls is not None:  # behind the padding, so that no word sees it and its place does not matter
+            x = torch.cat([x, self.cls.to(x.dtype).expand(int(x.shape[0]), 1, -1)], 1)  # (B, L + 1, D)
+            seen = torch.cat([seen, seen.new_ones(int(x.shape[0]), 1)], 1)
+        mask = self._mask(seen)
         for layer in self.unimodal:
             x = layer(x, mask)
-        return Tokens(x, None, text.mask)
+        if self.cls_norm is None:
+            return Tokens(x, None, text.mask)
+        return Tokens(x[:, :length], self.cls_norm(x[:, length]), text.mask)
 
     def forward(self, words: Tokens, memory: Tokens) -> Tokens:
         assert words.mask is not None

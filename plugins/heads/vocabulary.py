@@ -15,6 +15,21 @@ from core.part import Filled
 from plugins.layers import initialise
 
 
+def tie(words: nn.Linear, tied: str, embeddings: Mapping[str, nn.Parameter]) -> None:
+    """Make word embeddings the output matrix.
+
+    Raises:
+        ValueError: there are none of that name, or they are of another width.
+    """
+    if tied not in embeddings:
+        held = ", ".join(sorted(embeddings)) or "none"
+        raise ValueError(f"tied: {tied!r}, but the model has no such word embeddings; it has: {held}")
+    if embeddings[tied].shape != words.weight.shape:
+        width = int(embeddings[tied].shape[1])
+        raise ValueError(f"tied: the {tied} embeddings are {width} wide, this head's states {words.in_features}")
+    words.weight = embeddings[tied]
+
+
 class Vocabulary(Head):
     """BERT's language-model head: linear, GELU, LayerNorm, then the vocabulary.
 
@@ -39,13 +54,7 @@ class Vocabulary(Head):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         initialise(self)
         if tied != "none":
-            if tied not in embeddings:
-                held = ", ".join(sorted(embeddings)) or "none"
-                raise ValueError(f"tied: {tied!r}, but the model has no such word embeddings; it has: {held}")
-            if embeddings[tied].shape != self.words.weight.shape:
-                width = int(embeddings[tied].shape[1])
-                raise ValueError(f"tied: the {tied} embeddings are {width} wide, this head's states {dim}")
-            self.words.weight = embeddings[tied]
+            tie(self.words, tied, embeddings)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.words(self.norm(F.gelu(self.transform(x)))) + self.bias  # (..., D) -> (..., V)

@@ -120,8 +120,10 @@ def of_pair(model: Model, text_length: int) -> Counted:
     """
     parts = dict.fromkeys(("backbone", "pruner", "text", "fusion", "decoder", "heads"), 0)
     backbone = model.backbone
-    if type(backbone) is not ViT:
+    if type(backbone) is not ViT or backbone.mlp != 4:
         raise NoFormula(backbone.origin)
+    if model.poolers is not None or (model.decoder is not None and model.decoder.pools):
+        raise NoFormula("a model with poolers")
     patches, others = backbone.grid[0] * backbone.grid[1], int(backbone.vit.num_prefix_tokens)
     pruners = by_block(backbone.prunings) if backbone.pruning else {}
     depth = len(backbone.blocks)

@@ -51,10 +51,23 @@ def macs(counter: FlopCounterMode) -> int:
 
 def count(module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]]) -> Counted:
     """As core.flops.count: MACs of ``module(*inputs)`` in eval mode, by part, what belongs to none as ``other``."""
-    with plain(module), counter() as running, _by_part(running, parts) as sums:
+    with plain(module), _frozen(module), counter() as running, _by_part(running, parts) as sums:
         module(*inputs)
     rest = sums.pop("other")
     return Counted(macs(running), {**sums, "other": rest} if rest else sums)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter wants a gradient: torch's counter asks the views of those that do for a gradient function."""
+    learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learnt:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learnt:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

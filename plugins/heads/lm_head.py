@@ -1,0 +1,49 @@
+"""States to words by one linear map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Head
+from core.part import Filled
+from plugins.heads.vocabulary import tie
+from plugins.layers import initialise
+
+
+class LanguageModelHead(Head):
+    """A linear map to the vocabulary, without bias (CoCa).
+
+    Args:
+        tied: whose word embeddings are the output matrix: the text encoder's, the decoder's, or none's (its own, as the
+            parameters in CoCa's Table 1 say for base and large; those of 2.1B fit ``decoder``).
+
+    Raises:
+        ValueError: the model has no such embeddings, or they are of another width.
+    """
+
+    def __init__(
+        self,
+        *,
+        tied: Literal["text", "decoder", "none"] = "none",
+        dim: Filled[int],
+        vocabulary: Filled[int],
+        embeddings: Filled[Mapping[str, nn.Parameter]],
+    ):
+        super().__init__()
+        self.words = nn.Linear(dim, vocabulary, bias=False)
+        initialise(self)
+        if tied != "none":
+            tie(self.words, tied, embeddings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.words(x)  # (..., D) -> (..., V)
+        return logits
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("lm_head", LanguageModelHead)

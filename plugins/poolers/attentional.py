@@ -1,0 +1,69 @@
+"""CoCa's attentional poolers. Letters as in core.types; Q queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Pooler
+from core.part import Count, Filled
+from core.types import Tokens
+from plugins.layers import Attention, initialise, key_mask
+
+
+class AttentionalPoolers(Pooler):
+    """Learnt queries attend to the picture's tokens: many for the captions, one for the contrast (CoCa, section 3.2).
+
+    Each pooler is one multi-head attention with the encoder's output as keys and values, LayerNorm after it.
+
+    Args:
+        queries: Q, tokens for the captions; 256 in the paper.
+        width: of the pooled tokens; 0: as wide as the picture's.
+        heads: attention heads.
+        arrangement: ``cascade``, the paper's default: the contrast's query attends to what the others pooled;
+            ``parallel``: to the picture's tokens, as they do.
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: Count = 256,
+        width: int = 0,
+        heads: Count = 12,
+        arrangement: Literal["cascade", "parallel"] = "cascade",
+        dim: Filled[int],
+    ):
+        super().__init__()
+        self.dim, self.cascade = width or dim, arrangement == "cascade"
+        self.captions = _Queries(queries, self.dim, heads, dim)
+        self.contrast = _Queries(1, self.dim, heads, self.dim if self.cascade else dim)
+        initialise(self)
+
+    def forward(self, image: Tokens) -> Tokens:
+        tokens = self.captions(image.x, image.mask)  # (B, Q, D)
+        pooled = self.contrast(tokens, None) if self.cascade else self.contrast(image.x, image.mask)  # (B, 1, D)
+        return Tokens(tokens, pooled[:, 0])
+
+
+class _Queries(nn.Module):
+    """Learnt queries, one attention, LayerNorm."""
+
+    def __init__(self, queries: int, dim: int, heads: int, source_dim: int):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, dim) * dim**-0.5)
+        self.attention, self.norm = Attention(dim, heads, 0.0, source_dim), nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, N, D') -> (B, Q, D)."""
+        queries = self.queries.expand(int(x.shape[0]), -1, -1)
+        out: Tensor = self.norm(self.attention(queries, x, key_mask(mask)))
+        return out
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("attentional", AttentionalPoolers)
