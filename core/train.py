@@ -35,6 +35,7 @@ class TrainSettings:
 
     steps: Count = 1000
     batch: Count = 64
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup: Natural = 100  # steps
@@ -92,8 +93,12 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if has_bf16 else "fp32"
 
 
-def adamw(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
-    """AdamW; no weight decay on biases, norms and other vectors; groups by the longest matching prefix."""
+def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
+    """No weight decay on biases, norms and other vectors; groups by the longest matching prefix.
+
+    Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
+    and with ``betas[1]`` as its longest memory.
+    """
     rates = {"": settings.lr, **{group.prefix: group.lr for group in settings.groups}}
     chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
     named = [(n, p) for n, p in objectives.named_parameters() if p.requires_grad]
@@ -115,6 +120,14 @@ def adamw(objectives: Objectives, settings: TrainSettings, device: torch.device)
         }
         for (prefix, decays), parameters in chosen.items()
     ]
+    if settings.optimizer == "adafactor":
+        from timm.optim import AdafactorBigVision
+
+        first, second = settings.betas  # the first moment in full precision: a checkpoint would not bring back less
+        made: torch.optim.Optimizer = AdafactorBigVision(
+            groups, momentum=first, beta2_cap=second, momentum_dtype=torch.float32
+        )
+        return made
     fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
 
@@ -144,7 +157,7 @@ class Trainer:
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.weights = objectives.weights
-        self.optimizer = adamw(objectives, settings, self.device)
+        self.optimizer = make_optimizer(objectives, settings, self.device)
         self.state: dict[str, Any] = {}
         self.step = self.first_step = 0
         self.grad_norm = 0.0

@@ -11,6 +11,7 @@ import torch
 
 from core import hookspecs
 from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
+from plugins.metrics import memory
 
 SOURCE = small.data()
 
@@ -129,3 +130,35 @@ def test_device_and_precision():
     assert pick_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
     with pytest.raises(ValueError, match="'warp' is no device"):
         pick_device("warp")
+
+
+def test_adafactor_trains_and_resumes_bit_for_bit(tmp_path):
+    settings = {"optimizer": "adafactor", "lr": 1e-3}
+    whole = trainer(tmp_path / "a", **settings)
+    before = weights(whole)
+    whole.fit()
+    assert not torch.equal(weights(whole), before)
+
+    class Stop(Exception):
+        pass
+
+    class Interrupt:
+        @hookspecs.hookimpl
+        def checkpoint_saved(self, trainer):
+            raise Stop
+
+    with pytest.raises(Stop):
+        trainer(tmp_path / "b", save_every=2, hooks=[Interrupt()], **settings).fit()
+    again = trainer(tmp_path / "b", resume=True, **settings)
+    again.fit()
+    assert torch.equal(weights(whole), weights(again))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
+    made = trainer(tmp_path, steps=1, optimizer=name)
+    made.fit()
+    moments = [(k, v) for state in made.optimizer.state.values() for k, v in state.items() if k != "step"]
+    held = sum(tensor.numel() * tensor.element_size() for _, tensor in moments)
+    estimate = memory.of_training(made.objectives, 0, name)["optimizer"]
+    assert held == pytest.approx(estimate, rel=0.02)

@@ -18,7 +18,7 @@ from core.kinds import Sketch
 from core.model import Model, Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble, check_split
-from core.train import adamw, pick_device, pick_precision
+from core.train import make_optimizer, pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Text
 from plugins.metrics import counter, memory
 
@@ -158,8 +158,8 @@ class Dry:
         Raises:
             ValueError: ``train.groups`` names parameters that there are not.
         """
-        adamw(self.objectives, self.recipe.train, self.device)
-        return memory.of_training(self.objectives, saved)
+        make_optimizer(self.objectives, self.recipe.train, self.device)
+        return memory.of_training(self.objectives, saved, self.recipe.train.optimizer)
 
 
 def assembled(recipe: Recipe, sizes: Sketch) -> Dry:

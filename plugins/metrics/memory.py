@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+FACTORED = 16  # least side of a matrix whose second moment Adafactor keeps as a row and a column
 
-def of_training(module: nn.Module, saved: int) -> dict[str, int]:
+
+def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict[str, int]:
     """Bytes by what holds them: ``{parameters, gradients, optimizer, teacher, activations, total}``.
 
-    ``optimizer``: AdamW's two moments. ``teacher``: parameters that do not learn, and all buffers, queues among them.
-    ``activations`` are the bytes ``saved`` for the backward pass. Left out: temporaries, what the allocator holds back,
-    the batch itself and the workers that draw it.
+    ``optimizer``: its two moments, Adafactor's second one factored. ``teacher``: parameters that do not learn, and all
+    buffers, queues among them. ``activations`` are the bytes ``saved`` for the backward pass. Left out: temporaries,
+    what the allocator holds back, the batch itself and the workers that draw it.
     """
     learnt = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
     fixed = sum(_bytes(p) for p in module.parameters() if not p.requires_grad) + sum(map(_bytes, module.buffers()))
     parts = {
         "parameters": learnt,
         "gradients": learnt,
-        "optimizer": 2 * learnt,
+        "optimizer": learnt + sum(_second_moment(p, optimizer) for p in module.parameters() if p.requires_grad),
         "teacher": fixed,
         "activations": saved,
     }
@@ -45,6 +48,15 @@ class Saved:
     def _keep(self, tensor: Tensor) -> Tensor:
         self.held.setdefault(_key(tensor), tensor.untyped_storage())
         return tensor
+
+
+def _second_moment(parameter: Tensor, optimizer: str) -> int:
+    if optimizer == "adamw" or parameter.ndim < 2:
+        return _bytes(parameter)
+    *rest, short, long = sorted(parameter.shape)
+    if short < FACTORED:
+        return _bytes(parameter)
+    return math.prod(rest) * (short + long) * parameter.element_size()
 
 
 def _key(tensor: Tensor) -> int:
