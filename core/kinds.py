@@ -218,14 +218,10 @@ class Data(ABC):
         """
         data = cls(**settings)
         drawn = data.batch(0, size=2, seed=0, reads=reads)
-        return Sketch(
-            data.image_size,
-            data.text_length,
-            data.tokenizer.vocabulary,
-            masked=1 if drawn.masked is None else int(drawn.masked.positions.shape[1]),
-            regions=1 if drawn.regions is None else len(drawn.regions.images),
-            splits=tuple(data.splits()),
-        )
+        masked = 1 if drawn.masked is None else int(drawn.masked.positions.shape[1])
+        regions = 1 if drawn.regions is None else len(drawn.regions.images)
+        words = data.tokenizer.vocabulary
+        return Sketch(data.image_size, data.text_length, words, masked, regions, tuple(data.splits()))
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
@@ -238,6 +234,10 @@ class Data(ABC):
     @abstractmethod
     def held_out(self, split: str, count: int) -> Sequence[Example]:
         """The first ``count`` examples of a held-out split, or all where there are fewer; always the same."""
+
+    def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
+        """As ``held_out``, of pictures with a class each, and its name; empty where the data has no classes."""
+        return ()
 
     def verify(self) -> dict[str, Any]:
         """Read everything once: {pictures, records, skipped {kind: count}, messages}; empty where nothing is read."""

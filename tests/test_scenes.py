@@ -9,6 +9,7 @@ import torch
 
 from core.types import Example
 from plugins.data import compose, shapes
+from plugins.data.prompts import PROMPTS, label_caption
 from plugins.data.scenes import BACKGROUNDS, COLOURS, SEEN, WITHHELD, Scenes
 
 TRAINED = 3000  # training scenes looked at
@@ -230,6 +231,117 @@ def test_answers_are_right(data, training):
     assert given["is"] == {"yes", "no"}
     assert given["what colour is"] == set(COLOURS)
     assert len(given) >= 5
+
+
+@pytest.fixture(scope="module")
+def singles():
+    """Training pictures of data whose every picture is labelled."""
+    data = Scenes(labelled=1)
+    return [data.draw(number) for number in range(1000)]
+
+
+def is_single(example):
+    return len(example.facts.things) == 1
+
+
+def labels_of(caption):
+    """The labels that a caption is made of, whichever prompt it stands in."""
+    (found,) = {re.fullmatch(re.escape(p).replace(re.escape("{labels}"), "(.*)"), caption) for p in PROMPTS} - {None}
+    return found[1].split(", ")
+
+
+def test_a_labelled_picture_holds_one_object_and_names_its_labels_alone(data, singles):
+    held_out = [example for split in data.splits() for example, _ in data.labelled_examples(split, 100)]
+    for example in (*singles, *held_out):
+        (noun,) = example.facts.things
+        (region,) = example.regions
+        x0, y0, x1, y1 = region.box
+        assert 0 <= x0 < x1 <= 64
+        assert 0 <= y0 < y1 <= 64
+        assert region.phrase.endswith(noun)
+        assert region.label == noun.split()[1]
+        assert sorted(labels_of(example.caption)) == sorted([noun, noun.split()[1]])
+        assert data.describes(example, example)
+        assert not example.absent.endswith(noun)
+        for question, told in example.questions:
+            assert told == answer(question, example), question
+
+
+def test_nothing_but_the_object_stands_on_the_background(singles):
+    """By colour: outside of its box all is muted, as every background is."""
+    for example in singles[:200]:
+        x0, y0, x1, y1 = map(int, example.regions[0].box)
+        spread = example.image.amax(0).int() - example.image.amin(0).int()
+        outside = torch.ones(64, 64, dtype=torch.bool)
+        outside[y0:y1, x0:x1] = False
+        white = example.regions[0].phrase.split()[-2] == "white"
+        assert spread[outside].max() < 110
+        assert white or spread[~outside].max() > 110
+
+
+def test_labels_are_shuffled_and_prompts_sampled(singles):
+    orders = [len(labels_of(example.caption)[0].split()) for example in singles]  # 2: the class, 1: the shape
+    assert 0.45 < orders.count(2) / len(orders) < 0.55
+    told = [label_caption(compose.stream("prompt", i), ["cat", "animal"]) for i in range(500)]
+    assert set(told) == {p.format(labels=both) for p in PROMPTS for both in ("cat, animal", "animal, cat")}
+
+
+def test_labelled_pictures_are_everywhere_and_of_every_seen_class(singles):
+    assert set().union(*map(combinations, singles)) == set(SEEN)
+    centres = np.array([next(iter(example.facts.things.values())).centre for example in singles])  # (n, 2)
+    cells = {tuple(cell) for cell in (centres * 3).astype(int)}
+    assert len(cells) == 9
+
+
+def test_held_out_classes_take_turns_and_are_fixed(data):
+    names = {f"{colour} {shape}" for shape, colour in SEEN}
+    for split, classes in (("validation", names), ("test", names), ("withheld", {f"{c} {s}" for s, c in WITHHELD})):
+        found = data.labelled_examples(split, 2 * len(classes))
+        assert [name for _, name in found[: len(classes)]] == [name for _, name in found[len(classes) :]]
+        assert {name for _, name in found} == classes
+        again = Scenes(labelled=0.5).labelled_examples(split, 5)
+        for (one, name), (other, same) in zip(found, again, strict=False):
+            assert name == same == next(iter(one.facts.things))
+            assert torch.equal(one.image, other.image)
+            assert (one.key, one.caption) == (other.key, other.caption)
+    keys = [example.key for split in data.splits() for example, _ in data.labelled_examples(split, 20)]
+    assert len(set(keys)) == len(keys)
+    with pytest.raises(ValueError, match="no split 'train'; it has validation, test, withheld"):
+        data.labelled_examples("train", 1)
+
+
+def test_labelled_is_a_share_of_the_pairs_and_leaves_the_others_as_they_are(data, training):
+    mixed = Scenes(labelled=0.3)
+    drawn = [mixed.draw(number) for number in range(TRAINED)]
+    single = [is_single(example) for example in drawn]
+    assert single[::2] == single[1::2]
+    assert 0.26 < np.mean(single) < 0.34
+    for one, other in zip(drawn, training, strict=True):
+        assert is_single(one) or (torch.equal(one.image, other.image) and one.caption == other.caption)
+    more = Scenes(labelled=0.6)
+    assert all(is_single(more.draw(number)) for number in range(200) if single[number])
+    assert not any(map(is_single, training))
+    rows = [mixed.examples(64, np.random.default_rng(step)) for step in range(20)]
+    assert 0.22 < np.mean([is_single(example) for row in rows for example in row]) < 0.38
+
+
+def test_batches_of_labelled_pictures_are_a_pure_function(data):
+    reads = frozenset({"masked", "prefixed", "regions"})
+    one, other = (Scenes(labelled=0.5).batch(step, size=16, seed=1, reads=reads) for step in (4, 4))
+    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.text.ids, other.text.ids)
+    assert torch.equal(one.regions.boxes, other.regions.boxes)
+    plain, none = data.batch(4, size=16, seed=1, reads=reads), Scenes(labelled=0).batch(4, size=16, seed=1, reads=reads)
+    assert torch.equal(plain.images, none.images)
+    assert not torch.equal(plain.images, one.images)
+
+
+def test_the_vocabulary_knows_the_prompts_and_does_not_depend_on_the_share(data, singles):
+    captions = [example.caption for example in singles]
+    for text, row in zip(captions, data.tokenizer(captions).ids.tolist(), strict=True):
+        words = len(re.findall(r"\w+|[^\w\s]", text))
+        assert sum(i != data.tokenizer.pad for i in row) == words + 2  # one piece a word, [CLS], [SEP]
+    assert torch.equal(Scenes(labelled=0.5).tokenizer(captions).ids, data.tokenizer(captions).ids)
 
 
 def test_boxed_is_a_seeded_share(data):

@@ -17,7 +17,8 @@ from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
 from plugins.data import compose, shapes
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
-from plugins.data.compose import Placed, Sprite, Thing
+from plugins.data.compose import Facts, Placed, Sprite, Thing
+from plugins.data.prompts import label_caption
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
 TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
@@ -38,11 +39,13 @@ class Scenes(kinds.Data):
     The combination of shape and colour tells an object apart in its scene. A quarter of the pairs of scenes 2k, 2k + 1
     are twins: they differ in nothing but the shapes. Splits: "validation" and "test" (other scenes, other backgrounds),
     "withheld" (as test; the first region of each scene is of one of 10 combinations that training never shows).
+    Labelled pictures hold one object; their classes are the combinations, their captions made from its labels.
 
     Args:
         image_size: side of the pictures in pixels.
         train_size: number of training scenes.
         boxes: share of the training scenes whose boxes may be learned from.
+        labelled: share of the training scenes, pair by pair, with a labelled picture in their place.
         regions: pictures in the region batch of a step.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
@@ -56,6 +59,7 @@ class Scenes(kinds.Data):
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
         boxes: Share = 0.05,
+        labelled: Share = 0.0,
         regions: Count = 32,
         text_length: Count = 40,
         mask: Share = 0.15,
@@ -63,10 +67,11 @@ class Scenes(kinds.Data):
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask = regions, mask
+        self.regions, self.mask, self.labelled = regions, mask, labelled
         self.boxed: Sequence[int] = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
         self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
+        self._singles: dict[str, list[Example]] = {split: [] for split in self.splits()}
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(seed, text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
@@ -85,12 +90,22 @@ class Scenes(kinds.Data):
         """
         return compose.first(self._held_out, split, count, self._painter.scene)
 
+    def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
+        """As many as asked for; of 70 classes, in "withheld" of the 10 others. A class is named as "red circle".
+
+        Raises:
+            ValueError: no such split.
+        """
+        examples = compose.first(self._singles, split, count, self._painter.single)
+        return [(example, next(iter(example.facts.things))) for example in examples]
+
     def describes(self, caption: Example, picture: Example) -> bool:
         return compose.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
-        """Training scene ``number``."""
-        return self._painter.scene("train", number)
+        """Training scene ``number``, or the labelled picture in its place."""
+        single = compose.chosen(self.labelled, self._painter.seed, "labelled", number // 2)
+        return self._painter.single("train", number) if single else self._painter.scene("train", number)
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
         return [self.draw(number) for number in draw_pairs(self.train_size, size, rng)]
@@ -118,8 +133,7 @@ class Painter:
         combinations = _combinations(rng, count, number % 2 if twins else None, split == "withheld")
         placed = compose.paste(canvas, [self._object(rng, *combination) for combination in combinations], centres)
         caption, facts = compose.caption(rng, placed)
-        kept = WITHHELD if split == "withheld" else SEEN
-        absent, _ = self._object(rng, *rng.choice([other for other in kept if other not in combinations]))
+        absent, _ = self._object(rng, *rng.choice([other for other in _classes(split) if other not in combinations]))
         return Example(
             key=f"{split} scene {number}",
             image=torch.from_numpy(canvas),
@@ -128,6 +142,25 @@ class Painter:
             absent=_phrase(rng, absent),
             questions=(*compose.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
             facts=facts,
+        )
+
+    def single(self, split: str, number: int) -> Example:
+        """One object at any place, captioned by its labels. Training draws its class; held out, they take turns."""
+        rng = compose.stream("single", self.seed, split, number)
+        canvas = self._canvas(rng, rng.randrange(*BACKGROUNDS[split]))
+        classes = _classes(split)
+        shape, colour = rng.choice(classes) if split == "train" else classes[number % len(classes)]
+        placed = compose.paste(canvas, [self._object(rng, shape, colour)], compose.layout(rng, 1))
+        (one,) = placed
+        absent, _ = self._object(rng, *rng.choice([other for other in classes if other != (shape, colour)]))
+        return Example(
+            key=f"{split} single {number}",
+            image=torch.from_numpy(canvas),
+            caption=label_caption(rng, [one.thing.noun, one.thing.label]),
+            regions=(Region(one.box, _phrase(rng, one.thing), one.thing.label),),
+            absent=_phrase(rng, absent),
+            questions=tuple(_questions(rng, placed, [(shape, colour)])),
+            facts=Facts(things={one.thing.noun: one}, named=((one.thing.noun, ()),), relations=()),
         )
 
     def _object(self, rng: Random, shape: str, colour: str) -> tuple[Thing, Sprite]:
@@ -145,6 +178,10 @@ class Painter:
             self._backgrounds[number] = shapes.draw_background(number, size + size // 2)
         left, top = rng.randint(0, size // 2), rng.randint(0, size // 2)
         return self._backgrounds[number][:, top : top + size, left : left + size].copy()
+
+
+def _classes(split: str) -> tuple[Combination, ...]:
+    return WITHHELD if split == "withheld" else SEEN
 
 
 def _combinations(rng: Random, count: int, twin: int | None, withheld: bool) -> list[Combination]:

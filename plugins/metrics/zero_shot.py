@@ -1,0 +1,103 @@
+"""Zero-shot classification: which class's name is nearest to a picture, by the contrastive heads alone.
+
+As CLIP does it, whose setup CoCa takes over (section 4.2.2): each class's name is put into several prompts, and the
+class stands for the mean of their features. The prompts are those that label captions are trained with, and the bare
+name. Each picture is pruned under the null guide: at that time nobody knows its class. Ties count against the model.
+Letters: n pictures, C classes, T prompts, E the width of the contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.evaluate import Evaluation
+from core.hookspecs import hookimpl
+from core.model import Model
+from core.report import columns, percent
+from core.types import Example, Tokens
+from plugins.data.prompts import PROMPTS
+
+ENSEMBLE = (*PROMPTS, "{labels}")
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Section ``zero_shot``; None for a model without contrastive heads, or data without labelled pictures."""
+    settings = evaluation.settings
+    if any(evaluation.model.missing(slot) for slot in ("text", "heads.image", "heads.text")):
+        return None
+    labelled = evaluation.data.labelled_examples(settings.split, settings.examples)
+    if not labelled:
+        return None
+    names = sorted({name for _, name in labelled})
+    images = image_features(evaluation, [picture for picture, _ in labelled])
+    classes = ensemble(torch.stack([text_features(evaluation, _filled(prompt, names)) for prompt in ENSEMBLE]))
+    right = torch.tensor([names.index(name) for _, name in labelled], device=images.device)
+    return {
+        "zero_shot": {
+            "accuracy": accuracy(cosines(images, classes), right),
+            "chance": 1 / len(names),
+            "classes": len(names),
+            "pictures": len(labelled),
+            "prompts": len(ENSEMBLE),
+        }
+    }
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    section = report.get("zero_shot")
+    if not section:
+        return None
+    rows = [("%", "found", "chance"), ("right class", percent(section["accuracy"]), percent(section["chance"]))]
+    counts = f"{section['pictures']} pictures in {section['classes']} classes, {section['prompts']} prompts a class"
+    return {"zero_shot": [f"Zero-shot classification of {counts}", *columns(rows)]}
+
+
+def ensemble(features: Tensor) -> Tensor:
+    """The mean of each class's prompts, every one of length 1 before, the mean of length 1 too: (T, C, E) -> (C, E)."""
+    return F.normalize(F.normalize(features, dim=-1).mean(0), dim=-1)
+
+
+def cosines(images: Tensor, classes: Tensor) -> Tensor:
+    """(n, E) with (C, E) -> (n, C), in full precision: bf16 would make ties."""
+    with torch.autocast(images.device.type, enabled=False):
+        return images @ classes.T
+
+
+def accuracy(similar: Tensor, right: Tensor) -> float:
+    """The share of pictures whose own class, ``right`` (n,), stands above every other in ``similar`` (n, C)."""
+    own = similar.gather(1, right.unsqueeze(1))  # (n, 1)
+    return float(((similar >= own).sum(1) == 1).double().mean())
+
+
+def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tensor:
+    """(n, E), pruned under the null guide."""
+    model, chunk = evaluation.model, evaluation.settings.batch
+    parts = [evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk)]
+    return torch.cat([_features(model, "image", model.look(model.backbone.trunk(images))) for images in parts])
+
+
+def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
+    """(C, E), by the text encoder, or the decoder's lower half where there is none."""
+    model, chunk = evaluation.model, evaluation.settings.batch
+    text = evaluation.data.tokenizer(texts).to(evaluation.device)  # (C, L)
+    parts = [text.rows(slice(start, start + chunk)) for start in range(0, len(texts), chunk)]
+    return torch.cat([_features(model, "text", model.read(part)) for part in parts])
+
+
+def _filled(prompt: str, names: Sequence[str]) -> list[str]:
+    return [prompt.format(labels=name) for name in names]
+
+
+def _features(model: Model, head: str, states: Tokens) -> Tensor:
+    """(B, E), in full precision too."""
+    assert states.pooled is not None
+    with torch.autocast(states.x.device.type, enabled=False):
+        features: Tensor = model.heads[head](states.pooled.float())
+    return features
