@@ -103,7 +103,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     if not recipe.run.evaluate:
         return {}
-    return report_on(catalog, built.model, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)
+    return report_on(catalog, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)
 
 
 def report_on(

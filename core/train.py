@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from core import checkpoint
 from core.batches import Wanted, load
 from core.kinds import Data
-from core.model import Objectives
+from core.model import Model, Objectives
 from core.part import Count, Natural, Positive, Share
 from core.types import Batch
 from registry import near
@@ -44,6 +45,7 @@ class TrainSettings:
     betas: tuple[Share, Share] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     accumulate: Count = 1  # batches to one optimizer step
+    ema: Share = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
     clip: Positive = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: Natural = 1  # processes that draw batches ahead
@@ -157,6 +159,7 @@ class Trainer:
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.weights = objectives.weights
+        self.average = objectives.average = copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
         self.optimizer = make_optimizer(objectives, settings, self.device)
         self.state: dict[str, Any] = {}
         self.step = self.first_step = 0
@@ -165,6 +168,11 @@ class Trainer:
         self.checkpoint = checkpoint.newest(folder) if run.resume else None
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
+
+    @property
+    def result(self) -> Model:
+        """What training is for: the model, or the running mean of its weights."""
+        return self.model if self.average is None else self.average
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -197,6 +205,10 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
+            if self.average is not None:
+                torch._foreach_lerp_(
+                    list(self.average.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
+                )
             self.step += 1
             self.hooks.hook.after_step(trainer=self, losses=losses)
             if self.step == settings.steps or (settings.save_every and self.step % settings.save_every == 0):
@@ -205,7 +217,7 @@ class Trainer:
 
     def save(self) -> None:
         self.checkpoint = checkpoint.save(
-            self.objectives, self.model, self.optimizer, self.folder, self.step, keep=self.checkpoint
+            self.objectives, self.result, self.optimizer, self.folder, self.step, keep=self.checkpoint
         )
         self.hooks.hook.checkpoint_saved(trainer=self, folder=self.checkpoint)
 

@@ -10,6 +10,7 @@ import small
 import torch
 
 from core import hookspecs
+from core.checkpoint import load_weights
 from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
 from plugins.metrics import memory
 
@@ -81,10 +82,16 @@ def test_training_lowers_the_loss_and_calls_hooks_in_order(tmp_path):
     assert seen == ["start", "backward", (1, names), "backward", (2, names), "saved", "end"]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, workers):
-    whole = trainer(tmp_path / "a", workers=workers)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"workers": 1}, {"optimizer": "adafactor"}, {"ema": 0.9}],
+    ids=["plain", "worker", "adafactor", "ema"],
+)
+def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, settings):
+    whole = trainer(tmp_path / "a", **settings)
+    before = weights(whole)
     whole.fit()
+    assert not torch.equal(weights(whole), before)
     torch.manual_seed(5)
 
     class Stop(Exception):
@@ -96,11 +103,13 @@ def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, workers):
             raise Stop
 
     with pytest.raises(Stop):
-        trainer(tmp_path / "b", workers=workers, save_every=2, hooks=[Interrupt()]).fit()
-    again = trainer(tmp_path / "b", workers=workers, resume=True)
+        trainer(tmp_path / "b", save_every=2, hooks=[Interrupt()], **settings).fit()
+    again = trainer(tmp_path / "b", resume=True, **settings)
     assert again.first_step == 2
     again.fit()
     assert torch.equal(weights(whole), weights(again))
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert one == other
 
 
 def test_accumulation_adds_up_the_same_gradient(tmp_path):
@@ -132,28 +141,6 @@ def test_device_and_precision():
         pick_device("warp")
 
 
-def test_adafactor_trains_and_resumes_bit_for_bit(tmp_path):
-    settings = {"optimizer": "adafactor", "lr": 1e-3}
-    whole = trainer(tmp_path / "a", **settings)
-    before = weights(whole)
-    whole.fit()
-    assert not torch.equal(weights(whole), before)
-
-    class Stop(Exception):
-        pass
-
-    class Interrupt:
-        @hookspecs.hookimpl
-        def checkpoint_saved(self, trainer):
-            raise Stop
-
-    with pytest.raises(Stop):
-        trainer(tmp_path / "b", save_every=2, hooks=[Interrupt()], **settings).fit()
-    again = trainer(tmp_path / "b", resume=True, **settings)
-    again.fit()
-    assert torch.equal(weights(whole), weights(again))
-
-
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
     made = trainer(tmp_path, steps=1, optimizer=name)
@@ -162,3 +149,26 @@ def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
     held = sum(tensor.numel() * tensor.element_size() for _, tensor in moments)
     estimate = memory.of_training(made.objectives, 0, name)["optimizer"]
     assert held == pytest.approx(estimate, rel=0.02)
+
+
+def test_the_running_mean_of_the_weights_is_what_is_saved(tmp_path):
+    seen = []
+
+    class Watch:
+        @hookspecs.hookimpl
+        def after_step(self, trainer):
+            seen.append(weights(trainer).clone())
+
+    made = trainer(tmp_path / "a", ema=0.75, hooks=[Watch()])
+    mean = weights(made).clone()
+    made.fit()
+    for step in seen:
+        mean = 0.75 * mean + 0.25 * step
+    assert torch.allclose(torch.cat([p.flatten() for p in made.result.parameters()]), mean, atol=1e-6)
+    saved = small.copa(SOURCE)
+    load_weights(saved, str(tmp_path / "a"))
+    assert torch.allclose(torch.cat([p.detach().flatten() for p in saved.parameters()]), mean, atol=1e-6)
+    plain = trainer(tmp_path / "b")
+    plain.fit()
+    assert torch.equal(weights(plain), weights(made)), "the mean only follows"
+    assert plain.result is plain.model
