@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.blocks import Cues, prune
 from core.data_contracts import check_data, check_tokenizer
+from core.decoding import StepwiseDecoder
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
 from core.part import Part
 from core.types import Text, Tokens
@@ -157,7 +158,7 @@ def check_fusion(part: Part[Fusion]) -> None:
 
 
 def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
-    """Causal in the words, sees the memory, masked memory changes nothing."""
+    """Causal in the words, sees the memory, masked memory changes nothing; going on from word to word as at once."""
     torch.manual_seed(0)
     decoder = part(memory_dim=D, vocabulary=vocabulary, text_length=32).eval()
     text, _ = _texts(vocabulary)
@@ -176,6 +177,10 @@ def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
         hidden[:, -2:] = 9.0
         same = decoder(decoder.read(text), Tokens(hidden, mask=mask)).x
         assert torch.allclose(out, same, atol=1e-5), "masked memory changes the states"
+        if isinstance(decoder, StepwiseDecoder):
+            under_way = decoder.begin(Tokens(memory, mask=mask), L)
+            steps = [under_way(text.map(lambda t, i=i: t[:, i : i + 1])) for i in range(L)]  # type: ignore[misc]
+            assert torch.allclose(torch.cat(steps, 1), out, atol=1e-5), "word by word the states differ"
     _check_gradients(decoder, lambda: decoder(decoder.read(text), Tokens(memory, mask=mask)), "x")
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -63,11 +65,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """(B, L, D) attends to (B, N, D'); ``mask`` as in ``attend``."""
-        query, key, value = (
-            states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, tokens, d)
-            for states in (self.query(x), self.key(source), self.value(source))
-        )
-        fused = fused_attention(x.device, self.training)
+        return self.mix(self.split(self.query(x)), *self.keys_values(source), mask)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, D') -> (B, heads, N, d) twice."""
+        return self.split(self.key(source)), self.split(self.value(source))
+
+    def split(self, states: Tensor) -> Tensor:
+        """(B, tokens, D) -> (B, heads, tokens, d)."""
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """What the queries find, (B, L, D)."""
+        fused = fused_attention(query.device, self.training)
         mixed = attend(query, key, value, mask, fused, self.dropout if self.training else 0.0)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, L, D)
         return out
@@ -93,9 +103,14 @@ class PostNormLayer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
     ) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, x, mask)))
-        if self.cross is not None and self.cross_norm is not None:
-            x = self.cross_norm(x + self.dropout(self.cross(x, source, source_mask)))
+        across = None if self.cross is None else partial(self.cross, source=source, mask=source_mask)
+        return self.through(x, lambda states: self.attention(states, states, mask), across)
+
+    def through(self, x: Tensor, own: Callable[[Tensor], Tensor], across: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """(B, L, D) by self-attention ``own`` and, where it has one, cross-attention ``across``."""
+        x = self.attention_norm(x + self.dropout(own(x)))
+        if across is not None and self.cross_norm is not None:
+            x = self.cross_norm(x + self.dropout(across(x)))
         out: Tensor = self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
         return out
 
@@ -114,9 +129,14 @@ class PreNormLayer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
     ) -> Tensor:
-        x = self.attend(x, mask)
-        if self.cross is not None and self.cross_norm is not None:
-            x = x + self.dropout(self.cross(self.cross_norm(x), source, source_mask))
+        across = None if self.cross is None else partial(self.cross, source=source, mask=source_mask)
+        return self.through(x, lambda states: self.attention(states, states, mask), across)
+
+    def through(self, x: Tensor, own: Callable[[Tensor], Tensor], across: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """(B, L, D) by self-attention ``own`` and, where it has one, cross-attention ``across``."""
+        x = x + self.dropout(own(self.attention_norm(x)))
+        if across is not None and self.cross_norm is not None:
+            x = x + self.dropout(across(self.cross_norm(x)))
         return self.feed(x)
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,10 +8,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from core.decoding import StepwiseDecoder
 from core.hookspecs import hookimpl
-from core.kinds import Decoder
 from core.part import Count, Filled, Natural, Share
 from core.types import Text, Tokens
+from plugins.decoders.stepwise import CachedDecoding, Layer
 from plugins.layers import (
     PostNormLayer,
     PreNormLayer,
@@ -24,7 +25,7 @@ from plugins.layers import (
 )
 
 
-class DecoupledDecoder(Decoder):
+class DecoupledDecoder(StepwiseDecoder):
     """One decoder for mPLUG, CoCa and plain captioners: the split point and the layers' layout tell them apart.
 
     ``unimodal: 0, multimodal: 12, layout: bert`` is mPLUG's prefix decoder; equal halves with ``paper`` are CoCa's.
@@ -68,7 +69,7 @@ class DecoupledDecoder(Decoder):
         if cls and not unimodal:
             raise ValueError("cls needs at least one unimodal layer: it is read by the lower half alone")
         layer = PostNormLayer if layout == "bert" else PreNormLayer
-        self.dim = dim
+        self.dim, self.text_length = dim, text_length
         self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(text_length, dim)
         self.embedding_norm = nn.LayerNorm(dim, eps=1e-12) if layout == "bert" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
@@ -89,7 +90,7 @@ class DecoupledDecoder(Decoder):
     def read(self, text: Text) -> Tokens:
         length = int(text.ids.shape[1])
         places = torch.arange(length, device=text.ids.device)
-        x = self.dropout(self.embedding_norm(self.words(text.ids) + self.positions(places)))  # (B, L, D)
+        x = self._embed(text.ids, places)  # (B, L, D)
         seen = text.mask
         if self.cls is not None:  # behind the padding, so that no word sees it and its place does not matter
             x = torch.cat([x, self.cls.to(x.dtype).expand(int(x.shape[0]), 1, -1)], 1)  # (B, L + 1, D)
@@ -107,6 +108,22 @@ class DecoupledDecoder(Decoder):
         for layer in self.multimodal:
             x = layer(x, mask, memory.x, memory_mask)
         return Tokens(self.final_norm(x), None, words.mask)
+
+    def begin(self, memory: Tokens, length: int) -> CachedDecoding:
+        """As in core.decoding; the [CLS] that ``read`` puts behind the words is left out, for none of them sees it.
+
+        Raises:
+            ValueError: room for more words than there are positions.
+        """
+        if length > self.text_length:
+            raise ValueError(f"asked to read {length} words; this decoder has positions for {self.text_length}")
+        lower, upper = (cast("list[Layer]", list(half)) for half in (self.unimodal, self.multimodal))
+        return CachedDecoding(self._embed, lower, upper, self.final_norm, memory=memory, length=length)
+
+    def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
+        """Ids (B, L) at positions (L,) or (B, L) -> (B, L, D)."""
+        x: Tensor = self.dropout(self.embedding_norm(self.words(ids) + self.positions(places)))
+        return x
 
     def _mask(self, mask: Tensor) -> Tensor:
         """(B, L) -> (B, 1, L, L): earlier words that are no padding, and oneself."""

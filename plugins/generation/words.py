@@ -1,0 +1,49 @@
+"""From logits to the next word: pure functions. Letters: R texts under way, V words, k words to draw from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def penalise(logits: Tensor, ids: Tensor, mask: Tensor, penalty: float) -> Tensor:
+    """CTRL's repetition penalty (Keskar et al. 2019, section 4.1), keeping signs apart.
+
+    Args:
+        logits: (R, V).
+        ids: (R, S) what the texts hold; those outside ``mask`` (R, S) do not count.
+        penalty: above 1 makes repetition rarer.
+    """
+    held = torch.zeros_like(logits).scatter_add_(1, ids, mask.to(logits.dtype)) > 0  # (R, V)
+    return torch.where(held, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def ban(logits: Tensor, word: int) -> Tensor:
+    """The same with one word impossible."""
+    return logits.index_fill(1, torch.tensor([word], device=logits.device), -torch.inf)
+
+
+def draw(logits: Tensor, numbers: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """A word for each row by the inverse of its cumulative distribution.
+
+    Args:
+        logits: (R, V).
+        numbers: (R,) from [0, 1): a row's word depends on its own number alone.
+        temperature, top_k, top_p: as in ``Generation``, in this order.
+
+    Returns:
+        (R,) int64.
+    """
+    if top_k and top_k < int(logits.shape[1]):
+        values, order = logits.topk(top_k)  # (R, k), likeliest first
+    elif top_p < 1:
+        values, order = logits.sort(dim=1, descending=True, stable=True)
+    else:
+        values, order = logits, torch.arange(int(logits.shape[1]), device=logits.device).expand_as(logits)
+    shares = (values / temperature).softmax(1)
+    if top_p < 1:
+        shares = shares.masked_fill(shares.cumsum(1) - shares >= top_p, 0)
+    steps = shares.cumsum(1)
+    chosen = torch.searchsorted(steps, (numbers.to(steps) * steps[:, -1])[:, None], right=True)
+    last = (shares > 0).int().cumsum(1).argmax(1, keepdim=True)  # where rounding leads past the end
+    return order.gather(1, chosen.minimum(last)).squeeze(1)
