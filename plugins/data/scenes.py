@@ -24,6 +24,7 @@ from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
 BACKGROUNDS = {"train": (0, 96), "validation": (96, 120), "test": (120, 144), "withheld": (120, 144)}
 CORPUS = 2000  # training scenes whose texts make the vocabulary
+TURN = 61  # from one held-out class to the next: coprime to 70 and 10, and the first few differ in shape and colour
 
 Combination = tuple[str, str]  # shape, colour
 COLOURS = tuple(shapes.COLOURS)
@@ -149,7 +150,7 @@ class Painter:
         rng = compose.stream("single", self.seed, split, number)
         canvas = self._canvas(rng, rng.randrange(*BACKGROUNDS[split]))
         classes = _classes(split)
-        shape, colour = rng.choice(classes) if split == "train" else classes[number % len(classes)]
+        shape, colour = rng.choice(classes) if split == "train" else classes[TURN * number % len(classes)]
         placed = compose.paste(canvas, [self._object(rng, shape, colour)], compose.layout(rng, 1))
         (one,) = placed
         absent, _ = self._object(rng, *rng.choice([other for other in classes if other != (shape, colour)]))
