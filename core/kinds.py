@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from core.types import Batch, Example, Fused, Text, Tokens
+from core.types import Batch, Example, Fused, Sketch, Text, Tokens
 
 if TYPE_CHECKING:
     from core.blocks import Cues
@@ -188,19 +187,6 @@ class Tokenizer(ABC):
         """Write the vocabulary so that the run's folder suffices to load the model."""
 
 
-@dataclass(frozen=True)
-class Sketch:
-    """What a model has to fit and a batch looks like, told without reading a data set."""
-
-    image_size: int
-    text_length: int  # L
-    vocabulary: int
-    masked: int = 1  # M, hidden words a row
-    regions: int = 1  # R, rows of the region part
-    splits: tuple[str, ...] = ()  # the held-out splits; empty: not known without reading
-    absent: tuple[str, ...] = ()  # what the recipe names and is not here
-
-
 class Data(ABC):
     """Where batches come from."""
 
@@ -242,6 +228,10 @@ class Data(ABC):
     def verify(self) -> dict[str, Any]:
         """Read everything once: {pictures, records, skipped {kind: count}, messages}; empty where nothing is read."""
         return {}
+
+    def references(self, example: Example) -> Sequence[str]:
+        """All captions that a written one may be measured against."""
+        return (example.caption,)
 
     def describes(self, caption: Example, picture: Example) -> bool:
         """Whether the first's caption is true of the second's picture: what bounds retrieval."""

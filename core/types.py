@@ -183,3 +183,16 @@ class Example:
     absent: str = ""  # a region phrase of something that is not in the picture
     questions: tuple[tuple[str, str], ...] = ()  # question, answer
     facts: Any = None  # what the data needs to tell whether a caption is true of a picture
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a model has to fit and a batch looks like, told without reading a data set."""
+
+    image_size: int
+    text_length: int  # L
+    vocabulary: int
+    masked: int = 1  # M, hidden words a row
+    regions: int = 1  # R, rows of the region part
+    splits: tuple[str, ...] = ()  # the held-out splits; empty: not known without reading
+    absent: tuple[str, ...] = ()  # what the recipe names and is not here

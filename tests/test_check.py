@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 
 from core import cli, discovery
-from core.kinds import Sketch
 from core.part import Filled, PartError
 from core.recipe import Recipe, read
 from core.run import build
+from core.types import Sketch
 from plugins.commands.check import Check, check
 from plugins.commands.flops import flops
 from plugins.heads.match import Match

@@ -13,11 +13,10 @@ from torch import nn
 from core import cli, discovery
 from core.blocks import Prune
 from core.flops import Pair, count
-from core.kinds import Sketch
 from core.model import Model
 from core.part import Part
 from core.recipe import read
-from core.types import Text
+from core.types import Sketch, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import flops, inference, timm_flops
 from plugins.decoders.decoupled import DecoupledDecoder

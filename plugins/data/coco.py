@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from core import kinds
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.kinds import Sketch
 from core.part import Between, Count, Natural, Share, parameters
-from core.types import Batch, Example, Region
+from core.types import Batch, Example, Region, Sketch
 from plugins.data.album import Album, share_out
 from plugins.data.annotations import beside
 from plugins.data.augment import random_crop, squared
@@ -156,6 +155,9 @@ class Coco(kinds.Data):
             if (photo := self.album.photo(number)) is not None:
                 made.append(self._whole(number, photo))
         return made[:count]
+
+    def references(self, example: Example) -> Sequence[str]:
+        return tuple(example.facts)
 
     def describes(self, caption: Example, picture: Example) -> bool:
         """Whether it is one of the picture's own captions."""

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
 from core.flops import Counted, Pair
-from core.kinds import Sketch
 from core.model import Model, Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble, check_split
 from core.train import make_optimizer, pick_device, pick_precision
-from core.types import Batch, Masked, Prefixed, Regions, Text
+from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text
 from plugins.metrics import counter, memory
 
 Context = AbstractContextManager[Any]

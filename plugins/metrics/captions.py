@@ -1,0 +1,105 @@
+"""The captions that a model writes for held-out pictures, measured against people's (or the data's own)."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from core.evaluate import Evaluation
+from core.files import paths
+from core.hookspecs import hookimpl
+from core.report import columns
+from core.types import Example
+from plugins.generation.caption import caption
+from plugins.generation.settings import Generation
+from plugins.metrics.caption_scores import best_constant, bleu, cider, rouge_l, tokenise
+
+ACROSS = 3  # pictures in a row of the sheet
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Section ``captions``; None for a model that writes no captions of its own accord, or for fewer than 2 pictures.
+
+    Captions are written greedily, guided by nothing. ``cider`` is CIDEr-D from 0 to 10, ``cider_constant`` that of the
+    one reference that scores best when given to every picture: what a model that looks at nothing can reach.
+    """
+    examples = evaluation.examples(evaluation.settings.split, evaluation.settings.examples)
+    if not _writes(evaluation) or len(examples) < 2:
+        return None
+    candidates = [tokenise(text) for text in write(evaluation, examples)]
+    references = [[tokenise(text) for text in evaluation.data.references(example)] for example in examples]
+    constant = best_constant(references)
+    return {
+        "captions": {
+            "pictures": len(examples),
+            "bleu4": bleu(candidates, references),
+            "rouge_l": rouge_l(candidates, references),
+            "cider": cider(candidates, references),
+            "cider_constant": cider([constant] * len(references), references),
+        }
+    }
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    section = report.get("captions")
+    if not section:
+        return None
+    rows = [
+        ("", "BLEU-4", "ROUGE-L", "CIDEr"),
+        ("written", *(f"{section[name]:.3f}" for name in ("bleu4", "rouge_l", "cider"))),
+        ("best constant caption", "", "", f"{section['cider_constant']:.3f}"),
+    ]
+    return {"captions": [f"Captions of {section['pictures']} pictures, written greedily", *columns(rows)]}
+
+
+@hookimpl
+def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
+    """captions.png: the first held-out pictures, each with the caption written for it and the one that it has."""
+    count = evaluation.settings.pictures
+    if not _writes(evaluation) or count == 0:
+        return None
+    examples = evaluation.examples(evaluation.settings.split, evaluation.settings.examples)[:count]
+    path = os.path.join(folder, "captions.png")
+    with paths.open(path, "wb") as file:
+        sheet(examples, write(evaluation, examples)).savefig(file, dpi=130)
+    return [path]
+
+
+def write(evaluation: Evaluation, examples: Sequence[Example]) -> list[str]:
+    """A caption for each example's picture."""
+    settings = Generation(max_length=evaluation.data.text_length - 1)
+    chunk, texts = evaluation.settings.batch, []
+    for start in range(0, len(examples), chunk):
+        images = evaluation.images(examples[start : start + chunk])
+        texts += caption(evaluation.model, evaluation.data.tokenizer, images, settings)
+    return texts
+
+
+def sheet(examples: Sequence[Example], written: Sequence[str]) -> Figure:
+    """Pictures with what is written under them; what the data says in grey."""
+    across = min(ACROSS, len(examples))
+    down = -(-len(examples) // across)
+    figure = Figure(figsize=(3.9 * across, 4.9 * down), layout="constrained", facecolor="white")
+    panels = figure.subplots(down, across, squeeze=False).flatten()
+    for panel in panels:
+        panel.set_axis_off()
+    for panel, example, text in zip(panels, examples, written, strict=False):
+        panel.imshow(example.image.permute(1, 2, 0).numpy(), interpolation="nearest")
+        own = {"transform": panel.transAxes, "va": "top", "fontsize": 9}
+        lines = textwrap.fill(text or "(nothing)", 44)
+        panel.text(0, -0.03, lines, weight="bold", **own)
+        below = -0.05 - 0.055 * (lines.count("\n") + 1)
+        panel.text(0, below, textwrap.fill(example.caption, 44), color="#777777", **own)
+    return figure
+
+
+def _writes(evaluation: Evaluation) -> bool:
+    """Whether it is a captioner: a decoder beside the picture alone. mPLUG's goes on from a text's beginning."""
+    model = evaluation.model
+    return model.decoder is not None and model.fusion is None and "words" in model.heads
