@@ -11,13 +11,14 @@ import torch
 from test_coca import coca
 from torch import nn
 
+from core.kinds import Decoder
 from core.types import Text, Tokens
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.generation.caption import caption
 from plugins.generation.generate import generate, uniform
 from plugins.generation.settings import Generation
 from plugins.generation.whole import WholeDecoding
-from plugins.generation.words import draw, penalise
+from plugins.generation.words import HEAD, draw, penalise
 from plugins.metrics.counter import counter, macs
 
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
@@ -244,6 +245,17 @@ def test_draws_follow_the_distribution():
     assert edge.tolist() == [0, 4]
 
 
+def test_a_nucleus_wider_than_the_head_is_found_by_sorting():
+    """Beside a narrow row, over more words than are looked at first."""
+    torch.manual_seed(0)
+    logits, numbers = torch.randn(2, 3 * HEAD, dtype=torch.float64), torch.tensor([0.9999, 0.9999])
+    logits[1, 5] = 30.0
+    shares, order = logits[0].softmax(0).sort(descending=True)
+    last = int((shares.cumsum(0) < 0.8).sum())
+    assert last > HEAD
+    assert draw(logits, numbers, 1.0, 0, 0.8).tolist() == [int(order[last]), 5]
+
+
 def test_numbers_belong_to_rows():
     assert torch.equal(uniform(3, [5, 8], 6), uniform(3, [8, 5], 6)[[1, 0]])
     assert not torch.equal(uniform(3, [5], 6), uniform(4, [5], 6))
@@ -261,6 +273,45 @@ def test_what_is_computed_how_often():
     toy.write(Generation(mode="beam", beams=3, max_length=5))
     assert keys == [(4, 7, 16)] * 4
     assert states == [(12, 16)] * 5
+
+
+class Simple(Decoder):
+    """As a third party's that reads whole texts only."""
+
+    dim = 16
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    @property
+    def embedding(self):
+        return self.inner.embedding
+
+    def read(self, text):
+        return self.inner.read(text)
+
+    def forward(self, words, memory):
+        return self.inner(words, memory)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_decoder_that_cannot_go_on_is_run_on_whole_texts(mode):
+    toy = Toy()
+    expected = ids(toy.write(Generation(mode=mode, max_length=8)))
+    toy.decoder = Simple(toy.decoder)
+    assert ids(toy.write(Generation(mode=mode, max_length=8))) == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_half_precision(mode):
+    """Weights in bf16 or autocast: as many words as asked for, finite scores."""
+    toy = Toy(dtype=torch.bfloat16)
+    settings = Generation(mode=mode, max_length=8)
+    assert all(math.isfinite(text.score) for text in toy.write(settings))
+    toy = Toy(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(math.isfinite(text.score) for text in toy.write(settings))
 
 
 def test_a_cache_saves_ten_times_the_macs():

@@ -18,6 +18,7 @@ from plugins.layers import (
     PreNormLayer,
     causal_mask,
     initialise,
+    initialise_tower,
     key_mask,
     load_bert_layer,
     read_bert,
@@ -80,6 +81,9 @@ class DecoupledDecoder(StepwiseDecoder):
         self.cls_norm = nn.LayerNorm(dim) if cls else None
         self.pools = cls
         initialise(self)
+        if cls:  # the lower half is a text tower
+            for tower in (self.words, self.positions, self.unimodal):
+                initialise_tower(tower, dim)
         if weights:
             self._load(weights, heads)
 

@@ -37,12 +37,11 @@ class Cache:
         """Go on from rows ``index`` (R',)."""
         if self.buffers is None:
             return
-        moved = []
-        for buffer in self.buffers:
-            taken = buffer[:, :, : self.used].index_select(0, index)
-            moved.append(self._room(taken))
-            moved[-1][:, :, : self.used] = taken
-        self.buffers = (moved[0], moved[1])
+        taken = [buffer[:, :, : self.used].index_select(0, index) for buffer in self.buffers]
+        if len(index) != len(self.buffers[0]):
+            self.buffers = (self._room(taken[0]), self._room(taken[1]))
+        for buffer, states in zip(self.buffers, taken, strict=True):
+            buffer[:, :, : self.used] = states
 
     def _room(self, states: Tensor) -> Tensor:
         rows, heads, _, width = states.shape
@@ -54,7 +53,9 @@ def across(attention: Attention, memory: Tokens) -> Callable[[Tensor], Tensor]:
 
     The words of the K rows of a picture are laid side by side as queries, so that nothing is repeated.
     """
-    key, value = attention.keys_values(memory.x)  # (B, heads, N, d)
+    key, value = (
+        states.contiguous() for states in attention.keys_values(memory.x)
+    )  # (B, heads, N, d), read at each step
     mask, pictures = key_mask(memory.mask), int(memory.x.shape[0])
 
     def attend(x: Tensor) -> Tensor:
@@ -107,6 +108,8 @@ class CachedDecoding(Decoding):
         return self.norm(x)
 
     def rows(self, index: Tensor) -> None:
+        if torch.equal(index, torch.arange(len(self.mask), device=index.device)):
+            return
         self.mask = self.mask[index]
         for cache in self.caches:
             cache.rows(index)

@@ -41,11 +41,12 @@ class Beams:
             The rows (R,) that the texts now under way go on from, and the words (R,) that they go on with.
         """
         pictures, width = self.totals.shape
-        vocabulary = int(scores.shape[1])
-        joint = self.totals[..., None] + scores.double().view(pictures, width, vocabulary)  # (B, K, V)
+        best, likely = scores.topk(min(width, int(scores.shape[1])))  # (R, V) -> (R, C): no row gives more than K
+        choices = int(best.shape[1])
+        joint = self.totals[..., None] + best.double().view(pictures, width, choices)  # (B, K, C)
         totals, chosen = joint.flatten(1).topk(width)  # (B, K), the likeliest first
-        origin = chosen // vocabulary + width * torch.arange(pictures, device=chosen.device)[:, None]  # (B, K), of R
-        words = chosen % vocabulary
+        words = likely.view(pictures, -1).gather(1, chosen)  # (B, K)
+        origin = chosen // choices + width * torch.arange(pictures, device=chosen.device)[:, None]  # (B, K), of R
         self.length += 1
         ranks = torch.arange(width, device=chosen.device)
         kept = (ranks < self.places[:, None]) & totals.isfinite()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+HEAD = 256  # likeliest words among which a nucleus is looked for before all are sorted
+
 
 def penalise(logits: Tensor, ids: Tensor, mask: Tensor, penalty: float) -> Tensor:
     """CTRL's repetition penalty (Keskar et al. 2019, section 4.1), keeping signs apart.
@@ -34,13 +36,25 @@ def draw(logits: Tensor, numbers: Tensor, temperature: float, top_k: int, top_p:
     Returns:
         (R,) int64.
     """
-    if top_k and top_k < int(logits.shape[1]):
-        values, order = logits.topk(top_k)  # (R, k), likeliest first
-    elif top_p < 1:
-        values, order = logits.sort(dim=1, descending=True, stable=True)
-    else:
-        values, order = logits, torch.arange(int(logits.shape[1]), device=logits.device).expand_as(logits)
-    shares = (values / temperature).softmax(1)
+    logits = logits / temperature
+    if top_k:
+        values, order = logits.topk(min(top_k, int(logits.shape[1])))  # (R, k), likeliest first
+        return _pick(values.softmax(1), order, numbers, top_p)
+    shares = logits.softmax(1)
+    if top_p == 1:
+        order = torch.arange(int(shares.shape[1]), device=shares.device).expand_as(shares)
+        return _pick(shares, order, numbers, top_p)
+    values, order = shares.topk(min(HEAD, int(shares.shape[1])))
+    words = _pick(values, order, numbers, top_p)
+    short = (values.sum(1) < top_p).nonzero().flatten()  # rows whose nucleus is larger
+    if len(short):
+        values, order = shares[short].sort(dim=1, descending=True, stable=True)
+        words[short] = _pick(values, order, numbers[short], top_p)
+    return words
+
+
+def _pick(shares: Tensor, order: Tensor, numbers: Tensor, top_p: float) -> Tensor:
+    """One of the words ``order`` (R, k) with probabilities ``shares`` (R, k), the fewest first that hold ``top_p``."""
     if top_p < 1:
         shares = shares.masked_fill(shares.cumsum(1) - shares >= top_p, 0)
     steps = shares.cumsum(1)
