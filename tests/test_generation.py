@@ -12,7 +12,8 @@ from test_coca import coca
 from torch import nn
 
 from core.kinds import Decoder
-from core.types import Text, Tokens
+from core.model import Step
+from core.types import Batch, Text, Tokens
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.generation.caption import caption
 from plugins.generation.generate import generate, uniform
@@ -23,6 +24,7 @@ from plugins.metrics.counter import counter, macs
 
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
 MODES = ("greedy", "sample", "beam")
+SOURCE = small.data()
 SHAPES = [("bert", 0), ("bert", 2), ("paper", 0), ("paper", 2)]
 
 
@@ -179,6 +181,35 @@ def test_a_wide_beam_finds_what_an_exhaustive_search_finds(penalty, min_length):
             own = prompts.ids[row][prompts.mask[row]].tolist()
             best = exhaustive(toy, memory.rows(slice(row, row + 1)), own, Generation(**shared))
             assert (text.score, text.ids) == (pytest.approx(best[0], abs=1e-9), best[1])
+
+
+def by_hand(toy, memory, prompt, settings):
+    """A beam search over lists of words to its very end, one picture, whole texts."""
+    under_way, ended, width = [((), 0.0)], [], settings.beams
+    for length in range(1, settings.max_length + 1):
+        grown = []
+        for text, total in under_way:
+            whole = torch.tensor([[*prompt, *text]])
+            scores = toy.head(toy.decoder(toy.decoder.read(Text(whole, whole >= 0)), memory).x[0, -1]).log_softmax(0)
+            grown += [((*text, word), total + float(score)) for word, score in enumerate(scores)]
+        best = sorted(grown, key=lambda pair: -pair[1])[: width - len(ended)]
+        ended += [(total / length**settings.length_penalty, text[:-1]) for text, total in best if text[-1] == END]
+        under_way = [(text, total) for text, total in best if text[-1] != END]
+    return max([*ended, *((total / length**settings.length_penalty, text) for text, total in under_way)])
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 1.0, 3.0])
+@pytest.mark.parametrize("beams", [2, 3, 5])
+def test_a_narrow_beam_by_hand(beams, penalty):
+    toy = Toy(words=8, unimodal=1, multimodal=1, sharp=1.5)
+    settings = Generation(mode="beam", beams=beams, max_length=6, length_penalty=penalty)
+    memory, prompts = toy.memory(12), toy.prompts([1, 2, 3] * 4)
+    written = toy.write(settings, memory, prompts)
+    with torch.no_grad():
+        for row, text in enumerate(written):
+            own = prompts.ids[row][prompts.mask[row]].tolist()
+            score, words = by_hand(toy, memory.rows(slice(row, row + 1)), own, settings)
+            assert (text.score, text.ids) == (pytest.approx(score, abs=1e-9), words)
 
 
 def test_a_wider_beam_finds_likelier_texts():
@@ -358,6 +389,32 @@ def test_captions_of_models(make, prompts, mode):
         assert "[" not in text
 
 
+def test_captions_begin_where_training_does():
+    """CoCa: behind the prompt's words, not behind its [SEP]. COPA: beside a picture that the prompt has guided."""
+    images, starts = small.batch(SOURCE, 4).images, ["a small red", "the", "", "a"]
+    text, settings = SOURCE.tokenizer(starts), Generation(max_length=6)
+    ends = {"end": SOURCE.tokenizer.sep, "pad": SOURCE.tokenizer.pad}
+
+    def worded(model, memory, prompts):
+        written = generate(model.decoder, model.heads["words"], memory, prompts, settings, **ends)
+        return [SOURCE.tokenizer.decode([*own.tolist(), *new.ids]) for own, new in zip(text.ids, written, strict=True)]
+
+    model = coca()
+    words = Text(text.ids, text.mask & (text.ids != SOURCE.tokenizer.sep))
+    expected = worded(model, model.look(model.backbone.trunk(images)), words)
+    assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == expected
+    unprompted = caption(model, SOURCE.tokenizer, images, settings)
+    assert caption(model, SOURCE.tokenizer, images, settings, prompts=[""] * 4) == unprompted
+
+    model, seen = small.copa(SOURCE), []
+    model.decoder.multimodal[0].cross.key.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    with torch.no_grad():
+        memory = Step(model, Batch(images, text)).fuse(slice(None), model.read(text)).memory
+    start = Text(text.ids[:, :1], text.mask[:, :1])
+    assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == worded(model, memory, start)
+    assert torch.equal(seen[0], seen[1])
+
+
 def test_a_model_without_a_decoder_cannot_caption():
     model = coca()
     with pytest.raises(ValueError, match="no head 'other'; it has: image, text, temperature, words"):
@@ -367,6 +424,3 @@ def test_a_model_without_a_decoder_cannot_caption():
     model.decoder = None
     with pytest.raises(ValueError, match="no decoder"):
         caption(model, SOURCE.tokenizer, small.batch(SOURCE, 1).images, Generation())
-
-
-SOURCE = small.data()
