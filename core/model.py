@@ -203,6 +203,8 @@ class Objectives(nn.Module):
         PartError: an objective needs a slot that the model lacks; all such faults at once.
     """
 
+    average: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
+
     def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
         super().__init__()
         self.model = model

@@ -35,7 +35,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     examples = evaluation.examples(settings.split, settings.candidates)
     words, trunk, image = _encode(evaluation, examples)
-    similar = _features(model, "image", image) @ _features(model, "text", words).T  # (n, n), pictures by texts
+    similar = cosines(_features(model, "image", image), _features(model, "text", words))  # (n, n), pictures by texts
     section: dict[str, Any] = {
         "candidates": len(examples),
         "ceiling": ceiling(truths(evaluation, examples)),
@@ -70,6 +70,12 @@ def _told(section: dict[str, Any]) -> list[str]:
         " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
         *lines,
     ]
+
+
+def cosines(pictures: Tensor, texts: Tensor) -> Tensor:
+    """Of every picture (n, E) with every text (m, E), (n, m), in full precision: bf16 would make ties."""
+    with torch.autocast(pictures.device.type, enabled=False):
+        return pictures @ texts.T
 
 
 def ranks(scores: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from core.model import Model
 from core.report import columns, percent
 from core.types import Example, Tokens
 from plugins.data.prompts import PROMPTS
+from plugins.metrics.retrieval import cosines
 
 ENSEMBLE = (*PROMPTS, "{labels}")
 
@@ -62,12 +63,6 @@ def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
 def ensemble(features: Tensor) -> Tensor:
     """The mean of each class's prompts, every one of length 1 before, the mean of length 1 too: (T, C, E) -> (C, E)."""
     return F.normalize(F.normalize(features, dim=-1).mean(0), dim=-1)
-
-
-def cosines(images: Tensor, classes: Tensor) -> Tensor:
-    """(n, E) with (C, E) -> (n, C), in full precision: bf16 would make ties."""
-    with torch.autocast(images.device.type, enabled=False):
-        return images @ classes.T
 
 
 def accuracy(similar: Tensor, right: Tensor) -> float:

@@ -12,7 +12,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Pooler
 from core.part import Count, Filled
 from core.types import Tokens
-from plugins.layers import Attention, initialise, key_mask
+from plugins.layers import Attention, initialise_tower, key_mask
 
 
 class AttentionalPoolers(Pooler):
@@ -41,7 +41,7 @@ class AttentionalPoolers(Pooler):
         self.dim, self.cascade = width or dim, arrangement == "cascade"
         self.captions = _Queries(queries, self.dim, heads, dim)
         self.contrast = _Queries(1, self.dim, heads, self.dim if self.cascade else dim)
-        initialise(self)
+        initialise_tower(self, self.dim)
 
     def forward(self, image: Tokens) -> Tokens:
         tokens = self.captions(image.x, image.mask)  # (B, Q, D)
