@@ -15,6 +15,7 @@ from core.kinds import Decoder
 from core.model import Step
 from core.types import Batch, Text, Tokens
 from plugins.decoders.decoupled import DecoupledDecoder
+from plugins.generation.beam import Beams
 from plugins.generation.caption import caption
 from plugins.generation.generate import generate, uniform
 from plugins.generation.settings import Generation
@@ -198,10 +199,11 @@ def by_hand(toy, memory, prompt, settings):
     return max([*ended, *((total / length**settings.length_penalty, text) for text, total in under_way)])
 
 
-@pytest.mark.parametrize("penalty", [-1.0, 0.0, 1.0, 3.0])
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("beams", [2, 3, 5])
 def test_a_narrow_beam_by_hand(beams, penalty):
-    toy = Toy(words=8, unimodal=1, multimodal=1, sharp=1.5)
+    toy = Toy(words=8, unimodal=1, multimodal=1, sharp=1.0)
+    toy.head.bias.data[END] = 3.0  # texts end early, and longer ones may still beat them
     settings = Generation(mode="beam", beams=beams, max_length=6, length_penalty=penalty)
     memory, prompts = toy.memory(12), toy.prompts([1, 2, 3] * 4)
     written = toy.write(settings, memory, prompts)
@@ -210,6 +212,16 @@ def test_a_narrow_beam_by_hand(beams, penalty):
             own = prompts.ids[row][prompts.mask[row]].tolist()
             score, words = by_hand(toy, memory.rows(slice(row, row + 1)), own, settings)
             assert (text.score, text.ids) == (pytest.approx(score, abs=1e-9), words)
+
+
+@pytest.mark.parametrize(("penalty", "goes_on"), [(2.0, True), (0.0, False)])
+def test_a_search_stops_when_no_longer_text_can_win(penalty, goes_on):
+    """-2.2 over 2 ** 2 is less than the -0.5 of the text that ended, over 4 ** 2 it is more."""
+    settings = Generation(mode="beam", beams=2, max_length=4, length_penalty=penalty)
+    beams = Beams(1, settings, END, torch.device("cpu"))
+    beams.grow(torch.tensor([[-9.0, -9.0, -0.5, -2.2]]).repeat(2, 1), torch.zeros(2, 0, dtype=torch.int64))
+    assert bool(beams.alive.any()) is goes_on
+    assert beams.best()[0].ids == ()
 
 
 def test_a_wider_beam_finds_likelier_texts():
