@@ -86,7 +86,7 @@ def test_resolution(base, add_row, side):
             pair(images, text.ids, text.mask)
 
     def train():  # gradients add up, as over the batches of one step
-        pair(images, text.ids, text.mask).sum().backward()
+        pair(images, text.ids, text.mask)[0].sum().backward()
 
     taken = spread(base, forward, ROUNDS or 2)
     trained = "(PATCHBAY_BENCH_ROUNDS is not set)"
