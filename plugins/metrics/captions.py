@@ -82,20 +82,19 @@ def write(evaluation: Evaluation, examples: Sequence[Example]) -> list[str]:
 
 
 def sheet(examples: Sequence[Example], written: Sequence[str]) -> Figure:
-    """Pictures with what is written under them; what the data says in grey."""
+    """Pictures with what is written under them, and above them, in grey, what the data says."""
     across = min(ACROSS, len(examples))
     down = -(-len(examples) // across)
-    figure = Figure(figsize=(3.9 * across, 4.9 * down), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(3.9 * across, 5.1 * down), layout="constrained", facecolor="white")
     panels = figure.subplots(down, across, squeeze=False).flatten()
-    for panel in panels:
-        panel.set_axis_off()
     for panel, example, text in zip(panels, examples, written, strict=False):
         panel.imshow(example.image.permute(1, 2, 0).numpy(), interpolation="nearest")
-        own = {"transform": panel.transAxes, "va": "top", "fontsize": 9}
-        lines = textwrap.fill(text or "(nothing)", 44)
-        panel.text(0, -0.03, lines, weight="bold", **own)
-        below = -0.05 - 0.055 * (lines.count("\n") + 1)
-        panel.text(0, below, textwrap.fill(example.caption, 44), color="#777777", **own)
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.set_title(textwrap.fill(example.caption, 44), fontsize=9, color="#777777")
+        panel.set_xlabel(textwrap.fill(text or "(nothing)", 44), fontsize=9, weight="bold")
+    for panel in panels[len(examples) :]:
+        panel.set_axis_off()
     return figure
 
 
