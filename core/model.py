@@ -69,8 +69,7 @@ class Model(nn.Module):
         embeddings = {
             name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
         }
-        pools = self.text is None and self.decoder is not None and self.decoder.pools
-        widths = {"image": image_dim, "text": self.decoder.dim if pools and self.decoder is not None else guide_dim}
+        widths = {"image": image_dim, "text": 0 if self.reader is None else self.reader.dim}
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
         self.heads = nn.ModuleDict(
             {
@@ -88,14 +87,20 @@ class Model(nn.Module):
         """Of the backbone, then those of a single-stream fusion, in the order in which they act."""
         return (*self.backbone.pruners, *(() if self.fusion is None else self.fusion.pruners))
 
+    @property
+    def reader(self) -> TextEncoder | Decoder | None:
+        """What gives a text's feature: the text encoder, or without one a decoder that pools."""
+        if self.text is not None:
+            return self.text
+        return self.decoder if self.decoder is not None and self.decoder.pools else None
+
     def missing(self, slot: str) -> bool:
         """Whether the model lacks what an objective names: "text", "heads.match", "scores"."""
         if slot == "scores":
             return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
         if slot.startswith("heads."):
             return slot.removeprefix("heads.") not in self.heads
-        pools = slot == "text" and self.decoder is not None and self.decoder.pools
-        return getattr(self, slot) is None and not pools
+        return (self.reader if slot == "text" else getattr(self, slot)) is None
 
     def read(self, text: Text) -> Tokens:
         """The states of the text encoder, or of the decoder's lower half where there is none, (B, L, D)."""

@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
     def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Self-attention's keys (B, heads, N, d) and weights (B, heads, N, N) for (B, N, D)."""
-        query, key = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key))
+        query, key = self.split(self.query(x)), self.split(self.key(x))
         weights = query @ key.transpose(-2, -1) * int(query.shape[-1]) ** -0.5
         return key, (weights if mask is None else weights.masked_fill(~mask, -torch.inf)).softmax(-1)
 

@@ -19,7 +19,8 @@ from plugins.data.prompts import PROMPTS
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.heads.unit import Unit
 from plugins.metrics import zero_shot
-from plugins.metrics.zero_shot import ENSEMBLE, accuracy, cosines, ensemble
+from plugins.metrics.features import cosines
+from plugins.metrics.zero_shot import ENSEMBLE, accuracy, ensemble
 
 PICTURES = 18  # two of each of tiny data's nine classes
 

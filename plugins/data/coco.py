@@ -25,10 +25,8 @@ from plugins.data.randaugment import rand_augment
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
 LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
-PIECES, CORPUS = (
-    8000,
-    100_000,
-)  # of a vocabulary made here: its greatest size; captions and phrases of a source that it is made from
+PIECES = 8000  # the most in a vocabulary made here
+CORPUS = 100_000  # captions and phrases of a source that it is made from
 BERT = 30_522  # pieces of BERT-base-uncased
 
 

@@ -36,8 +36,7 @@ class LanguageModelHead(Head):
         super().__init__()
         self.words = nn.Linear(dim, vocabulary, bias=False)
         initialise(self)
-        if tied != "none":
-            tie(self.words, tied, embeddings)
+        tie(self.words, tied, embeddings)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.words(x)  # (..., D) -> (..., V)

@@ -16,11 +16,13 @@ from plugins.layers import initialise
 
 
 def tie(words: nn.Linear, tied: str, embeddings: Mapping[str, nn.Parameter]) -> None:
-    """Make word embeddings the output matrix.
+    """Make word embeddings the output matrix; "none" leaves it its own.
 
     Raises:
         ValueError: there are none of that name, or they are of another width.
     """
+    if tied == "none":
+        return
     if tied not in embeddings:
         held = ", ".join(sorted(embeddings)) or "none"
         raise ValueError(f"tied: {tied!r}, but the model has no such word embeddings; it has: {held}")
@@ -53,8 +55,7 @@ class Vocabulary(Head):
         self.words = nn.Linear(dim, vocabulary, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         initialise(self)
-        if tied != "none":
-            tie(self.words, tied, embeddings)
+        tie(self.words, tied, embeddings)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.words(self.norm(F.gelu(self.transform(x)))) + self.bias  # (..., D) -> (..., V)

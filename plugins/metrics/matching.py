@@ -12,6 +12,7 @@ from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
 from core.report import columns, percent
 from core.types import Example
+from plugins.metrics.features import margins
 
 CHANCE = 0.5
 
@@ -32,7 +33,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     if not pairs:
         return None
     pictures, others = [picture for picture, _ in pairs], [other for _, other in pairs]
-    own, wrong = (margins(evaluation, pictures, captions) for captions in (pictures, others))
+    own, wrong = (odds(evaluation, pictures, captions) for captions in (pictures, others))
     return {
         "matching": {
             "pairs": 2 * len(pairs),
@@ -56,18 +57,15 @@ def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
     return {"matching": [f"Matching of {section['pairs']} pairs, half of them right", *columns(rows)]}
 
 
-def margins(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence[Example]) -> Tensor:
+def odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence[Example]) -> Tensor:
     """The log-odds of a match for each picture with the caption beside it, (n,)."""
     model, chunk = evaluation.model, evaluation.settings.batch
     text = evaluation.data.tokenizer([caption.caption for caption in captions]).to(evaluation.device)
     found = []
-    assert model.fusion is not None
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
-        words = model.read(text.rows(part))
-        image = model.look(model.backbone.trunk(evaluation.images(pictures[part])), words.pooled)
-        logits = model.heads["match"](model.fusion(words, image).text.x[:, 0]).float()  # (B, 2)
-        found.append(logits[:, 1] - logits[:, 0])
+        trunk = model.backbone.trunk(evaluation.images(pictures[part]))
+        found.append(margins(model, trunk if model.guided else model.look(trunk), model.read(text.rows(part))))
     return torch.cat(found)
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
-from core.model import Model
 from core.report import columns, percent
 from core.types import Example, Text, Tokens
+from plugins.metrics.features import cosines, features, margins
 
 CUTS = (1, 5, 10)
 
@@ -35,7 +35,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     examples = evaluation.examples(settings.split, settings.candidates)
     words, trunk, image = _encode(evaluation, examples)
-    similar = cosines(_features(model, "image", image), _features(model, "text", words))  # (n, n), pictures by texts
+    similar = cosines(features(model, "image", image), features(model, "text", words))  # (n, n), pictures by texts
     section: dict[str, Any] = {
         "candidates": len(examples),
         "ceiling": ceiling(truths(evaluation, examples)),
@@ -70,12 +70,6 @@ def _told(section: dict[str, Any]) -> list[str]:
         " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
         *lines,
     ]
-
-
-def cosines(pictures: Tensor, texts: Tensor) -> Tensor:
-    """Of every picture (n, E) with every text (m, E), (n, m), in full precision: bf16 would make ties."""
-    with torch.autocast(pictures.device.type, enabled=False):
-        return pictures @ texts.T
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -143,14 +137,6 @@ def _joined(chunks: Sequence[Tokens]) -> Tokens:
     return Tokens(**whole)
 
 
-def _features(model: Model, head: str, states: Tokens) -> Tensor:
-    """(n, E), in full precision: bf16 would make ties."""
-    assert states.pooled is not None
-    with torch.autocast(states.x.device.type, enabled=False):
-        features: Tensor = model.heads[head](states.pooled.float())
-    return features
-
-
 def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: Tokens) -> tuple[Tensor, Tensor]:
     """Ranks (n,) both ways. A pair that both directions ask for is computed once."""
     n = len(similar)
@@ -160,19 +146,9 @@ def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: To
     asked = torch.cat([query * n + texts, images * n + query]).flatten()  # picture * n + text
     pairs, place = asked.unique(return_inverse=True)
     chunks = pairs.split(evaluation.settings.batch)
-    margins = torch.cat([_margins(evaluation.model, pictures.rows(c // n), words.rows(c % n)) for c in chunks])
-    by_picture, by_text = margins[place].view(2, n, k)
+    odds = torch.cat([margins(evaluation.model, pictures.rows(c // n), words.rows(c % n)) for c in chunks])
+    by_picture, by_text = odds[place].view(2, n, k)
     logits = evaluation.model.heads["temperature"](similar)  # (n, n)
     by_picture = by_picture + logits.gather(1, texts)
     by_text = by_text + logits.T.gather(1, images)
     return reranks(similar, texts, by_picture), reranks(similar.T, images, by_text)
-
-
-def _margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
-    """The logit of a match over that of none, (B,): it orders as the probability does, and does not saturate."""
-    assert model.fusion is not None
-    image = model.look(pictures, words.pooled) if model.guided else pictures
-    joint = model.fusion(words, image).text.x[:, 0]  # (B, D)
-    with torch.autocast(joint.device.type, enabled=False):
-        logits = model.heads["match"](joint.float())  # (B, 2)
-    return logits[:, 1] - logits[:, 0]

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
-from core.model import Model
 from core.report import columns, percent
-from core.types import Example, Tokens
+from core.types import Example
 from plugins.data.prompts import PROMPTS
-from plugins.metrics.retrieval import cosines
+from plugins.metrics.features import cosines, features
 
 ENSEMBLE = (*PROMPTS, "{labels}")
 
@@ -75,7 +74,7 @@ def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tenso
     """(n, E), pruned under the null guide."""
     model, chunk = evaluation.model, evaluation.settings.batch
     parts = [evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk)]
-    return torch.cat([_features(model, "image", model.look(model.backbone.trunk(images))) for images in parts])
+    return torch.cat([features(model, "image", model.look(model.backbone.trunk(images))) for images in parts])
 
 
 def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
@@ -83,16 +82,8 @@ def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
     model, chunk = evaluation.model, evaluation.settings.batch
     text = evaluation.data.tokenizer(texts).to(evaluation.device)  # (C, L)
     parts = [text.rows(slice(start, start + chunk)) for start in range(0, len(texts), chunk)]
-    return torch.cat([_features(model, "text", model.read(part)) for part in parts])
+    return torch.cat([features(model, "text", model.read(part)) for part in parts])
 
 
 def _filled(prompt: str, names: Sequence[str]) -> list[str]:
     return [prompt.format(labels=name) for name in names]
-
-
-def _features(model: Model, head: str, states: Tokens) -> Tensor:
-    """(B, E), in full precision too."""
-    assert states.pooled is not None
-    with torch.autocast(states.x.device.type, enabled=False):
-        features: Tensor = model.heads[head](states.pooled.float())
-    return features
