@@ -21,6 +21,7 @@ def evaluation(model, **settings):
 def test_a_writer_of_the_references_is_perfect_and_a_constant_one_is_the_constant(monkeypatch):
     made = evaluation(coca())
     examples = made.examples("validation", 8)
+    monkeypatch.setattr(SOURCE, "references", lambda example: [example.caption])
     monkeypatch.setattr(captions, "write", lambda _, given: [example.caption for example in given])
     perfect = captions.evaluate(made)["captions"]
     assert perfect["pictures"] == 8

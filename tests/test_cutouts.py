@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from plugins.data import compose, folders
+from plugins.data import compose, folders, telling
 from plugins.data.cutouts import Cutouts
 
 REAL = Path(__file__).parents[1].parent / "shared/data/cutouts"
@@ -94,11 +94,11 @@ def check_answers(example):
         elif question == "how many objects are there?":
             assert told == str(len(things))
         elif found := re.fullmatch(rf"is the ({noun}) (.*) the ({noun})\?", question):
-            assert told == ("yes" if compose.related(things[found[1]], found[2], things[found[3]]) else "no")
+            assert told == ("yes" if telling.related(things[found[1]], found[2], things[found[3]]) else "no")
         else:
             found = re.fullmatch(rf"what is (.*) the ({noun})\?", question)
             other = things[found[2]]
-            assert [n for n in things if n != found[2] and compose.related(things[n], found[1], other)] == [told]
+            assert [n for n in things if n != found[2] and telling.related(things[n], found[1], other)] == [told]
 
 
 def test_pictures_of_a_small_folder_keep_their_promises(data):

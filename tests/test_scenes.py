@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.types import Example
-from plugins.data import compose, shapes
+from plugins.data import compose, shapes, telling
 from plugins.data.prompts import PROMPTS, label_caption
 from plugins.data.scenes import BACKGROUNDS, COLOURS, SEEN, WITHHELD, Scenes
 
@@ -119,7 +119,7 @@ def test_about_a_quarter_of_the_pairs_are_twins_and_their_captions_tell_them_apa
 def claims_by_words(caption):
     """The caption's objects and relations read from its words alone, by another way than it was made."""
     nouns = re.findall(rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(shapes.SHAPES)})", caption)
-    relations = {word: name for name, words in compose.RELATIONS.items() for word in words}
+    relations = {word: name for name, words in telling.RELATIONS.items() for word in words}
     article = r"(?:a|an|the) (?:small |large )?(?:plain |striped |dotted )?"
     noun = rf"{article}(\w+ \w+)"
     words = "|".join(sorted(relations, key=len, reverse=True))
@@ -142,7 +142,22 @@ def test_captions_are_true_of_their_scene_by_their_words(data, training):
             seen.add(relation)
         assert 10 <= len(example.caption.replace(",", "").split()) <= 25
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", example.caption)
-    assert seen == set(compose.RELATIONS)
+    assert seen == set(telling.RELATIONS)
+
+
+def test_a_scene_has_five_captions_all_true_of_it_by_their_words(data):
+    for example in data.held_out("test", 50):
+        own, *others = data.references(example)
+        assert own == example.caption
+        assert len({own, *others}) == 5
+        things = example.facts.things
+        for caption in others:
+            nouns, relations = claims_by_words(caption)
+            assert len(nouns) >= 3
+            assert nouns <= set(things)
+            assert all(telling.related(things[a], relation, things[b]) for a, relation, b in relations)
+    single, _ = data.labelled_examples("test", 1)[0]
+    assert data.references(single) == [single.caption]
 
 
 def test_a_caption_is_false_where_an_adjective_or_a_relation_is(data, training):
@@ -352,7 +367,7 @@ def test_boxed_is_a_seeded_share(data):
 
 
 def test_vocabulary_covers_every_text_and_does_not_depend_on_sizes(data):
-    texts = [text for split in data.splits() for e in data.held_out(split, 50) for text in compose.texts(e)]
+    texts = [text for split in data.splits() for e in data.held_out(split, 50) for text in telling.texts(e)]
     texts.append("This is a crescent.")
     for text, row in zip(texts, data.tokenizer(texts).ids.tolist(), strict=True):
         words = len(re.findall(r"\w+|[^\w\s]", text))

@@ -15,7 +15,7 @@ from core import kinds
 from core.hookspecs import hookimpl
 from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
-from plugins.data import compose
+from plugins.data import compose, telling
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
 from plugins.data.compose import Placed
 from plugins.data.folders import head, read_background, read_objects, split_backgrounds, split_objects
@@ -89,8 +89,11 @@ class Cutouts(kinds.Data):
         """
         return compose.first(self._held_out, split, count, self._picture)
 
+    def references(self, example: Example) -> Sequence[str]:
+        return telling.references(example)
+
     def describes(self, caption: Example, picture: Example) -> bool:
-        return compose.describes(caption, picture)
+        return telling.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training picture ``number``."""
@@ -113,7 +116,7 @@ class Cutouts(kinds.Data):
     def _example(
         self, rng: Random, key: str, split: str, canvas: NDArray[np.uint8], placed: Sequence[Placed]
     ) -> Example:
-        caption, facts = compose.caption(rng, placed)
+        caption, facts = telling.caption(rng, placed)
         heads = {head(one.thing.noun) for one in placed}
         others = [noun for noun in (self.unseen if split == "withheld" else self.seen) if noun not in facts.things]
         absent = self.cutouts[rng.choice([noun for noun in others if head(noun) not in heads] or others)].thing
@@ -123,7 +126,7 @@ class Cutouts(kinds.Data):
             caption=caption,
             regions=tuple(Region(one.box, one.thing.named(), one.thing.label) for one in placed),
             absent=absent.named(),
-            questions=tuple(compose.questions(rng, placed, absent)),
+            questions=tuple(telling.questions(rng, placed, absent)),
             facts=facts,
         )
 
@@ -153,7 +156,7 @@ class Cutouts(kinds.Data):
             placed = [
                 Placed(self.cutouts[n].thing, (0, 0, 1, 1), centre) for n, centre in zip(nouns, centres, strict=True)
             ]
-            texts += compose.texts(self._example(rng, "", "train", nothing, placed))
+            texts += telling.texts(self._example(rng, "", "train", nothing, placed))
         return train_tokenizer(texts, length)
 
 

@@ -15,10 +15,11 @@ from core import kinds
 from core.hookspecs import hookimpl
 from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
-from plugins.data import compose, shapes
+from plugins.data import compose, shapes, telling
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
-from plugins.data.compose import Facts, Placed, Sprite, Thing
+from plugins.data.compose import Placed, Sprite, Thing
 from plugins.data.prompts import label_caption
+from plugins.data.telling import Facts
 from plugins.data.tokenizer import load_tokenizer, train_tokenizer
 
 TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
@@ -100,8 +101,11 @@ class Scenes(kinds.Data):
         examples = compose.first(self._singles, split, count, self._painter.single)
         return [(example, next(iter(example.facts.things))) for example in examples]
 
+    def references(self, example: Example) -> Sequence[str]:
+        return telling.references(example)
+
     def describes(self, caption: Example, picture: Example) -> bool:
-        return compose.describes(caption, picture)
+        return telling.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training scene ``number``, or the labelled picture in its place."""
@@ -133,7 +137,7 @@ class Painter:
         centres = compose.layout(rng, count)
         combinations = _combinations(rng, count, number % 2 if twins else None, split == "withheld")
         placed = compose.paste(canvas, [self._object(rng, *combination) for combination in combinations], centres)
-        caption, facts = compose.caption(rng, placed)
+        caption, facts = telling.caption(rng, placed)
         absent, _ = self._object(rng, *rng.choice([other for other in _classes(split) if other not in combinations]))
         return Example(
             key=f"{split} scene {number}",
@@ -141,7 +145,7 @@ class Painter:
             caption=caption,
             regions=tuple(Region(one.box, _phrase(rng, one.thing), one.thing.label) for one in placed),
             absent=_phrase(rng, absent),
-            questions=(*compose.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
+            questions=(*telling.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
             facts=facts,
         )
 
@@ -229,7 +233,7 @@ def _made(seed: int, length: int) -> kinds.Tokenizer:
     painter = Painter(64, seed)
     examples = [painter.scene("train", number) for number in range(CORPUS)]
     classes = [CLASS_TEXT.format(label=shape) for shape in shapes.SHAPES]
-    return train_tokenizer([*classes, *(text for example in examples for text in compose.texts(example))], length)
+    return train_tokenizer([*classes, *(text for example in examples for text in telling.texts(example))], length)
 
 
 @hookimpl
