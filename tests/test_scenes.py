@@ -165,10 +165,10 @@ def test_a_caption_is_false_where_an_adjective_or_a_relation_is(data, training):
     facts = example.facts
     noun = facts.named[0][0]
     plain = facts.things[noun]._replace(thing=facts.things[noun].thing._replace(adjectives=()))
-    other = compose.Facts({**facts.things, noun: plain}, (), ())
+    other = telling.Facts({**facts.things, noun: plain}, (), ())
     assert not facts.hold(other)
     moved = {name: one._replace(centre=(0.5, 0.5)) for name, one in facts.things.items()}
-    assert not facts.hold(compose.Facts(moved, (), ()))
+    assert not facts.hold(telling.Facts(moved, (), ()))
 
 
 def test_captions_of_a_test_set_are_nearly_unambiguous(data):
@@ -222,9 +222,9 @@ def answer(question: str, example: Example) -> str:
     if question == "how many objects are there?":
         return str(len(things))
     if found := re.fullmatch(r"is the (\w+ \w+) (.*) the (\w+ \w+)\?", question):
-        return "yes" if compose.related(things[found[1]], found[2], things[found[3]]) else "no"
+        return "yes" if telling.related(things[found[1]], found[2], things[found[3]]) else "no"
     if found := re.fullmatch(r"what is (.*) the (\w+ \w+)\?", question):
-        (only,) = [n for n in things if n != found[2] and compose.related(things[n], found[1], things[found[2]])]
+        (only,) = [n for n in things if n != found[2] and telling.related(things[n], found[1], things[found[2]])]
         return only
     if found := re.fullmatch(r"what colour is the (\w+)\?", question):
         return colours[shapes_.index(found[1])]
