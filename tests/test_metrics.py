@@ -10,7 +10,7 @@ from tiny import TinyData, tiny_model
 
 from core.evaluate import EvaluateSettings, Evaluation
 from core.kinds import TokenPruner
-from plugins.metrics import cost, patches, retrieval
+from plugins.metrics import cost, patches, retrieval, several
 from plugins.pruners.random import RandomPruner
 
 
@@ -39,8 +39,8 @@ def test_ranks_count_the_wrong_ones_that_are_not_below(n, seed, coarse):
 
 def test_recall_of_a_constant_score_is_zero():
     ranks = retrieval.ranks(torch.zeros(8, 8))
-    assert retrieval.recall(ranks, 1) == retrieval.recall(ranks, 5) == 0
-    assert retrieval.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
+    assert several.recall(ranks, 1) == several.recall(ranks, 5) == 0
+    assert several.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
 
 
 def test_reranking_orders_the_best_only():
@@ -68,7 +68,8 @@ KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}
 
 def test_section_has_the_promised_keys():
     section = measured(retrieval.evaluate)["retrieval"]
-    assert set(section) == {"candidates", "ceiling", "reranked"} | KEYS
+    assert set(section) == {"candidates", "ceiling", "reranked", "several"} | KEYS
+    assert section["several"] is None  # one caption a picture
     assert section["candidates"] == 12
     assert set(section["reranked"]) == KEYS
     assert 0 < section["ceiling"] < 1  # twelve pictures, nine captions

@@ -5,11 +5,14 @@ Letters as in core.types; E the width of the contrast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from core.evaluate import Evaluation
 from core.model import Model
-from core.types import Tokens
+from core.types import Example, Tokens
 
 
 def features(model: Model, head: str, states: Tokens) -> Tensor:
@@ -24,6 +27,21 @@ def cosines(pictures: Tensor, texts: Tensor) -> Tensor:
     """Of every picture (n, E) with every text (m, E), (n, m)."""
     with torch.autocast(pictures.device.type, enabled=False):
         return pictures @ texts.T
+
+
+def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tensor:
+    """Of n pictures, (n, E), pruned under the null guide."""
+    model, chunk = evaluation.model, evaluation.settings.batch
+    parts = [evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk)]
+    return torch.cat([features(model, "image", model.look(model.backbone.trunk(images))) for images in parts])
+
+
+def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
+    """Of n texts, (n, E), by the text encoder, or the decoder's lower half where there is none."""
+    model, chunk = evaluation.model, evaluation.settings.batch
+    text = evaluation.data.tokenizer(texts).to(evaluation.device)  # (n, L)
+    parts = [text.rows(slice(start, start + chunk)) for start in range(0, len(texts), chunk)]
+    return torch.cat([features(model, "text", model.read(part)) for part in parts])
 
 
 def margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:

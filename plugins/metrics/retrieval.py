@@ -1,7 +1,8 @@
 """R@1, R@5, R@10 from picture to text and back: by ITC, and with the best candidates ordered anew by ITM.
 
-A query's one right answer is its own counterpart; ``ceiling`` says how far that rule lets a perfect model come. Ties
-count against the model: candidates that score the same as the right answer stand before it.
+A query's one right answer is its own counterpart; ``ceiling`` says how far that rule lets a perfect model come. Where
+the data has several captions of a picture, the block ``several`` asks with all of them (plugins/metrics/several.py).
+Ties count against the model, and so does NaN: candidates not below the right answer stand before it.
 
 By ITC each picture is pruned under the null guide, whatever the model's guide policy: at retrieval time nobody knows
 a picture's caption. For ITM each picture is pruned under the very text of the pair; what orders the candidates anew is
@@ -22,9 +23,9 @@ from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
 from core.report import columns, percent
 from core.types import Example, Text, Tokens
-from plugins.metrics.features import cosines, features, margins
-
-CUTS = (1, 5, 10)
+from plugins.metrics import several
+from plugins.metrics.features import cosines, features, image_features, margins, text_features
+from plugins.metrics.several import CUTS, recalls
 
 
 @hookimpl
@@ -34,18 +35,25 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     if any(model.missing(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     examples = evaluation.examples(settings.split, settings.candidates)
-    words, trunk, image = _encode(evaluation, examples)
-    similar = cosines(features(model, "image", image), features(model, "text", words))  # (n, n), pictures by texts
+    matches = not any(map(model.missing, ("fusion", "heads.match", "heads.temperature")))
+    if matches:
+        words, trunk, image = _encode(evaluation, examples)
+        pictures, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
+    else:  # without the tokens: memory for thousands of pictures
+        pictures = image_features(evaluation, examples)
+        texts = text_features(evaluation, [example.caption for example in examples])
+    similar = cosines(pictures, texts)  # (n, n), pictures by texts
     section: dict[str, Any] = {
         "candidates": len(examples),
         "ceiling": ceiling(truths(evaluation, examples)),
-        **_recalls(ranks(similar), ranks(similar.T)),
+        **recalls(ranks(similar), ranks(similar.T)),
         "reranked": None,
+        "several": several.measured(evaluation, examples, pictures, texts),
     }
-    if not (any(map(model.missing, ("fusion", "heads.match", "heads.temperature")))):
+    if matches:
         # with nothing guided the later blocks see no text: once per picture, not once per pair
-        pictures = trunk if model.guided else image
-        section["reranked"] = _recalls(*_rerank(evaluation, similar, words, pictures))
+        seen = trunk if model.guided else image
+        section["reranked"] = recalls(*_rerank(evaluation, similar, words, seen))
     return {"retrieval": section}
 
 
@@ -69,13 +77,14 @@ def _told(section: dict[str, Any]) -> list[str]:
         f"Retrieval among {n} (%). A caption may fit several pictures: R@1 can reach {percent(ceiling)} at most",
         " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
         *lines,
+        *(columns(several.told(section["several"]), least=5) if section.get("several") else ()),
     ]
 
 
 def ranks(scores: Tensor) -> Tensor:
     """How many wrong candidates come before the right one, which is on the diagonal: (n, n) -> (n,)."""
     right = scores.diagonal().unsqueeze(1)
-    return (scores >= right).sum(1) - 1
+    return (scores < right).logical_not().sum(1) - 1
 
 
 def reranks(scores: Tensor, top: Tensor, margins: Tensor) -> Tensor:
@@ -88,13 +97,8 @@ def reranks(scores: Tensor, top: Tensor, margins: Tensor) -> Tensor:
     first = ranks(scores)  # (n,)
     right = top == torch.arange(len(top), device=top.device).unsqueeze(1)  # (n, k), at most one a row
     own = margins.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-    anew = (margins >= own).sum(1) - 1
+    anew = (margins < own).logical_not().sum(1) - 1
     return torch.where(right.any(1) & (first < top.shape[1]), anew, first)
-
-
-def recall(rank: Tensor, cut: int) -> float:
-    """The share of queries whose right answer is among the first ``cut``."""
-    return float((rank < cut).double().mean())
 
 
 def ceiling(truth: Tensor) -> float:
@@ -110,11 +114,7 @@ def ceiling(truth: Tensor) -> float:
 def truths(evaluation: Evaluation, examples: Sequence[Example]) -> Tensor:
     """(n, n) bool: rows are pictures, columns texts."""
     describes = evaluation.data.describes
-    return torch.tensor([[describes(text, picture) for text in examples] for picture in examples])
-
-
-def _recalls(i2t: Tensor, t2i: Tensor) -> dict[str, float]:
-    return {f"{way}_r{cut}": recall(rank, cut) for way, rank in (("i2t", i2t), ("t2i", t2i)) for cut in CUTS}
+    return torch.stack([torch.tensor([describes(text, picture) for text in examples]) for picture in examples])
 
 
 def _encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens, Tokens, Tokens]:

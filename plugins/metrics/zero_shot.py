@@ -18,9 +18,8 @@ from torch import Tensor
 from core.evaluate import Evaluation
 from core.hookspecs import hookimpl
 from core.report import columns, percent
-from core.types import Example
 from plugins.data.prompts import PROMPTS
-from plugins.metrics.features import cosines, features
+from plugins.metrics.features import cosines, image_features, text_features
 
 ENSEMBLE = (*PROMPTS, "{labels}")
 
@@ -68,21 +67,6 @@ def accuracy(similar: Tensor, right: Tensor) -> float:
     """The share of pictures whose own class, ``right`` (n,), stands above every other in ``similar`` (n, C)."""
     own = similar.gather(1, right.unsqueeze(1))  # (n, 1)
     return float(((similar >= own).sum(1) == 1).double().mean())
-
-
-def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tensor:
-    """(n, E), pruned under the null guide."""
-    model, chunk = evaluation.model, evaluation.settings.batch
-    parts = [evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk)]
-    return torch.cat([features(model, "image", model.look(model.backbone.trunk(images))) for images in parts])
-
-
-def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
-    """(C, E), by the text encoder, or the decoder's lower half where there is none."""
-    model, chunk = evaluation.model, evaluation.settings.batch
-    text = evaluation.data.tokenizer(texts).to(evaluation.device)  # (C, L)
-    parts = [text.rows(slice(start, start + chunk)) for start in range(0, len(texts), chunk)]
-    return torch.cat([features(model, "text", model.read(part)) for part in parts])
 
 
 def _filled(prompt: str, names: Sequence[str]) -> list[str]:
