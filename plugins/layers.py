@@ -1,21 +1,16 @@
-"""Transformer layers that fusion and decoder share, and how BERT's weights get into them.
+"""Transformer layers that fusion and decoder share.
 
 Letters: B rows, L queries, N keys, D width.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from core.files import paths, read_text
 
 
 def fused_attention(device: torch.device, training: bool) -> bool:
@@ -51,13 +46,16 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of width ``dim`` over a source of width ``source_dim``."""
+    """Multi-head attention of width ``dim`` over a source of width ``source_dim``, normalised here if ``norm_source``."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None):
+    def __init__(
+        self, dim: int, heads: int, dropout: float, source_dim: int | None = None, *, norm_source: bool = False
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide dim {dim}")
         self.heads, self.dropout = heads, dropout
+        self.source_norm = nn.LayerNorm(source_dim or dim) if norm_source else nn.Identity()
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(source_dim or dim, dim)
         self.value = nn.Linear(source_dim or dim, dim)
@@ -69,6 +67,7 @@ class Attention(nn.Module):
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D') -> (B, heads, N, d) twice."""
+        source = self.source_norm(source)
         return self.split(self.key(source)), self.split(self.value(source))
 
     def split(self, states: Tensor) -> Tensor:
@@ -149,6 +148,34 @@ class PreNormLayer(nn.Module):
         return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
 
 
+class OpenClipLayer(nn.Module):
+    """open_clip's layer: self-attention, MLP, cross-attention, a second MLP; LayerNorm before each and on the source."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int):
+        super().__init__()
+        self.own = PreNormLayer(dim, heads, dropout)
+        self.cross, self.cross_norm = Attention(dim, heads, dropout, source_dim, norm_source=True), nn.LayerNorm(dim)
+        self.up, self.down, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def attention(self) -> Attention:
+        """The self-attention."""
+        return self.own.attention
+
+    def forward(self, x: Tensor, mask: Tensor | None, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        across = partial(self.cross, source=source, mask=source_mask)
+        return self.through(x, lambda states: self.attention(states, states, mask), across)
+
+    def through(self, x: Tensor, own: Callable[[Tensor], Tensor], across: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """(B, L, D) by self-attention ``own`` and cross-attention ``across``, each with its MLP."""
+        assert across is not None
+        x = self.own.through(x, own, None)
+        x = x + self.dropout(across(self.cross_norm(x)))
+        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
+        return out
+
+
 def initialise(module: nn.Module, linear: float = 0.02, embedding: float = 0.02) -> None:
     """Linear maps and embeddings normal of the given deviations (BERT's by default), biases zero."""
     for part in module.modules():
@@ -168,82 +195,3 @@ def initialise_tower(module: nn.Module, dim: int) -> None:
     """
     deviation = 0.02 if dim >= 768 else dim**-0.5
     initialise(module, deviation, deviation)
-
-
-# what BERT computes and no tensor's shape tells
-BERT_WAYS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
-
-
-def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dict[str, int], dict[str, Tensor]]:
-    """A BERT's config.json and model.safetensors: its sizes, and its tensors without the prefix ``bert.``.
-
-    Args:
-        folder: holds the two files.
-        wanted: what the config must say, such as ``{"hidden_size": 768}``.
-        length: words of the longest text, for which it must have positions.
-
-    Raises:
-        ValueError: a file is missing or unreadable, sizes differ, or it computes other than BERT; names the file.
-    """
-    file = os.path.join(folder, "config.json")
-    text = read_text(file)
-    try:
-        config = json.loads(text)
-        keys = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings", "type_vocab_size")
-        sizes = {key: int(config[key]) for key in keys}
-    except (ValueError, KeyError, TypeError) as err:
-        raise ValueError(f"{file}: not the config of a BERT: {type(err).__name__}: {err}") from err
-    differ = [key for key, size in wanted.items() if sizes[key] != size]
-    if differ:
-        said, set_here = ({key: numbers[key] for key in differ} for numbers in (sizes, wanted))
-        raise ValueError(f"{file} says {said}, this recipe has {set_here}")
-    if sizes["max_position_embeddings"] < length:
-        raise ValueError(f"{file} says {sizes['max_position_embeddings']} positions, texts are up to {length} long")
-    for key, known in BERT_WAYS.items():
-        if config.get(key, known) != known:
-            raise ValueError(f"{file} says {key} {config[key]!r}; only {known!r} is known here")
-    file = os.path.join(folder, "model.safetensors")
-    try:
-        tensors = load_file(paths.get_local_path(file))
-    except Exception as err:
-        raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
-    old = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
-    renamed = {}
-    for name, tensor in tensors.items():
-        stem, _, last = name.removeprefix("bert.").rpartition(".")
-        renamed[f"{stem}.{old.get(last, last)}"] = tensor
-    return sizes, renamed
-
-
-BERT_NAMES = {  # ours: BERT's, below encoder.layer.N
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "norm": "output.LayerNorm",
-}
-
-
-def take(tensors: dict[str, Tensor], name: str, shape: torch.Size, folder: str) -> Tensor:
-    """One tensor of a BERT.
-
-    Raises:
-        ValueError: absent, or of another shape; names folder and tensor.
-    """
-    if name not in tensors:
-        raise ValueError(f"{folder}: model.safetensors has no tensor {name!r}")
-    if tensors[name].shape != shape:
-        held = tuple(tensors[name].shape)
-        raise ValueError(f"{folder}: model.safetensors has {name!r} of shape {held}, this part needs {tuple(shape)}")
-    return tensors[name]
-
-
-@torch.no_grad()
-def load_bert_layer(layer: PostNormLayer, tensors: dict[str, Tensor], index: int, folder: str) -> None:
-    """Fill a layer's self-attention and MLP from BERT layer ``index``, counted from 0; cross-attention stays."""
-    for ours, theirs in BERT_NAMES.items():
-        for name, parameter in layer.get_submodule(ours).named_parameters():
-            parameter.copy_(take(tensors, f"encoder.layer.{index}.{theirs}.{name}", parameter.shape, folder))

@@ -21,10 +21,8 @@ from plugins.layers import (
     initialise,
     initialise_tower,
     key_mask,
-    load_bert_layer,
-    read_bert,
-    take,
 )
+from plugins.text.weights import load_bert_layer, read_bert, take
 
 B, L, N, D, HEADS = 2, 5, 7, 16, 4
 CONFIG = {

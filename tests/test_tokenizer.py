@@ -126,14 +126,18 @@ def test_errors_name_the_file(tokenizer, tmp_path):
     assert "neither tokenizer.json nor vocab.txt" in message(str(tmp_path))
     assert "not JSON" in message(_write(tmp_path, "broken.json", "{"))
     assert "not a tokenizer" in message(_write(tmp_path, "other.json", "[1, 2]"))
-    assert "lacks [CLS], [MASK]" in message(_write(tmp_path, "few.txt", "[PAD]\n[UNK]\n[SEP]\nred\n"))
+    assert "lacks [CLS]; it must hold" in message(_write(tmp_path, "few.txt", "[PAD]\n[UNK]\n[SEP]\nred\n"))
     repeated = _write(tmp_path, "twice.txt", "\n".join([*SPECIAL, "red", "star", "red"]))
     assert f"{repeated}:8: 'red' stands on line 6 already" in message(repeated)
     tokenizer.save(str(tmp_path))
     saved = json.loads((tmp_path / "tokenizer.json").read_text())
     saved["added_tokens"] = []
     del saved["model"]["vocab"]["[MASK]"]
-    assert "lacks [MASK]" in message(_write(tmp_path, "nomask.json", json.dumps(saved)))
+    nomask = _write(tmp_path, "nomask.json", json.dumps(saved))
+    loaded = load_tokenizer(nomask, 20)  # only who asks for [MASK] misses it
+    assert loaded(["red"]).mask.all()
+    with pytest.raises(ValueError, match=r"nomask\.json: the vocabulary has no \[MASK\], which masked language mod"):
+        _ = loaded.mask
 
 
 def test_a_length_without_room_for_a_word_is_refused():

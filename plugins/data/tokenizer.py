@@ -1,4 +1,4 @@
-"""A WordPiece tokenizer: trained on the data's captions for small runs, or read from any saved vocabulary."""
+"""Words to pieces: a vocabulary trained on the data's captions for small runs, or read from a saved one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from core import kinds
 from core.files import paths, read_text, write_text
 from core.types import Text
+from plugins.data import byte_pairs
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+NEEDED = (PAD, UNK, CLS, SEP)  # [MASK] serves masked language modelling alone
+CLIP_ENDS = (
+    (byte_pairs.START, byte_pairs.END),
+    ("<|startoftext|>", "<|endoftext|>"),
+)  # open_clip's names, and OpenAI's
 
 
-class WordPieceTokenizer(kinds.Tokenizer):
+class SubwordTokenizer(kinds.Tokenizer):
     """[CLS], the words, [SEP]; padded to the longest text and cut at ``length`` tokens, [SEP] kept.
 
-    A special token spelt out in a text is read as ordinary words.
+    In CLIP's vocabularies the ends of a text have other names, and padding is token 0, which is also the word "!": the
+    mask alone tells them apart. A special token spelt out in a text is read as ordinary words.
 
     Args:
         tokenizer: of the ``tokenizers`` library; is changed to pad, cut and frame texts as said.
@@ -35,27 +42,42 @@ class WordPieceTokenizer(kinds.Tokenizer):
         if length < 3:
             raise ValueError(f"text length is {length}; it must be at least 3: [CLS], a word and [SEP]")
         vocabulary = tokenizer.get_vocab()
-        missing = [token for token in SPECIAL if token not in vocabulary]
+        start, end = next((pair for pair in CLIP_ENDS if vocabulary.keys() >= set(pair)), (CLS, SEP))
+        missing = [token for token in NEEDED if token not in vocabulary] if start == CLS else []
         if missing:
-            raise ValueError(f"{source}: the vocabulary lacks {', '.join(missing)}; it must hold {', '.join(SPECIAL)}")
+            raise ValueError(f"{source}: the vocabulary lacks {', '.join(missing)}; it must hold {', '.join(NEEDED)}")
         # its threads gain nothing on short captions, and with them it warns in every forked data worker
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self.length = length
+        self.length, self.source = length, source
         self.vocabulary = max(vocabulary.values()) + 1
-        self.pad, self.cls, self.sep, self.mask = (vocabulary[token] for token in (PAD, CLS, SEP, MASK))
-        tokenizer.add_special_tokens(list(SPECIAL))
+        self.pad = vocabulary[PAD] if start == CLS else 0
+        self.cls, self.sep, self._mask = vocabulary[start], vocabulary[end], vocabulary.get(MASK)
+        tokenizer.add_special_tokens(
+            [token for token in SPECIAL if token in vocabulary] if start == CLS else [start, end]
+        )
         tokenizer.encode_special_tokens = True
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{CLS} $A {SEP}", special_tokens=[(CLS, self.cls), (SEP, self.sep)]
+            single=f"{start} $A {end}", special_tokens=[(start, self.cls), (end, self.sep)]
         )
         tokenizer.enable_truncation(length)
-        tokenizer.enable_padding(pad_id=self.pad, pad_token=PAD)
+        tokenizer.enable_padding(pad_id=self.pad, pad_token=tokenizer.id_to_token(self.pad))
         self._tokenizer = tokenizer
 
+    @property
+    def mask(self) -> int:  # type: ignore[override]
+        """[MASK]'s id.
+
+        Raises:
+            ValueError: the vocabulary has none.
+        """
+        if self._mask is None:
+            raise ValueError(f"{self.source}: the vocabulary has no {MASK}, which masked language modelling needs")
+        return self._mask
+
     def __call__(self, texts: Sequence[str]) -> Text:
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        ids = torch.tensor(rows, dtype=torch.int64)  # (B, L)
-        return Text(ids, ids != self.pad)
+        rows = self._tokenizer.encode_batch_fast(list(texts))
+        ids = torch.tensor([row.ids for row in rows], dtype=torch.int64)  # (B, L)
+        return Text(ids, torch.tensor([row.attention_mask for row in rows], dtype=torch.bool))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
@@ -65,7 +87,7 @@ class WordPieceTokenizer(kinds.Tokenizer):
         write_text(os.path.join(folder, "tokenizer.json"), self._tokenizer.to_str(pretty=True))
 
 
-def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> WordPieceTokenizer:
+def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> SubwordTokenizer:
     """A lower-case vocabulary of at most ``size`` pieces (all letters stay) made from ``texts``, the same each time."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     texts = list(texts)
@@ -78,24 +100,29 @@ def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> Word
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     trained = models.WordPiece(vocab=tokenizer.get_vocab(), unk_token=UNK)
-    return WordPieceTokenizer(_wordpiece(trained, lowercase=True), length)
+    return SubwordTokenizer(_wordpiece(trained, lowercase=True), length)
 
 
-def load_tokenizer(path: str, length: int) -> WordPieceTokenizer:
+def load_tokenizer(path: str, length: int) -> SubwordTokenizer:
     """A saved vocabulary.
 
     Args:
-        path: a ``tokenizer.json``, a ``vocab.txt`` (one piece a line, as BERT's), or a folder that holds one of them;
-            of both, tokenizer.json wins. A vocab.txt with upper-case pieces is read as a cased one.
-        length: as for ``WordPieceTokenizer``.
+        path: a ``tokenizer.json``, a ``vocab.txt`` (one piece a line, as BERT's), CLIP's merges
+            (``bpe_simple_vocab_16e6.txt.gz``), or a folder that holds one of the first two; of both, tokenizer.json
+            wins. A vocab.txt with upper-case pieces is read as a cased one.
+        length: as for ``SubwordTokenizer``.
 
     Raises:
         ValueError: no such file, or not a vocabulary, or a special token is missing; names the file.
     """
     file = _find(path)
+    if file.endswith(".gz"):
+        return SubwordTokenizer(byte_pairs.from_merges(file), length, source=file)
     text = read_text(file)
+    if byte_pairs.HEADER in text.partition("\n")[0]:
+        return SubwordTokenizer(byte_pairs.from_merges(file), length, source=file)
     tokenizer = _from_json(file, text) if file.endswith(".json") else _from_lines(file, text)
-    return WordPieceTokenizer(tokenizer, length, source=file)
+    return SubwordTokenizer(tokenizer, length, source=file)
 
 
 def _find(path: str) -> str:

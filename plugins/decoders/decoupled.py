@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.decoding import StepwiseDecoder
 from core.hookspecs import hookimpl
-from core.part import Count, Filled, Natural, Share
+from core.part import Count, Filled, Natural, Share, parameters
 from core.types import Text, Tokens
 from plugins.decoders.stepwise import CachedDecoding, Layer
 from plugins.layers import (
+    OpenClipLayer,
     PostNormLayer,
     PreNormLayer,
     causal_mask,
     initialise,
     initialise_tower,
     key_mask,
-    load_bert_layer,
-    read_bert,
-    take,
 )
+from plugins.text.weights import load_bert_layer, read_bert, take
+
+LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the lower half, of the upper
+    "bert": (PostNormLayer, PostNormLayer),
+    "paper": (PreNormLayer, PreNormLayer),
+    "openclip": (PreNormLayer, OpenClipLayer),
+}
 
 
 class DecoupledDecoder(StepwiseDecoder):
@@ -35,18 +41,21 @@ class DecoupledDecoder(StepwiseDecoder):
         unimodal: layers that see words alone; they have no cross-attention.
         multimodal: layers that attend to the memory too.
         layout: ``bert``: LayerNorm after each residual, embeddings normalised; ``paper``: LayerNorm before, one at the
-            end. Both: self-attention, cross-attention, one MLP of 4 D.
+            end. Both: self-attention, cross-attention, one MLP of 4 D. ``openclip``: as ``paper``, but a second MLP
+            between the two attentions, LayerNorm on the memory, and a position of its own for [CLS].
         dim: width D.
         heads: attention heads.
         dropout: on the residuals and attention.
         cls: whether a learnt [CLS] is read after the words, whose state, normalised, is the text's feature (CoCa). The
             words never see it, and ``forward`` is not given it.
+        mask: what [CLS] sees. ``correct``: the words and itself. ``legacy`` (layout ``openclip`` only), as open_clip's
+            released weights were trained: the words and one token of padding, id 0, behind them, but not itself.
         weights: a folder with a BERT's config.json and model.safetensors to start from (layout ``bert`` only);
             cross-attention starts new.
 
     Raises:
-        ValueError: weights with layout ``paper``, of other sizes, another vocabulary, fewer positions or layers; cls
-            without a unimodal layer.
+        ValueError: weights with another layout than ``bert``, of other sizes, another vocabulary, fewer positions or
+            layers; cls without a unimodal layer; the legacy mask without cls or with another layout.
     """
 
     def __init__(
@@ -54,11 +63,12 @@ class DecoupledDecoder(StepwiseDecoder):
         *,
         unimodal: Natural = 0,
         multimodal: Count = 12,
-        layout: Literal["bert", "paper"] = "bert",
+        layout: Literal["bert", "paper", "openclip"] = "bert",
         dim: Count = 768,
         heads: Count = 12,
         dropout: Share = 0.1,
         cls: bool = False,
+        mask: Literal["correct", "legacy"] = "correct",
         weights: str = "",
         memory_dim: Filled[int],
         vocabulary: Filled[int],
@@ -69,13 +79,16 @@ class DecoupledDecoder(StepwiseDecoder):
             raise ValueError(f"weights of a BERT need layout 'bert', got {layout!r}")
         if cls and not unimodal:
             raise ValueError("cls needs at least one unimodal layer: it is read by the lower half alone")
-        layer = PostNormLayer if layout == "bert" else PreNormLayer
-        self.dim, self.text_length = dim, text_length
-        self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(text_length, dim)
+        if mask == "legacy" and not (cls and layout == "openclip"):
+            raise ValueError(f"mask 'legacy' needs layout 'openclip' and cls, got layout {layout!r}, cls {cls}")
+        lower, upper = LAYERS[layout]
+        self.dim, self.text_length, self.legacy = dim, text_length, mask == "legacy"
+        self.cls_position = cls and layout == "openclip"  # the last one, behind those of the words
+        self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(text_length + self.cls_position, dim)
         self.embedding_norm = nn.LayerNorm(dim, eps=1e-12) if layout == "bert" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.unimodal = nn.ModuleList(layer(dim, heads, dropout) for _ in range(unimodal))
-        self.multimodal = nn.ModuleList(layer(dim, heads, dropout, memory_dim) for _ in range(multimodal))
+        self.unimodal = nn.ModuleList(lower(dim, heads, dropout) for _ in range(unimodal))
+        self.multimodal = nn.ModuleList(upper(dim, heads, dropout, memory_dim) for _ in range(multimodal))
         self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
         self.cls = nn.Parameter(torch.randn(dim) * 0.02) if cls else None
         self.cls_norm = nn.LayerNorm(dim) if cls else None
@@ -87,6 +100,10 @@ class DecoupledDecoder(StepwiseDecoder):
         if weights:
             self._load(weights, heads)
 
+    @classmethod
+    def pooled_dim(cls, settings: Mapping[str, Any]) -> int:
+        return int(settings.get("dim", parameters(cls)["dim"][1].default)) if settings.get("cls") else 0
+
     @property
     def embedding(self) -> nn.Parameter:
         return cast(nn.Parameter, self.words.weight)
@@ -95,16 +112,14 @@ class DecoupledDecoder(StepwiseDecoder):
         length = int(text.ids.shape[1])
         places = torch.arange(length, device=text.ids.device)
         x = self._embed(text.ids, places)  # (B, L, D)
-        seen = text.mask
-        if self.cls is not None:  # behind the padding, so that no word sees it and its place does not matter
-            x = torch.cat([x, self.cls.to(x.dtype).expand(int(x.shape[0]), 1, -1)], 1)  # (B, L + 1, D)
-            seen = torch.cat([seen, seen.new_ones(int(x.shape[0]), 1)], 1)
-        mask = self._mask(seen)
+        mask = self._mask(text.mask)
+        if self.cls is not None:
+            x, mask = self._behind(x, text.mask)
         for layer in self.unimodal:
             x = layer(x, mask)
         if self.cls_norm is None:
             return Tokens(x, None, text.mask)
-        return Tokens(x[:, :length], self.cls_norm(x[:, length]), text.mask)
+        return Tokens(x[:, :length], self.cls_norm(x[:, -1]), text.mask)
 
     def forward(self, words: Tokens, memory: Tokens) -> Tokens:
         assert words.mask is not None
@@ -123,6 +138,25 @@ class DecoupledDecoder(StepwiseDecoder):
             raise ValueError(f"asked to read {length} words; this decoder has positions for {self.text_length}")
         lower, upper = (cast("list[Layer]", list(half)) for half in (self.unimodal, self.multimodal))
         return CachedDecoding(self._embed, lower, upper, self.final_norm, memory=memory, length=length)
+
+    def _behind(self, x: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Put [CLS] behind words (B, L, D) and their padding, where no word sees it.
+
+        The legacy mask shows it one token of padding, which goes between them; a text without padding is followed by
+        [CLS] itself. Returns (B, L + 1, D), legacy (B, L + 2, D), and the mask.
+        """
+        assert self.cls is not None
+        cls = self.cls.to(x.dtype).expand(int(x.shape[0]), 1, -1)  # (B, 1, D)
+        if self.cls_position:
+            cls = cls + self.positions.weight[-1].to(x.dtype)
+        count = words.sum(1, keepdim=True)  # (B, 1)
+        itself = torch.ones_like(count, dtype=torch.bool)
+        if self.legacy:
+            itself = count == self.text_length
+            x = torch.cat([x, self._embed(torch.zeros_like(count), count)], 1)  # (B, L + 1, D)
+            words = torch.cat([words, ~itself], 1)  # (B, L + 1)
+        own = torch.cat([words, itself], 1)[:, None, None]  # what [CLS] sees, (B, 1, 1, N)
+        return torch.cat([x, cls], 1), torch.cat([F.pad(self._mask(words), (0, 1)), own], 2)  # (B, 1, N, N)
 
     def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
         """Ids (B, L) at positions (L,) or (B, L) -> (B, L, D)."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from core.decoding import Decoding
 from core.types import Text, Tokens
-from plugins.layers import Attention, PostNormLayer, PreNormLayer, key_mask
+from plugins.layers import Attention, OpenClipLayer, PostNormLayer, PreNormLayer, key_mask
 
-Layer = PostNormLayer | PreNormLayer
+Layer = PostNormLayer | PreNormLayer | OpenClipLayer
 
 
 class Cache:

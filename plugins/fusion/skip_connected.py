@@ -11,7 +11,8 @@ from core.hookspecs import hookimpl
 from core.kinds import Fusion
 from core.part import Count, Filled, Natural, Share
 from core.types import Fused, Tokens
-from plugins.layers import PostNormLayer, initialise, key_mask, load_bert_layer, read_bert
+from plugins.layers import PostNormLayer, initialise, key_mask
+from plugins.text.weights import load_bert_layer, read_bert
 
 
 class SkipConnectedFusion(Fusion):

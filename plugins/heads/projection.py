@@ -14,11 +14,16 @@ from plugins.layers import initialise
 
 
 class Projection(Head):
-    """A linear map to ``width`` dimensions, then length 1 (ALBEF, mPLUG: 256)."""
+    """A linear map to ``width`` dimensions, then length 1 (ALBEF, mPLUG: 256).
 
-    def __init__(self, *, width: Count = 256, dim: Filled[int]):
+    Args:
+        width: of the space.
+        bias: whether the map has one, as ALBEF's and mPLUG's have; CLIP's and open_clip's have none.
+    """
+
+    def __init__(self, *, width: Count = 256, bias: bool = True, dim: Filled[int]):
         super().__init__()
-        self.linear = nn.Linear(dim, width)
+        self.linear = nn.Linear(dim, width, bias=bias)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from core.hookspecs import hookimpl
 from core.kinds import TextEncoder
 from core.part import Count, Filled, Natural, Share
 from core.types import Text, Tokens
-from plugins.layers import fused_attention, initialise_tower, read_bert, take
+from plugins.layers import fused_attention, initialise_tower
+from plugins.text.weights import read_bert, take
 
 
 class BertEncoder(TextEncoder):

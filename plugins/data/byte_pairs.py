@@ -1,0 +1,66 @@
+"""CLIP's byte-pair vocabulary (Radford et al. 2021, section 2.4), as OpenAI and open_clip ship it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+
+from core.files import paths
+
+START, END = "<start_of_text>", "<end_of_text>"
+MERGES = 49152 - 256 - 2  # of the file's, as many as CLIP takes: with 512 letters and the two ends 49,408 pieces
+HEADER = "#version: 0.2"
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+def from_merges(file: str) -> tokenizers.Tokenizer:
+    """The tokenizer of a file of merges, such as ``bpe_simple_vocab_16e6.txt.gz``.
+
+    As open_clip's, but for what ftfy does to broken text and HTML's entities: here quotes become straight and letters
+    composed (NFC), no more.
+
+    Raises:
+        ValueError: no such file, or not one of merges; names it and the line.
+    """
+    lines = _read(file).split("\n")
+    if HEADER not in lines[0]:
+        raise ValueError(f"{file}: not a vocabulary: expected CLIP's merges, whose first line says {HEADER!r}")
+    merges = [tuple(line.split()) for line in lines[1 : MERGES + 1] if line]
+    for number, merge in enumerate(merges, 2):
+        if len(merge) != 2:
+            raise ValueError(f"{file}:{number}: {' '.join(merge)!r} is no merge of two pieces")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256, one a byte
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    try:
+        model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>")
+    except Exception as err:  # the library raises no narrower class
+        raise ValueError(f"{file}: not a vocabulary of byte pairs: {err}") from err
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(Regex("[\u02bc\u2018-\u201b]"), "'"),
+            normalizers.Replace(Regex("[\u201c-\u201f]"), '"'),
+            normalizers.Lowercase(),
+        ]
+    )
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    ends = [decoders.Replace("</w>", " "), decoders.Strip(" ", 0, 1)]
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *ends])
+    return tokenizer
+
+
+def _read(file: str) -> str:
+    try:
+        with paths.open(file, "rb") as handle:
+            content = handle.read()
+        return str((gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8"))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as err:
+        raise ValueError(f"{file}: cannot be read as CLIP's merges: {err}") from err

@@ -1,0 +1,50 @@
+"""open_clip's attentional pooler. Letters as in core.types; Q queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Pooler
+from core.part import Count, Filled
+from core.types import Tokens
+from plugins.layers import Attention, initialise_tower, key_mask
+
+
+class SharedPooler(Pooler):
+    """One attention for contrast and captions: the first query's token is the contrast's, the others the captions'.
+
+    LayerNorm on the queries and on what they pooled. open_clip has a third, on the picture's tokens: here that is the
+    last one of the backbone.
+
+    Args:
+        queries: Q, the contrast's included; 256 in open_clip's models, which leaves 255 tokens for the captions.
+        width: of the pooled tokens; 0: as wide as the picture's.
+        heads: attention heads.
+
+    Raises:
+        ValueError: fewer than 2 queries.
+    """
+
+    def __init__(self, *, queries: Count = 256, width: int = 0, heads: Count = 8, dim: Filled[int]):
+        super().__init__()
+        if queries < 2:
+            raise ValueError(f"queries is {queries}; it must be at least 2: the contrast's and one for captions")
+        self.dim = width or dim
+        self.queries = nn.Parameter(torch.randn(queries, self.dim) * self.dim**-0.5)
+        self.query_norm, self.norm = nn.LayerNorm(self.dim), nn.LayerNorm(self.dim)
+        self.attention = Attention(self.dim, heads, 0.0, dim)
+        initialise_tower(self, self.dim)
+
+    def forward(self, image: Tokens) -> Tokens:
+        queries = self.query_norm(self.queries).expand(int(image.x.shape[0]), -1, -1)  # (B, Q, dim)
+        x = self.norm(self.attention(queries, image.x, key_mask(image.mask)))  # (B, Q, dim)
+        return Tokens(x[:, 1:], x[:, 0])
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("shared", SharedPooler)

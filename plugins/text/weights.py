@@ -1,0 +1,91 @@
+"""How BERT's weights get into text encoders, fusions and decoders."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.files import paths, read_text
+from plugins.layers import PostNormLayer
+
+# what BERT computes and no tensor's shape tells
+BERT_WAYS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
+
+
+def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """A BERT's config.json and model.safetensors: its sizes, and its tensors without the prefix ``bert.``.
+
+    Args:
+        folder: holds the two files.
+        wanted: what the config must say, such as ``{"hidden_size": 768}``.
+        length: words of the longest text, for which it must have positions.
+
+    Raises:
+        ValueError: a file is missing or unreadable, sizes differ, or it computes other than BERT; names the file.
+    """
+    file = os.path.join(folder, "config.json")
+    text = read_text(file)
+    try:
+        config = json.loads(text)
+        keys = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings", "type_vocab_size")
+        sizes = {key: int(config[key]) for key in keys}
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(f"{file}: not the config of a BERT: {type(err).__name__}: {err}") from err
+    differ = [key for key, size in wanted.items() if sizes[key] != size]
+    if differ:
+        said, set_here = ({key: numbers[key] for key in differ} for numbers in (sizes, wanted))
+        raise ValueError(f"{file} says {said}, this recipe has {set_here}")
+    if sizes["max_position_embeddings"] < length:
+        raise ValueError(f"{file} says {sizes['max_position_embeddings']} positions, texts are up to {length} long")
+    for key, known in BERT_WAYS.items():
+        if config.get(key, known) != known:
+            raise ValueError(f"{file} says {key} {config[key]!r}; only {known!r} is known here")
+    file = os.path.join(folder, "model.safetensors")
+    try:
+        tensors = load_file(paths.get_local_path(file))
+    except Exception as err:
+        raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
+    old = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
+    renamed = {}
+    for name, tensor in tensors.items():
+        stem, _, last = name.removeprefix("bert.").rpartition(".")
+        renamed[f"{stem}.{old.get(last, last)}"] = tensor
+    return sizes, renamed
+
+
+BERT_NAMES = {  # ours: BERT's, below encoder.layer.N
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm": "output.LayerNorm",
+}
+
+
+def take(tensors: dict[str, Tensor], name: str, shape: torch.Size, folder: str) -> Tensor:
+    """One tensor of a BERT.
+
+    Raises:
+        ValueError: absent, or of another shape; names folder and tensor.
+    """
+    if name not in tensors:
+        raise ValueError(f"{folder}: model.safetensors has no tensor {name!r}")
+    if tensors[name].shape != shape:
+        held = tuple(tensors[name].shape)
+        raise ValueError(f"{folder}: model.safetensors has {name!r} of shape {held}, this part needs {tuple(shape)}")
+    return tensors[name]
+
+
+@torch.no_grad()
+def load_bert_layer(layer: PostNormLayer, tensors: dict[str, Tensor], index: int, folder: str) -> None:
+    """Fill a layer's self-attention and MLP from BERT layer ``index``, counted from 0; cross-attention stays."""
+    for ours, theirs in BERT_NAMES.items():
+        for name, parameter in layer.get_submodule(ours).named_parameters():
+            parameter.copy_(take(tensors, f"encoder.layer.{index}.{theirs}.{name}", parameter.shape, folder))
