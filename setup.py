@@ -43,6 +43,6 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
     ],
-    extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.16"]},
+    extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.16"], "captions": ["pycocoevalcap>=1.2,<2"]},
     entry_points={"console_scripts": ["patchbay = core.cli:main"]},
 )

@@ -13,6 +13,12 @@ from plugins.metrics import captions
 SOURCE = small.data()
 
 
+@pytest.fixture(autouse=True)
+def without_java(monkeypatch):
+    """METEOR starts a Java for many seconds: tests/test_java_scores.py has it."""
+    monkeypatch.setattr(captions, "java_scores", lambda *_: {})
+
+
 def evaluation(model, **settings):
     made = EvaluateSettings(split="validation", examples=8, batch=3, pictures=4, **settings)
     return Evaluation(model, SOURCE, made, torch.device("cpu"), "fp32")

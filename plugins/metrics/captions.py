@@ -17,8 +17,10 @@ from core.types import Example
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.metrics.caption_scores import best_constant, bleu, cider, rouge_l, tokenise
+from plugins.metrics.java_scores import java_scores
 
 ACROSS = 3  # pictures in a row of the sheet
+TITLES = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": "SPICE"}
 
 
 @hookimpl
@@ -27,6 +29,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
     Captions are written greedily, guided by nothing. ``cider`` is CIDEr-D from 0 to 10, ``cider_constant`` that of the
     one reference that scores best when given to every picture: what a model that looks at nothing can reach.
+    ``meteor`` and ``spice`` are there where pycocoevalcap, Java and their files are.
     """
     examples = evaluation.examples(evaluation.settings.split, evaluation.settings.examples)
     if not _writes(evaluation) or len(examples) < 2:
@@ -41,6 +44,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
             "rouge_l": rouge_l(candidates, references),
             "cider": cider(candidates, references),
             "cider_constant": cider([constant] * len(references), references),
+            **java_scores(candidates, references),
         }
     }
 
@@ -50,10 +54,12 @@ def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("captions")
     if not section:
         return None
+    names = [name for name in TITLES if name in section]
+    constant = (f"{section['cider_constant']:.3f}" if name == "cider" else "" for name in names)
     rows = [
-        ("", "BLEU-4", "ROUGE-L", "CIDEr"),
-        ("written", *(f"{section[name]:.3f}" for name in ("bleu4", "rouge_l", "cider"))),
-        ("best constant caption", "", "", f"{section['cider_constant']:.3f}"),
+        ("", *(TITLES[name] for name in names)),
+        ("written", *(f"{section[name]:.3f}" for name in names)),
+        ("best constant caption", *constant),
     ]
     return {"captions": [f"Captions of {section['pictures']} pictures, written greedily", *columns(rows)]}
 
