@@ -7,27 +7,26 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from timm.layers import HybridEmbed, LayerNorm2d, PatchEmbed, QuickGELU
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from core.blocks import Prune, build_pruners, by_block, run_blocks, score, split_point
-from core.files import paths
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.part import Count, Filled, Natural, Positive
 from core.types import Tokens
+from plugins.backbones.weights import misshapen, read_weights, refuse
 from plugins.layers import fused_attention, initialise_tower
 
-STYLES = {  # what the weights of each family expect: pixel mean and deviation, and timm's constructor
+CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
+STYLES: dict[str, tuple[tuple[float, ...], tuple[float, ...], dict[str, Any]]] = {
+    # what the weights of each family expect: pixel mean and deviation, and timm's constructor
     "plain": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {}),
-    "clip": (
-        (0.48145466, 0.4578275, 0.40821073),
-        (0.26862954, 0.26130258, 0.27577711),
-        {"pre_norm": True, "act_layer": QuickGELU, "norm_layer": partial(nn.LayerNorm, eps=1e-5)},
-    ),
+    "clip": (*CLIP_PIXELS, {**CLIP, "act_layer": QuickGELU}),
+    "openclip": (*CLIP_PIXELS, CLIP),
 }
 
 
@@ -45,7 +44,8 @@ class ViT(Backbone):
             2021); ``patch`` must then be a power of 2.
         mlp: width of the MLPs as a multiple of ``dim``.
         cls: whether a [CLS] token goes before the patches and is the pooled state; without it a pooler pools (CoCa).
-        style: ``plain`` or ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation).
+        style: ``plain``; ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation);
+            ``openclip`` (the same with exact GELU, as most of open_clip's models).
         prune: which pruner acts where.
         weights: a safetensors file of a timm or OpenAI CLIP ViT, whose first blocks are loaded; position embeddings and
             patch kernels are resized to fit.
@@ -64,7 +64,7 @@ class ViT(Backbone):
         mlp: Positive = 4.0,
         cls: bool = True,
         stem: Literal["linear", "conv"] = "linear",
-        style: Literal["plain", "clip"] = "plain",
+        style: Literal["plain", "clip", "openclip"] = "plain",
         prune: Sequence[Prune] = (),
         weights: str = "",
         image_size: Filled[int],
@@ -131,13 +131,7 @@ class ViT(Backbone):
 
     def _load(self, file: str) -> None:
         """Take over weights, resized to this patch size and resolution (timm's rules, bicubic)."""
-        try:
-            held = {name: tensor.float() for name, tensor in load_file(paths.get_local_path(file)).items()}
-        except OSError as err:
-            raise ValueError(f"{file}: cannot be read: {err}") from err
-        except Exception as err:
-            raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
-        own = self.vit.state_dict()
+        held, own = read_weights(file), self.vit.state_dict()
         convolutions = [k for k in own if k.startswith("patch_embed.backbone.") and k not in held]
         if convolutions:
             raise ValueError(f"{file}: does not fit stem 'conv': lacks {', '.join(convolutions[:3])}")
@@ -147,16 +141,10 @@ class ViT(Backbone):
             raise ValueError(f"{file}: cannot be brought to this ViT's patch and picture size: {err}") from err
         faults = {
             "lacks": [k for k in own if k not in state],
-            "has": [
-                f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
-                for k, v in own.items()
-                if k in state and state[k].shape != v.shape
-            ],
+            "has": misshapen(state, own),
             "has what this ViT does not compute,": [k for k in state if k not in own and self._matters(k)],
         }
-        if any(faults.values()):
-            said = "; ".join(f"{fault} {', '.join(names[:3])}" for fault, names in faults.items() if names)
-            raise ValueError(f"{file}: does not fit this ViT: {said}")
+        refuse(file, "ViT", faults)
         self.vit.load_state_dict({k: state[k] for k in own})
 
     def _matters(self, name: str) -> bool:
@@ -194,7 +182,7 @@ class _TimmBlock:
 
 def _stem(stem: str, style: str, dim: int, patch: int) -> Callable[..., nn.Module]:
     if stem == "linear":
-        return partial(PatchEmbed, bias=style != "clip")
+        return partial(PatchEmbed, bias=style == "plain")
     halvings = patch.bit_length() - 1
     if patch != 2**halvings or halvings < 1:
         raise ValueError(f"stem 'conv' needs a patch that is a power of 2, got {patch}")

@@ -1,0 +1,38 @@
+"""Reading a safetensors file of a picture's encoder."""
+
+from __future__ import annotations
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.files import paths
+
+
+def read_weights(file: str) -> dict[str, Tensor]:
+    """The file's tensors in full precision.
+
+    Raises:
+        ValueError: it cannot be read; names it.
+    """
+    try:
+        return {name: tensor.float() for name, tensor in load_file(paths.get_local_path(file)).items()}
+    except OSError as err:
+        raise ValueError(f"{file}: cannot be read: {err}") from err
+    except Exception as err:
+        raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
+
+
+def refuse(file: str, what: str, faults: dict[str, list[str]]) -> None:
+    """Raise a ValueError that names the first few of each kind of fault, where there are any."""
+    said = "; ".join(f"{fault} {', '.join(names[:3])}" for fault, names in faults.items() if names)
+    if said:
+        raise ValueError(f"{file}: does not fit this {what}: {said}")
+
+
+def misshapen(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    """The tensors of ``state`` whose shape is another than in ``own``, with both shapes."""
+    return [
+        f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
