@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import re
@@ -13,12 +14,34 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from core.kinds import Data
-from core.types import Batch
+from core.types import Batch, S
+
+
+def portion(batch: Batch, index: int, count: int) -> Batch:
+    """The ``index``-th of ``count`` parts of a batch, of its regions too: consecutive rows, as even as can be.
+
+    Raises:
+        ValueError: there are fewer rows, or regions, than parts.
+    """
+    if count == 1:
+        return batch
+
+    def cut(part: S, rows: int, what: str) -> S:
+        if rows < count:
+            raise ValueError(f"a batch of {rows} {what} cannot be cut into {count} parts (ranks, train.chunks)")
+        return part.rows(slice(index * rows // count, (index + 1) * rows // count))
+
+    regions = batch.regions
+    main = cut(dataclasses.replace(batch, regions=None), len(batch.images), "pictures")
+    return main if regions is None else dataclasses.replace(main, regions=cut(regions, len(regions.images), "regions"))
 
 
 @dataclass(frozen=True)
 class Wanted(Dataset[Batch]):
-    """Batches ``first`` to ``last`` - 1: a pure function of their number, so workers and resumes change nothing."""
+    """Batches ``first`` to ``last`` - 1: a pure function of their number, so workers and resumes change nothing.
+
+    Of each the ``part``-th of ``parts`` (core.ranks): however many there are, together they are the same batch.
+    """
 
     data: Data
     size: int
@@ -26,12 +49,15 @@ class Wanted(Dataset[Batch]):
     reads: frozenset[str]
     first: int
     last: int
+    part: int = 0
+    parts: int = 1
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __getitem__(self, index: int) -> Batch:
-        return self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.reads)
+        whole = self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.reads)
+        return portion(whole, self.part, self.parts)
 
 
 def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:

@@ -13,18 +13,20 @@ import pluggy
 import torch
 from torch import Tensor, nn
 
-from core import checkpoint
+from core import checkpoint, ranks
 from core.batches import Wanted, load
+from core.gradcache import Gradients
 from core.kinds import Data
 from core.model import Model, Objectives
+from core.optim import freeze
+from core.optim import make_optimizer as make_optimizer
 from core.part import Count, Natural, Positive, Share
 from core.types import Batch
-from registry import near
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose names start with ``prefix`` get their own learning rate."""
+    """Parameters whose names start with ``prefix`` get their own learning rate; 0 freezes them."""
 
     prefix: str  # "model.backbone"
     lr: Positive
@@ -34,8 +36,9 @@ class Group:
 class TrainSettings:
     """The ``train:`` section of a recipe."""
 
+    start: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
     steps: Count = 1000
-    batch: Count = 64
+    batch: Count = 64  # of all ranks together
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -45,6 +48,7 @@ class TrainSettings:
     betas: tuple[Share, Share] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     accumulate: Count = 1  # batches to one optimizer step
+    chunks: Count = 1  # to compute a batch in, with the contrast of the whole: core.gradcache; itm stays within a chunk
     ema: Share = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
     clip: Positive = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -95,47 +99,9 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if has_bf16 else "fp32"
 
 
-def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
-    """No weight decay on biases, norms and other vectors; groups by the longest matching prefix.
-
-    Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
-    and with ``betas[1]`` as its longest memory.
-    """
-    rates = {"": settings.lr, **{group.prefix: group.lr for group in settings.groups}}
-    chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    named = [(n, p) for n, p in objectives.named_parameters() if p.requires_grad]
-    for name, parameter in named:
-        prefix = max((p for p in rates if name.startswith(p)), key=len)
-        chosen.setdefault((prefix, parameter.ndim >= 2), []).append(parameter)
-    unused = [prefix for prefix in rates if prefix and not any(prefix == p for p, _ in chosen)]
-    if unused:
-        tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
-        hint = near(unused[0], tops)
-        raise ValueError(f"train.groups: no parameter starts with {unused[0]!r}.{hint} There are: {', '.join(tops)}")
-    groups = [
-        {
-            "params": parameters,
-            "name": prefix,
-            "lr": rates[prefix],
-            "peak": rates[prefix],
-            "weight_decay": settings.weight_decay if decays else 0.0,
-        }
-        for (prefix, decays), parameters in chosen.items()
-    ]
-    if settings.optimizer == "adafactor":
-        from timm.optim import AdafactorBigVision
-
-        first, second = settings.betas  # the first moment in full precision: a checkpoint would not bring back less
-        made: torch.optim.Optimizer = AdafactorBigVision(
-            groups, momentum=first, beta2_cap=second, momentum_dtype=torch.float32
-        )
-        return made
-    fused = device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
-
-
 class Trainer:
-    """Trains the objectives' model. Hooks see this object.
+    """Trains the objectives' model. Hooks see this object; of several ranks only the first calls them and saves, but
+    ``after_backward`` is called on all.
 
     Attributes:
         step: optimizer steps done; ``first_step`` is where this process began.
@@ -154,12 +120,20 @@ class Trainer:
         hooks: pluggy.PluginManager,
         folder: str,
     ):
+        parts = ranks.count() * settings.chunks
+        if settings.batch % parts:
+            raise ValueError(
+                f"train.batch: {settings.batch} rows cannot be shared evenly by {ranks.count()} ranks "
+                f"of train.chunks {settings.chunks}; expected a multiple of {parts}"
+            )
         self.device = pick_device(run.device)
         self.precision = pick_precision(settings.precision, self.device)
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.weights = objectives.weights
         self.average = objectives.average = copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
+        self.leads = ranks.own() == 0  # of all ranks
+        self.frozen = freeze(objectives, settings)
         self.optimizer = make_optimizer(objectives, settings, self.device)
         self.state: dict[str, Any] = {}
         self.step = self.first_step = 0
@@ -168,6 +142,7 @@ class Trainer:
         self.checkpoint = checkpoint.newest(folder) if run.resume else None
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
+        self.gradients = Gradients(objectives, settings.chunks, self.device, self.precision)
 
     @property
     def result(self) -> Model:
@@ -187,11 +162,15 @@ class Trainer:
         """
         settings = self.settings
         self.objectives.train()
-        self.hooks.hook.training_starts(trainer=self)
+        if self.leads:
+            for prefix, numbers in self.frozen.items():
+                print(f"Frozen, for its learning rate is 0: {prefix or 'all else'}, {numbers:,} parameters", flush=True)
+            self.hooks.hook.training_starts(trainer=self)
         self.started = time.perf_counter()
         batches = self._batches()
         while self.step < settings.steps:
-            torch.manual_seed((self.run.seed * 1_000_003 + self.step) % 2**63)  # the same after a resume
+            # the same after a resume; each rank its own
+            torch.manual_seed((self.run.seed * 1_000_003 + self.step + (ranks.own() << 40)) % 2**63)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(self.step, settings)
             losses = self._gradients(batches)
@@ -210,12 +189,16 @@ class Trainer:
                     list(self.average.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
                 )
             self.step += 1
-            self.hooks.hook.after_step(trainer=self, losses=losses)
+            if self.leads:
+                self.hooks.hook.after_step(trainer=self, losses=losses)
             if self.step == settings.steps or (settings.save_every and self.step % settings.save_every == 0):
                 self.save()
-        self.hooks.hook.training_ends(trainer=self)
+        if self.leads:
+            self.hooks.hook.training_ends(trainer=self)
 
     def save(self) -> None:
+        if not self.leads:
+            return
         self.checkpoint = checkpoint.save(
             self.objectives, self.result, self.optimizer, self.folder, self.step, keep=self.checkpoint
         )
@@ -224,19 +207,19 @@ class Trainer:
     def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Backward over the step's batches; the mean of each loss, unweighted."""
         sums: dict[str, Tensor] = {}
-        for _ in range(self.settings.accumulate):
+        count = self.settings.accumulate
+        for number in range(count):
             asked = time.perf_counter()
             batch = next(batches)
             self.waited += time.perf_counter() - asked
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                total, losses = self.objectives(batch.to(self.device))
-            (total / self.settings.accumulate).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / self.settings.accumulate
-        return sums
+            for name, loss in self.gradients(batch, 1 / count, last=number == count - 1).items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / count
+        return ranks.means(sums)
 
     def _batches(self) -> Iterator[Batch]:
         settings, pinned = self.settings, self.device.type == "cuda"
         first, last = (step * settings.accumulate for step in (self.step, settings.steps))
-        wanted = Wanted(self.data, settings.batch, self.run.seed, self.objectives.reads, first, last)
+        wanted = Wanted(
+            self.data, settings.batch, self.run.seed, self.objectives.reads, first, last, ranks.own(), ranks.count()
+        )
         return load(wanted, settings.workers, pinned)

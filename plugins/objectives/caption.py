@@ -5,43 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
+from core.part import Share
+from core.types import Batch
+from plugins.objectives.words import labelled, word_loss
 
 
 class Captioning(Objective):
     """Each word from those before it and the picture (CoCa, Eq. 3), in parallel over the caption.
 
     The decoder's lower half reads the words alone; in CoCa that pass is the contrast's too. The picture is the one that
-    ITC sees: a pruner that reads the caption would tell it. Padding is neither predicted nor counted.
+    ITC sees: a pruner that reads the caption would tell it. Padding is neither predicted nor counted, and never goes
+    through the head.
 
     Args:
         reduction: ``token_mean``: over all words of the batch; ``sequence_sum``: the sum over each caption's words,
             averaged over captions, as Eq. 3 reads. Which of them the paper trained with is not known to us.
+        smoothing: label smoothing: share of the target that is spread evenly over the vocabulary.
         head: the model's head for words.
     """
 
-    def __init__(self, *, reduction: Literal["token_mean", "sequence_sum"] = "token_mean", head: str = "words"):
+    def __init__(
+        self,
+        *,
+        reduction: Literal["token_mean", "sequence_sum"] = "token_mean",
+        smoothing: Share = 0.0,
+        head: str = "words",
+    ):
         super().__init__()
-        self.reduction, self.head = reduction, head
+        self.reduction, self.smoothing, self.head = reduction, smoothing, head
 
     def needs(self) -> tuple[str, ...]:
         return ("decoder", f"heads.{self.head}")
 
+    def units(self, batch: Batch) -> float:
+        return len(batch.images) if self.reduction == "sequence_sum" else float(batch.text.mask[:, 1:].sum())
+
     def forward(self, step: Step) -> Tensor:
         assert step.model.decoder is not None
-        words = step.model.decoder(step.words, step.image).x[:, :-1]  # (B, L - 1, D)
-        logits = step.model.heads[self.head](words).float()  # (B, L - 1, V)
-        text = step.batch.text
-        targets, weights = text.ids[:, 1:], text.mask[:, 1:].float()  # (B, L - 1)
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(weights) * weights
-        if self.reduction == "sequence_sum":
-            return losses.sum(1).mean()
-        return losses.sum() / weights.sum().clamp_min(1)
+        states = step.model.decoder(step.words, step.image).x[:, :-1]  # (B, L - 1, D)
+        text, real = step.batch.text, step.batch.text.mask[:, 1:]  # (B, L - 1)
+        places = labelled(real, step.labelled)  # (n,)
+        named, targets, weights = (
+            x.flatten(0, 1).index_select(0, places) for x in (states, text.ids[:, 1:], real.float())
+        )  # (n, D), (n,), (n,)
+        loss = word_loss(step.model.heads[self.head], named, targets, weights, self.smoothing)
+        return loss / (len(text.ids) if self.reduction == "sequence_sum" else weights.sum().clamp_min(1))
 
 
 @hookimpl

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from core import ranks
 from core.model import Step
 
 
@@ -50,12 +51,13 @@ def pair_logits(step: Step, head: str, gather: bool) -> tuple[Tensor, Tensor, Te
     Returns:
         (b, B) own pictures by all captions, (B, b) all pictures by own captions, and (b,) int64: which of all are own.
     """
-    to_logits = step.model.heads[head]
-    if not (gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        logits: Tensor = to_logits(step.similarity.float())  # (b, b)
-        return logits, logits, torch.arange(len(logits), device=logits.device)
-    image: Tensor = step.model.heads["image"](step.image.pooled)  # (b, E)
-    text: Tensor = step.model.heads["text"](step.text.pooled)  # (b, E)
-    images, texts = gathered(torch.stack([image, text], 1)).unbind(1)  # (B, E) each, by one collective
-    own = torch.arange(len(image), device=image.device) + dist.get_rank() * len(image)
-    return to_logits((image @ texts.T).float()), to_logits((images @ text.T).float()), own
+    heads = step.model.heads
+    image: Tensor = heads["image"](step.image.pooled).float()  # (b, E)
+    text: Tensor = heads["text"](step.text.pooled).float()  # (b, E)
+    own = torch.arange(len(image), device=image.device)
+    with torch.autocast(image.device.type, enabled=False):  # a temperature of 0.01 makes much of what bf16 leaves out
+        if not (gather and ranks.count() > 1):
+            logits: Tensor = heads[head](image @ text.T)  # (b, b)
+            return logits, logits, own
+        images, texts = gathered(torch.stack([image, text], 1)).unbind(1)  # (B, E) each, by one collective
+        return heads[head](image @ texts.T), heads[head](images @ text.T), own + ranks.own() * len(own)

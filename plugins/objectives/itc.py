@@ -42,6 +42,8 @@ class ImageTextContrast(Objective):
         gather: compare with the pairs of all ranks rather than with the rank's own alone.
     """
 
+    contrasts = True
+
     def __init__(
         self, *, reduction: Literal["mean", "sum"] = "mean", smoothing: Share = 0.0, gather: bool = True
     ) -> None:

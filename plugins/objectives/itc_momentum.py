@@ -10,17 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core import ranks
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Model, Step
 from core.part import Count, Natural, Share
+from plugins.objectives.gathering import gathered
 
 
 class MomentumContrast(Objective):
     """ITC as ALBEF and mPLUG train it: a slowly following teacher fills two queues and softens the targets.
 
     Targets are alpha * softmax(teacher's similarities) + (1 - alpha) * one-hot, over the batch and the queue; the loss
-    is the mean of both directions. The teacher sees the pictures under the same guide policy as the model.
+    is the mean of both directions. The teacher sees the pictures under the same guide policy as the model. Of a batch
+    in parts (ranks, train.chunks) each part is contrasted with itself and the queues.
 
     Args:
         momentum: m of the teacher's average, 0.995 in mPLUG.
@@ -74,6 +77,9 @@ class MomentumContrast(Objective):
 
     @torch.no_grad()
     def _enqueue(self, image: Tensor, text: Tensor) -> None:
+        """Of all ranks, so that all hold the same queues."""
+        if ranks.count() > 1:
+            image, text = gathered(image), gathered(text)
         place = (self.filled + torch.arange(len(image), device=image.device)) % self.size  # (B,)
         self.queue_image[place[-self.size :]] = image[-self.size :]
         self.queue_text[place[-self.size :]] = text[-self.size :]

@@ -33,8 +33,9 @@ def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
 class ImageTextMatching(Objective):
     """Tell matching pairs from others (ALBEF, mPLUG): per pair one wrong image and one wrong caption.
 
-    A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch. Under
-    ``leak_free`` each pair's picture is pruned by the very caption of the pair.
+    A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch; of a
+    batch in parts (ranks, train.chunks) from the pair's own part, as in ALBEF. Under ``leak_free`` each pair's picture
+    is pruned by the very caption of the pair.
 
     Args:
         share: of the batch's pairs that take part (m = share * B); the rest saves time. Our addition.

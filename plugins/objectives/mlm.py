@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
+from core.types import Batch, Masked
+from plugins.objectives.words import word_loss
 
 
 class MaskedLanguageModelling(Objective):
@@ -33,16 +34,22 @@ class MaskedLanguageModelling(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", f"heads.{self.head}")
 
+    def units(self, batch: Batch) -> float:
+        return float(self._part(batch)[1].weights.sum())
+
+    def _part(self, batch: Batch) -> tuple[slice, Masked]:
+        """The m rows that take part, and their words."""
+        assert batch.masked is not None
+        rows = slice(0, max(1, round(self.share * len(batch.images))))
+        return rows, batch.masked.rows(rows)
+
     def forward(self, step: Step) -> Tensor:
-        assert step.batch.masked is not None
-        rows = slice(0, max(1, round(self.share * len(step.batch.images))))
-        masked = step.batch.masked.rows(rows)
+        rows, masked = self._part(step.batch)
         states = step.fuse(rows, step.model.read(masked.text)).text.x  # (m, L, D)
         at = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))
-        logits = step.model.heads[self.head](states.gather(1, at)).float()  # (m, M, V)
-        losses = F.cross_entropy(logits.flatten(0, 1), masked.targets.flatten(), reduction="none")
-        weights = masked.weights.flatten()
-        return (losses * weights).sum() / weights.sum().clamp_min(1)
+        named, weights = states.gather(1, at).flatten(0, 1), masked.weights.flatten()  # (m M, D), (m M,)
+        loss = word_loss(step.model.heads[self.head], named, masked.targets.flatten(), weights)
+        return loss / weights.sum().clamp_min(1)
 
 
 @hookimpl

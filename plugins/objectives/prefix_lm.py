@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
+from core.types import Batch, Prefixed
+from plugins.objectives.words import word_loss
 
 
 class PrefixLanguageModelling(Objective):
@@ -33,17 +34,23 @@ class PrefixLanguageModelling(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", "decoder", f"heads.{self.head}")
 
+    def units(self, batch: Batch) -> float:
+        return float(self._part(batch)[1].suffix.mask[:, 1:].sum())
+
+    def _part(self, batch: Batch) -> tuple[slice, Prefixed]:
+        """The m rows that take part, and their words."""
+        assert batch.prefixed is not None
+        rows = slice(0, max(1, round(self.share * len(batch.images))))
+        return rows, batch.prefixed.rows(rows)
+
     def forward(self, step: Step) -> Tensor:
-        assert step.batch.prefixed is not None
         assert step.model.decoder is not None
-        rows = slice(0, max(1, round(self.share * len(step.batch.images))))
-        text = step.batch.prefixed.rows(rows)
+        rows, text = self._part(step.batch)
         memory = step.fuse(rows, step.model.read(text.prefix)).memory
         words = step.model.decoder.read(text.suffix.map(lambda t: t[:, :-1]))
-        logits = step.model.heads[self.head](step.model.decoder(words, memory).x).float()  # (m, L - 1, V)
-        targets, weights = text.suffix.ids[:, 1:], text.suffix.mask[:, 1:].float().flatten()
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        return (losses * weights).sum() / weights.sum().clamp_min(1)
+        states = step.model.decoder(words, memory).x.flatten(0, 1)  # (m (L - 1), D)
+        targets, weights = text.suffix.ids[:, 1:].flatten(), text.suffix.mask[:, 1:].float().flatten()
+        return word_loss(step.model.heads[self.head], states, targets, weights) / weights.sum().clamp_min(1)
 
 
 @hookimpl

@@ -10,6 +10,7 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
+from core.types import Batch
 from plugins.data.labels import patch_labels
 
 
@@ -25,6 +26,9 @@ class PatchTextAlignment(Objective):
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "scores")
+
+    def units(self, batch: Batch) -> float:
+        return 0 if batch.regions is None else len(batch.regions.images)
 
     def forward(self, step: Step) -> Tensor:
         regions, model = step.batch.regions, step.model

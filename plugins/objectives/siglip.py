@@ -38,6 +38,8 @@ class PairwiseSigmoid(Objective):
         gather: compare with the captions of all ranks rather than with the rank's own alone.
     """
 
+    contrasts = True
+
     def __init__(self, *, gather: bool = True) -> None:
         super().__init__()
         self.gather = gather

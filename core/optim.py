@@ -1,0 +1,84 @@
+"""What learns, how fast, and by which optimizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from core.model import Objectives
+from registry import near
+
+if TYPE_CHECKING:
+    from core.train import TrainSettings
+
+
+def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
+    """Take the parameters of every group with lr 0 out of learning: no gradient of theirs is computed from now on.
+
+    Returns:
+        group -> how many numbers learn no more; "" is all that no group names.
+
+    Raises:
+        ValueError: a group's prefix fits no parameter, or nothing is left to learn.
+    """
+    rates = _rates(settings)
+    named = list(objectives.named_parameters())
+    prefixes = {name: _longest(name, rates) for name, _ in named}
+    unused = [prefix for prefix in rates if prefix and prefix not in prefixes.values()]
+    if unused:
+        tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
+        hint = near(unused[0], tops)
+        raise ValueError(f"train.groups: no parameter starts with {unused[0]!r}.{hint} There are: {', '.join(tops)}")
+    frozen: dict[str, int] = {}
+    for name, parameter in named:
+        prefix = prefixes[name]
+        if rates[prefix] == 0 and parameter.requires_grad:
+            parameter.requires_grad_(False)
+            frozen[prefix] = frozen.get(prefix, 0) + parameter.numel()
+    if not any(parameter.requires_grad for _, parameter in named):
+        raise ValueError("train.groups: with these learning rates of 0 every parameter is frozen and nothing can learn")
+    return frozen
+
+
+def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
+    """Freezes what is to be frozen. No weight decay on biases, norms and other vectors; the longest prefix decides.
+
+    Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
+    and with ``betas[1]`` as its longest memory.
+    """
+    freeze(objectives, settings)
+    rates = _rates(settings)
+    chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in objectives.named_parameters():
+        if parameter.requires_grad:
+            chosen.setdefault((_longest(name, rates), parameter.ndim >= 2), []).append(parameter)
+    groups = [
+        {
+            "params": parameters,
+            "name": prefix,
+            "lr": rates[prefix],
+            "peak": rates[prefix],
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (prefix, decays), parameters in chosen.items()
+    ]
+    if settings.optimizer == "adafactor":
+        from timm.optim import AdafactorBigVision
+
+        first, second = settings.betas  # the first moment in full precision: a checkpoint would not bring back less
+        made: torch.optim.Optimizer = AdafactorBigVision(
+            groups, momentum=first, beta2_cap=second, momentum_dtype=torch.float32
+        )
+        return made
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+
+
+def _rates(settings: TrainSettings) -> dict[str, float]:
+    return {"": settings.lr, **{group.prefix: group.lr for group in settings.groups}}
+
+
+def _longest(name: str, rates: dict[str, float]) -> str:
+    return max((prefix for prefix in rates if name.startswith(prefix)), key=len)

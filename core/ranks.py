@@ -1,0 +1,48 @@
+"""The processes that train one model together, as torchrun starts them; alone, there is one."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def join() -> None:
+    """Meet the others that torchrun started; each gets its own GPU where there are GPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group()  # gloo for tensors on the CPU, NCCL for those on a GPU
+
+
+def leave() -> None:
+    if count() > 1:
+        dist.destroy_process_group()
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def own() -> int:
+    """This process's number; 0 is the one that writes, logs and evaluates."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def totals(numbers: list[float]) -> list[float]:
+    """The sum over ranks of each number; none waits for a GPU."""
+    held = torch.tensor(numbers, dtype=torch.float64)
+    if count() > 1:
+        dist.all_reduce(held)
+    return held.tolist()
+
+
+def means(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean over ranks of each scalar."""
+    if count() == 1 or not named:
+        return named
+    held = torch.stack([scalar.float() for scalar in named.values()])
+    dist.all_reduce(held)
+    return dict(zip(named, (held / count()).unbind(), strict=True))
