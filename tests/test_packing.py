@@ -1,0 +1,60 @@
+"""Packed linear maps compute what the unpacked ones do, alone and in whole models."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import small
+import torch
+from test_coca import coca
+from torch import nn
+
+from plugins.generation.caption import caption
+from plugins.generation.settings import Generation
+from plugins.packing import PackedLinear, pack
+
+SOURCE = small.data()
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_a_packed_map(monkeypatch, dtype, close, bias, onednn):
+    if not onednn:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 80, bias=bias)
+    packed = PackedLinear(linear, dtype)
+    states = torch.randn(3, 7, 48)
+    for x in (states, states[:, 2], states.transpose(0, 1), states[:1, :1], states[0, 0], states[:0]):
+        with torch.no_grad():
+            found, expected = packed(x), linear(x)
+        assert found.dtype == dtype and found.shape == expected.shape
+        assert torch.allclose(found.float(), expected, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("make", [coca, lambda: small.copa(SOURCE)], ids=["coca", "copa"])
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+def test_captions_of_a_packed_model(make, mode):
+    model, images = make(), small.batch(SOURCE, 4).images
+    packed = copy.deepcopy(model)
+    pack(packed)
+    assert not any(type(module) is nn.Linear for module in packed.modules())
+    settings = Generation(mode=mode, max_length=6)
+    assert caption(packed, SOURCE.tokenizer, images, settings) == caption(model, SOURCE.tokenizer, images, settings)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_model_packed_in_bf16(autocast):
+    """Its states differ from fp32's by rounding alone; under autocast, which asks for the same, as without."""
+    model, images = coca(), small.batch(SOURCE, 4).images
+    packed = copy.deepcopy(model)
+    pack(packed, torch.bfloat16)
+    with torch.no_grad():
+        expected = model.look(model.trunk(images)).x
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found = packed.look(packed.trunk(images)).x.float()
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        assert len(caption(packed, SOURCE.tokenizer, images, Generation(mode="beam", max_length=6))) == 4
