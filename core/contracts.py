@@ -188,7 +188,7 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
     """Keeps leading shape, passes gradients."""
     torch.manual_seed(0)
     embeddings = {name: nn.Parameter(torch.randn(vocabulary, D)) for name in ("text", "decoder")}
-    head = part(dim=D, vocabulary=vocabulary, embeddings=embeddings)
+    head = part(dim=D, vocabulary=vocabulary, classes=5, embeddings=embeddings)
     x = torch.randn(B, L, D, requires_grad=True)
     out = head(x)
     assert out.shape[:2] == (B, L), f"(B, L, D) became {tuple(out.shape)}"

@@ -2,7 +2,7 @@
 
 A part's ``__init__`` takes keyword-only settings with annotations; they are its schema in a recipe. Widths that follow
 from other parts are annotated ``Filled[int]`` and arrive at assembly: ``dim`` (its own input), ``guide_dim``,
-``image_dim``, ``vocabulary``, ``image_size``.
+``image_dim``, ``vocabulary``, ``image_size``, ``classes`` (how many).
 """
 
 from __future__ import annotations
@@ -120,6 +120,11 @@ class Decoder(nn.Module, ABC):
     dim: int
     pools: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
 
+    @classmethod
+    def pooled_dim(cls, settings: Mapping[str, Any]) -> int:
+        """What ``dim`` is going to be if it ``pools``, else 0: it guides pruners, which are built before it is."""
+        return 0
+
     @property
     @abstractmethod
     def embedding(self) -> nn.Parameter:
@@ -148,11 +153,16 @@ class Objective(nn.Module, ABC):
     """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
 
     origin: str = ""
-    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions"
+    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
+    contrasts: ClassVar[bool] = False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
 
     def needs(self) -> tuple[str, ...]:
         """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
         return ()
+
+    def units(self, batch: Batch) -> float:
+        """How many equal things the loss is a mean over, by which parts of a batch weigh: rows. On the host."""
+        return len(batch.images)
 
     def attach(self, model: Model) -> None:
         """Called once after assembly, for an objective that holds a teacher."""
@@ -194,6 +204,8 @@ class Data(ABC):
     image_size: int
     text_length: int
     tokenizer: Tokenizer
+    classes: Sequence[str] = ()  # what a picture may be labelled with
+    frames: int = 0  # of a clip; 0: pictures
 
     @classmethod
     def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
@@ -206,8 +218,8 @@ class Data(ABC):
         drawn = data.batch(0, size=2, seed=0, reads=reads)
         masked = 1 if drawn.masked is None else int(drawn.masked.positions.shape[1])
         regions = 1 if drawn.regions is None else len(drawn.regions.images)
-        words = data.tokenizer.vocabulary
-        return Sketch(data.image_size, data.text_length, words, masked, regions, tuple(data.splits()))
+        words, splits, classes = data.tokenizer.vocabulary, tuple(data.splits()), tuple(data.classes)
+        return Sketch(data.image_size, data.text_length, words, masked, regions, splits, (), classes, data.frames)
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:

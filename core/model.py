@@ -1,4 +1,4 @@
-"""The model as slots, one pass over a batch as lazily made features, and the losses that read them.
+"""The model as slots, and the losses that read them.
 
 Letters as in core.types.
 """
@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from core import clips
 from core.kinds import Backbone, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
-from core.lazy import once
-from core.part import Filled, Part, PartError
+from core.part import Filled, Natural, Part, PartError
+from core.step import Step
 from core.types import Batch, Fused, Text, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Rows = Tensor | slice
+__all__ = ["Model", "Objectives", "Step"]
 
 
 class Model(nn.Module):
@@ -29,11 +30,13 @@ class Model(nn.Module):
     Args:
         backbone: pictures to tokens; its ``prune`` list holds the token pruners.
         pooler: the picture's tokens to those that the decoder reads and the one that a contrast reads.
-        text: words to states; the state of [CLS] guides the pruners. Without one a decoder that pools is read.
+        text: words to states; what it pools guides the pruners. Without one a decoder that pools is read.
         fusion: words and picture to joint states.
         decoder: causal, attends to the fused states.
-        heads: named last layers; ``image`` and ``text`` read the pooled states of backbone and text encoder, every
+        heads: named last layers; ``image`` and ``classify`` read the picture's pooled state, ``text`` the text's, every
             other head reads the fused (or decoded) states.
+        frames: how many frames of a clip have a learnt place in time, added to their tokens before they are joined.
+            0: none, as the paper describes none (CoCa, section 4); then nothing tells in which order they came.
         guide: which words the pruner may see. ``paper``: one pass, guided by the whole caption. ``leak_free``: each
             objective is guided only by the words that it may see, and by a learned null guide where it may see none.
     """
@@ -50,36 +53,42 @@ class Model(nn.Module):
         decoder: Part[Decoder] | None = None,
         heads: Mapping[str, Part[Head]] | None = None,
         guide: Literal["leak_free", "paper"] = "leak_free",
+        frames: Natural = 0,
         vocabulary: Filled[int],
         text_length: Filled[int],
         image_size: Filled[int],
+        classes: Filled[int] = 0,
     ):
         super().__init__()
         self.policy = guide
         words = {"vocabulary": vocabulary, "text_length": text_length}
         self.text = None if text is None else text(**words)
-        guide_dim = 0 if self.text is None else self.text.dim
+        text_dim = 0 if self.text is None else self.text.dim
+        guide_dim = text_dim or (0 if decoder is None else decoder.cls.pooled_dim(decoder.settings))
         self.backbone = backbone(image_size=image_size, guide_dim=guide_dim)
+        self.moments = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.02) if frames else None
         self.poolers = None if pooler is None else pooler(dim=self.backbone.dim)
         image_dim = self.backbone.dim if self.poolers is None else self.poolers.dim
-        self.fusion = None if fusion is None else fusion(dim=guide_dim, image_dim=image_dim)
+        self.fusion = None if fusion is None else fusion(dim=text_dim, image_dim=image_dim)
         joint_dim = image_dim if self.fusion is None else self.fusion.dim
         self.decoder = None if decoder is None else decoder(memory_dim=joint_dim, **words)
 
         embeddings = {
             name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
         }
-        widths = {"image": image_dim, "text": 0 if self.reader is None else self.reader.dim}
+        widths = {"image": image_dim, "classify": image_dim, "text": 0 if self.reader is None else self.reader.dim}
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
         self.heads = nn.ModuleDict(
             {
-                name: head(dim=widths.get(name, other), vocabulary=vocabulary, embeddings=embeddings)
+                name: head(dim=widths.get(name, other), vocabulary=vocabulary, classes=classes, embeddings=embeddings)
                 for name, head in (heads or {}).items()
             }
         )
-        self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by the text encoder's [CLS]
-        if self.guided and self.text is None:
-            raise PartError(f"{self.backbone.origin}: a text-guided pruner needs model.text for its guide")
+        self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by what the reader pools
+        if self.guided and self.reader is None:
+            what = "a text-guided pruner needs model.text for its guide, or a decoder that pools"
+            raise PartError(f"{self.backbone.origin}: {what}")
+        assert not self.guided or self.reader is None or self.reader.dim == guide_dim, "pooled_dim is not dim"
         self.null_guide = nn.Parameter(torch.randn(guide_dim) * 0.02) if self.guided else None
 
     @property
@@ -110,9 +119,18 @@ class Model(nn.Module):
         states: Tokens = self.text(text)
         return states
 
+    def trunk(self, images: Tensor) -> Tokens:
+        """Blocks before the first pruner, of pictures (B, 3, H, W) or of a clip's every frame (B, T, 3, H, W)."""
+        return clips.trunk(self.backbone, images)
+
+    def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+        """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide; join a clip's
+        frames."""
+        return clips.finish(self.backbone, trunk, self._or_null(guide, trunk), self.moments)
+
     def look(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        """Prune, run the later blocks and pool, guided by ``guide`` (B, G) or by the learned null guide."""
-        image = self.backbone.finish(trunk, self._or_null(guide, trunk))
+        """``finish``, then pool."""
+        image = self.finish(trunk, guide)
         return image if self.poolers is None else self.poolers(image)
 
     def score(self, trunk: Tokens, words: Tokens | None, blank: Tensor | None = None) -> Tensor | None:
@@ -131,7 +149,7 @@ class Model(nn.Module):
         """The picture's tokens that are left of it beside ``words`` when all pruning is done."""
         guide = None if words is None else words.pooled
         if self.fusion is None or words is None or not self.fusion.pruners:
-            return self.backbone.finish(trunk, self._or_null(guide, trunk))
+            return self.finish(trunk, guide)
         fused: Fused = self.fusion(words, self.look(trunk, guide))
         return fused.image
 
@@ -151,54 +169,6 @@ class Model(nn.Module):
         finally:
             for part in parts:
                 part.pruning = True
-
-
-class Step:
-    """One pass over one batch. Each feature is computed when first asked for, and once."""
-
-    def __init__(self, model: Model, batch: Batch):
-        self.model, self.batch = model, batch
-
-    @once
-    def trunk(self) -> Tokens:
-        """Blocks before the first pruner: independent of the text, shared by all guides."""
-        return self.model.backbone.trunk(self.batch.images)
-
-    @once
-    def text(self) -> Tokens:
-        """The whole captions, encoded."""
-        return self.model.read(self.batch.text)
-
-    @once
-    def words(self) -> Tokens:
-        """The whole captions as the decoder's lower half reads them: the same pass where it is the text encoder."""
-        assert self.model.decoder is not None
-        return self.text if self.model.text is None else self.model.decoder.read(self.batch.text)
-
-    @once
-    def image(self) -> Tokens:
-        """The pictures as ITC sees them: guided by the whole caption (paper) or by nothing (leak_free)."""
-        whole = self.model.guided and self.model.policy == "paper"
-        return self.model.look(self.trunk, self.text.pooled if whole else None)
-
-    @once
-    def similarity(self) -> Tensor:
-        """Cosines of every picture (down) with every caption (across), (B, B), by the heads ``image`` and ``text``."""
-        image: Tensor = self.model.heads["image"](self.image.pooled)  # (B, E)
-        text: Tensor = self.model.heads["text"](self.text.pooled)  # (B, E)
-        return image @ text.T
-
-    def view(self, rows: Rows, words: Tokens) -> Tokens:
-        """Pictures ``rows`` as one sees them who may read ``words``; a pass of the later blocks under leak_free."""
-        if not self.model.guided or self.model.policy == "paper":
-            return self.image.rows(rows)
-        return self.model.look(self.trunk.rows(rows), words.pooled)
-
-    def fuse(self, rows: Rows, words: Tokens) -> Fused:
-        """Pictures ``rows`` fused with ``words``, row by row."""
-        assert self.model.fusion is not None
-        fused: Fused = self.model.fusion(words, self.view(rows, words))
-        return fused
 
 
 class Objectives(nn.Module):

@@ -1,7 +1,7 @@
 """What passes between parts: frozen dataclasses of tensors.
 
-Letters: B pictures or texts, N tokens, P patches shown to a pruner, K patches kept, L words, D width,
-R regions, M masked words, H x W pixels.
+Letters: B pictures or texts, T frames of a clip, N tokens, P patches shown to a pruner, K patches kept, L words,
+D width, R regions, M masked words, C classes, H x W pixels.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Tokens(Struct):
     ``scores`` are the logits that the latest pruner gave to the P patches that it was shown.
     """
 
-    x: Tensor  # (B, N, D)
+    x: Tensor  # (B, N, D); of a clip's frames before they are joined (B, T, N, D), and so all else
     pooled: Tensor | None = None  # (B, D)
     mask: Tensor | None = None  # (B, N) bool, True: may be attended to; None: all
     patches: tuple[int, int] = (0, 0)
@@ -156,11 +156,12 @@ class Regions(Struct):
 class Batch(Struct):
     """One training step's data. What no objective asked for is None."""
 
-    images: Tensor  # (B, 3, H, W) uint8
+    images: Tensor  # (B, 3, H, W) uint8; clips (B, T, 3, H, W)
     text: Text  # (B, L)
     masked: Masked | None = None
     prefixed: Prefixed | None = None
     regions: Regions | None = None
+    labels: Tensor | None = None  # (B, C) float, 1 for each class that it shows; a row of zeros: nobody labelled it
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,13 @@ class Example:
     """A picture and all that is known of it, as evaluation and pictures need it."""
 
     key: str  # names it in messages: "scene 12"
-    image: Tensor  # (3, H, W) uint8
+    image: Tensor  # (3, H, W) uint8; a clip (T, 3, H, W)
     caption: str
     regions: tuple[Region, ...] = ()
     absent: str = ""  # a region phrase of something that is not in the picture
     questions: tuple[tuple[str, str], ...] = ()  # question, answer
     facts: Any = None  # what the data needs to tell whether a caption is true of a picture
+    labels: tuple[str, ...] = ()  # the classes that it is labelled with
 
 
 @dataclass(frozen=True)
@@ -196,3 +198,5 @@ class Sketch:
     regions: int = 1  # R, rows of the region part
     splits: tuple[str, ...] = ()  # the held-out splits; empty: not known without reading
     absent: tuple[str, ...] = ()  # what the recipe names and is not here
+    classes: tuple[str, ...] = ()
+    frames: int = 0  # of a clip; 0: pictures

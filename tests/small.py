@@ -15,6 +15,7 @@ from plugins.backbones.vit import ViT
 from plugins.data.scenes import Scenes
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.skip_connected import SkipConnectedFusion
+from plugins.heads.classify import Classify
 from plugins.heads.match import Match
 from plugins.heads.projection import Projection
 from plugins.heads.scale_bias import ScaleBias
@@ -59,12 +60,14 @@ def copa(source: Scenes, *, guide: str = "leak_free", prune: list[Prune] | None 
             "temperature": Part(Temperature),
             "sigmoid": Part(ScaleBias),
             "match": Part(Match),
+            "classify": Part(Classify),
             "words": Part(Vocabulary),
         },
         guide=guide,
         vocabulary=source.tokenizer.vocabulary,
         text_length=source.text_length,
         image_size=source.image_size,
+        classes=len(source.classes),
     ).eval()
 
 

@@ -22,6 +22,7 @@ SMALL = {
     "decoupled": {"dim": 32, "multimodal": 2, "heads": 2},
     "itc_momentum": {"queue": 32},
     "attentional": {"queries": 5, "heads": 2},
+    "query": {"heads": 2},
 }
 
 
@@ -43,9 +44,14 @@ def test_backbone(part):
 
 
 @pytest.mark.parametrize("part", parts(Pooler))
-@pytest.mark.parametrize("arrangement", ["cascade", "parallel"])
-def test_pooler(part, arrangement):
-    contracts.check_pooler(Part(part.cls, {**part.settings, "arrangement": arrangement, "width": 16}))
+@pytest.mark.parametrize("width", [0, 16])
+def test_pooler(part, width):
+    contracts.check_pooler(Part(part.cls, {**part.settings, "width": width}))
+
+
+def test_parallel_poolers():
+    settings = {**SMALL["attentional"], "arrangement": "parallel", "width": 16}
+    contracts.check_pooler(Part(CATALOG.registries[Pooler]["attentional"].cls, settings))
 
 
 @pytest.mark.parametrize("part", parts(TextEncoder))
@@ -100,14 +106,14 @@ def test_head(part):
     contracts.check_head(part)
 
 
-@pytest.mark.parametrize("part", [p for p in parts(Data) if p.id == "scenes"])
+@pytest.mark.parametrize("part", [p for p in parts(Data) if p.id in ("scenes", "clips")])
 def test_data(part):
     contracts.check_data(Part(part.cls, {"train_size": 500})())
 
 
 @pytest.mark.parametrize("part", parts(Objective))
 def test_objective_is_finite_and_reaches_the_model(part):
-    source = small.data()
+    source = small.data(labelled=0.5)
     model = small.copa(source)
     objective = part()
     objectives = small.Objectives(model, {"own": objective}, {"own": 1.0}).train()

@@ -47,13 +47,15 @@ def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:
     """Another brightness and contrast for each picture; never another hue, since texts name colours.
 
     Args:
-        images: (B, 3, H, W) uint8.
+        images: (B, 3, H, W) uint8, or clips (B, T, 3, H, W), whose frames vary alike.
         strength: each factor is uniform in [1 - strength, 1 + strength].
     """
-    factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, (2, len(images), 1, 1, 1))).float()
-    brightness, contrast = factors  # (B, 1, 1, 1) each
+    shape = (2, len(images), *[1] * (images.ndim - 1))
+    brightness, contrast = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, shape)).float()  # (B, 1, ...) each
     x = images.float()
-    grey = (x.mean((2, 3), keepdim=True) * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)  # (B, 1, 1, 1)
+    grey = (x.mean((-2, -1), keepdim=True) * torch.tensor(GREY).view(3, 1, 1)).sum(
+        -3, keepdim=True
+    )  # (B, ..., 1, 1, 1)
     # contrast about the mean grey, after brightness: (b x - b grey) c + b grey
     x = x.mul_(brightness * contrast).add_(brightness * grey * (1 - contrast))
     return x.round_().clamp_(0, 255).to(torch.uint8)

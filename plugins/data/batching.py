@@ -52,17 +52,19 @@ def make_batch(
     flip: bool = True,
     shade: float = 0.2,
     blank: float = 0.2,
+    classes: Sequence[str] = (),
 ) -> Batch:
     """Step ``step``'s batch. The same arguments give the same batch in any process, and ``reads`` only adds to it.
 
     Args:
         size: pictures with captions, B.
-        reads: parts to make beside them: "masked", "prefixed", "regions".
+        reads: parts to make beside them: "masked", "prefixed", "regions", "labels".
         regions: rows of the region part, R.
         mask: share of words to hide in the masked part.
         flip: mirror half of the pictures, with left and right swapped in their texts.
         shade: by how much brightness and contrast of the B pictures vary.
         blank: share of region rows whose text is withheld.
+        classes: what the examples may be labelled with; none: no labels are made.
 
     Raises:
         ValueError: more pictures are asked for than there are to train with.
@@ -81,7 +83,13 @@ def make_batch(
         regions=draw_regions(source, tokenizer, regions, boxed, flip=flip, blank=blank)
         if "regions" in reads and regions > 0 and len(source.boxed) > 0
         else None,
+        labels=mark([e.labels for e in examples], classes) if "labels" in reads and classes else None,
     )
+
+
+def mark(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> Tensor:
+    """(B, C) float: 1 for each class among a row's labels; zeros in a row without any."""
+    return torch.tensor([[float(name in row) for name in classes] for row in labels])
 
 
 def draw_pairs(available: int, size: int, rng: Generator) -> list[int]:

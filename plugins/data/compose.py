@@ -101,10 +101,15 @@ def paste(
         height, width = sprite.rest.shape
         left, top = _inside(x, width, size), _inside(y, height, size)
         window = canvas[:, top : top + height, left : left + width]  # (3, h, w)
-        window[:] = (window * sprite.rest + sprite.colour) >> 8
+        window[:] = blend(window, sprite)
         box = (float(left), float(top), float(left + width), float(top + height))
         placed.append(Placed(thing, box, ((left + width / 2) / size, (top + height / 2) / size)))
     return placed
+
+
+def blend(window: NDArray[np.uint8], sprite: Sprite) -> NDArray[np.uint16]:
+    """A sprite over what is behind it, (3, h, w)."""
+    return (window * sprite.rest + sprite.colour) >> 8
 
 
 def _inside(centre: float, extent: int, size: int) -> int:

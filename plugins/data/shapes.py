@@ -78,7 +78,12 @@ def _grid(side: int) -> tuple[Plane, Plane]:
 
 def draw_shape(shape: str, colour: str, size: str, texture: str, image_size: int) -> Sprite:
     """An anti-aliased shape at the scale of a picture of ``image_size`` pixels."""
-    side = max(4, round(SIZES[size] * image_size))
+    return draw_scaled(shape, colour, SIZES[size], texture, image_size)
+
+
+def draw_scaled(shape: str, colour: str, share: float, texture: str, image_size: int) -> Sprite:
+    """The same with a side of ``share`` of the picture's."""
+    side = max(4, round(share * image_size))
     x, y = _grid(side * SMOOTH)
     mask = SHAPES[shape](x, y)
     period = max(3.0, image_size / 16)  # pixels from one mark to the next

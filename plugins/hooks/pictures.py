@@ -70,8 +70,8 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
     with evaluation.autocast():
         right, wrong = score(evaluation, examples)
         text = evaluation.data.tokenizer([example.regions[0].phrase for example in examples]).to(evaluation.device)
-        words = None if model.text is None else model.read(text)
-        seen = model.seen(model.backbone.trunk(evaluation.images(examples)), words)
+        words = None if model.reader is None else model.read(text)
+        seen = model.seen(model.trunk(evaluation.images(examples)), words)
     kept = torch.ones(right.shape, dtype=torch.bool)
     if seen.source is not None:
         stays = torch.zeros(len(examples), right.shape[1] + 1, dtype=torch.bool)

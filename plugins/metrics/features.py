@@ -33,7 +33,7 @@ def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tenso
     """Of n pictures, (n, E), pruned under the null guide."""
     model, chunk = evaluation.model, evaluation.settings.batch
     parts = [evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk)]
-    return torch.cat([features(model, "image", model.look(model.backbone.trunk(images))) for images in parts])
+    return torch.cat([features(model, "image", model.look(model.trunk(images))) for images in parts])
 
 
 def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:

@@ -64,7 +64,7 @@ def odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence
     found = []
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
-        trunk = model.backbone.trunk(evaluation.images(pictures[part]))
+        trunk = model.trunk(evaluation.images(pictures[part]))
         found.append(margins(model, trunk if model.guided else model.look(trunk), model.read(text.rows(part))))
     return torch.cat(found)
 

@@ -153,11 +153,11 @@ def scored(evaluation: Evaluation, split: str) -> Scored | None:
 def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """Logits (B, P) for the phrase of each picture's first region, and for that of something absent."""
     model = evaluation.model
-    trunk = model.backbone.trunk(evaluation.images(examples))
+    trunk = model.trunk(evaluation.images(examples))
 
     def given(phrases: list[str]) -> Tensor:
         text = evaluation.data.tokenizer(phrases).to(evaluation.device)
-        logits = model.score(trunk, None if model.text is None else model.read(text))
+        logits = model.score(trunk, None if model.reader is None else model.read(text))
         assert logits is not None
         return logits.float().cpu()
 

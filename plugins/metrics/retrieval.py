@@ -125,7 +125,7 @@ def _encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens
     for start in range(0, len(examples), chunk):
         part = slice(start, start + chunk)
         words.append(model.read(text.rows(part)))
-        trunks.append(model.backbone.trunk(evaluation.images(examples[part])))
+        trunks.append(model.trunk(evaluation.images(examples[part])))
         images.append(model.look(trunks[-1]))
     return _joined(words), _joined(trunks), _joined(images)
 

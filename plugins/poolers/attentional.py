@@ -39,8 +39,8 @@ class AttentionalPoolers(Pooler):
     ):
         super().__init__()
         self.dim, self.cascade = width or dim, arrangement == "cascade"
-        self.captions = _Queries(queries, self.dim, heads, dim)
-        self.contrast = _Queries(1, self.dim, heads, self.dim if self.cascade else dim)
+        self.captions = Queries(queries, self.dim, heads, dim)
+        self.contrast = Queries(1, self.dim, heads, self.dim if self.cascade else dim)
         initialise_tower(self, self.dim)
 
     def forward(self, image: Tokens) -> Tokens:
@@ -49,7 +49,7 @@ class AttentionalPoolers(Pooler):
         return Tokens(tokens, pooled[:, 0])
 
 
-class _Queries(nn.Module):
+class Queries(nn.Module):
     """Learnt queries, one attention, LayerNorm."""
 
     def __init__(self, queries: int, dim: int, heads: int, source_dim: int):

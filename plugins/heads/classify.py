@@ -1,0 +1,36 @@
+"""A picture's pooled state to classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from core.hookspecs import hookimpl
+from core.kinds import Head
+from core.part import Filled
+from plugins.layers import initialise
+
+
+class Classify(Head):
+    """A linear map to the data's classes, in their order (CoCa, section 4: "a pooler and a softmax").
+
+    Raises:
+        ValueError: the data has no classes.
+    """
+
+    def __init__(self, *, dim: Filled[int], classes: Filled[int]):
+        super().__init__()
+        if not classes:
+            raise ValueError("this data names no classes to tell apart; scenes and clips do")
+        self.linear = nn.Linear(dim, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x)  # (..., D) -> (..., C)
+        return logits
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("classify", Classify)

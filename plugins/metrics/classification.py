@@ -1,0 +1,53 @@
+"""Classification by the model's own classes: how often the highest logit is the right class's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from core.evaluate import Evaluation
+from core.hookspecs import hookimpl
+from core.report import columns, percent
+from plugins.metrics.zero_shot import accuracy
+
+HEAD = "classify"
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Section ``classification``; None for a model without the head, or a split without pictures of these classes.
+
+    Each picture is pruned under the null guide. Ties count against the model.
+    """
+    model, classes, settings = evaluation.model, list(evaluation.data.classes), evaluation.settings
+    if model.missing(f"heads.{HEAD}"):
+        return None
+    found = evaluation.data.labelled_examples(settings.split, settings.examples)
+    labelled = [(example, name) for example, name in found if name in classes]
+    if not labelled:
+        return None
+    chunks = [labelled[start : start + settings.batch] for start in range(0, len(labelled), settings.batch)]
+    logits = []
+    for chunk in chunks:
+        pooled = model.look(model.trunk(evaluation.images([example for example, _ in chunk]))).pooled
+        logits.append(model.heads[HEAD](pooled).float())  # (n, C)
+    right = torch.tensor([classes.index(name) for _, name in labelled], device=evaluation.device)
+    return {
+        "classification": {
+            "accuracy": accuracy(torch.cat(logits), right),
+            "chance": 1 / len(classes),
+            "classes": len(classes),
+            "pictures": len(labelled),
+        }
+    }
+
+
+@hookimpl
+def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    section = report.get("classification")
+    if not section:
+        return None
+    rows = [("%", "found", "chance"), ("right class", percent(section["accuracy"]), percent(section["chance"]))]
+    counts = f"{section['pictures']} pictures in {section['classes']} classes"
+    return {"classification": [f"Classification of {counts}, by the model's own head", *columns(rows)]}

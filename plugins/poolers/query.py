@@ -1,0 +1,39 @@
+"""A pooler of one query, for classification. Letters as in core.types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from core.hookspecs import hookimpl
+from core.kinds import Pooler
+from core.part import Count, Filled
+from core.types import Tokens
+from plugins.layers import initialise_tower
+from plugins.poolers.attentional import Queries
+
+
+class QueryPooler(Pooler):
+    """One learnt query attends to the picture's tokens, or to those of all frames of a clip, LayerNorm after it: the
+    new pooler with which CoCa's encoder is used for classification (section 4), frozen or trained.
+
+    Args:
+        width: of the pooled state; 0: as wide as the picture's tokens.
+        heads: attention heads.
+    """
+
+    def __init__(self, *, width: int = 0, heads: Count = 12, dim: Filled[int]):
+        super().__init__()
+        self.dim = width or dim
+        self.query = Queries(1, self.dim, heads, dim)
+        initialise_tower(self, self.dim)
+
+    def forward(self, image: Tokens) -> Tokens:
+        pooled: Tensor = self.query(image.x, image.mask)  # (B, 1, D)
+        return Tokens(pooled, pooled[:, 0])
+
+
+@hookimpl
+def register(add: Callable[[str, type], None]) -> None:
+    add("query", QueryPooler)
