@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from core.blocks import Cues, run_blocks
     from core.evaluate import Evaluation
+    from core.folder import Held, load
     from core.hookspecs import hookimpl
     from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, Tokenizer, TokenPruner
     from core.model import Model, Objectives, Step
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "core.blocks": ("Cues", "run_blocks"),
     "core.evaluate": ("Evaluation",),
+    "core.folder": ("Held", "load"),
     "core.hookspecs": ("hookimpl",),
     "core.kinds": (
         "Backbone",
@@ -52,6 +54,7 @@ __all__ = [
     "Fused",
     "Fusion",
     "Head",
+    "Held",
     "Masked",
     "Model",
     "Natural",
@@ -72,6 +75,7 @@ __all__ = [
     "Tokenizer",
     "Tokens",
     "hookimpl",
+    "load",
     "run_blocks",
 ]
 

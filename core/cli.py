@@ -40,7 +40,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     """``patchbay run`` and ``python -m core.run``; returns the exit status."""
     parser = argparse.ArgumentParser(prog="patchbay run", description="Train by a recipe, then measure and draw.")
     parser.add_argument("recipe", help="a YAML file, such as projects/copa/pretrain.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="train.steps=100, objectives.pta=null, ...")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
+    )
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
     args = parser.parse_intermixed_args(argv)
 

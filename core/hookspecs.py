@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.evaluate import Evaluation
+    from core.folder import Held
+    from core.kinds import Tokenizer
     from core.train import Trainer
 
 PROJECT = "patchbay"  # marks hook functions, so it must be unique among pluggy's users
@@ -70,3 +72,13 @@ def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
 @hookspec
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
     """Put pictures into ``folder``; returns the paths made."""
+
+
+@hookspec(firstresult=True)
+def read_tokenizer(folder: str, length: int) -> Tokenizer | None:
+    """The vocabulary that a run or an import left in ``folder``, texts cut at ``length`` tokens; None: not my kind."""
+
+
+@hookspec(firstresult=True)
+def use(held: Held) -> object | None:
+    """What ``core.load`` gives: an object with the verbs of a model that is out of its folder."""

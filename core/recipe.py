@@ -19,7 +19,7 @@ from core.source import Node, Problem, RecipeErrors, Scalar, Table, apply, read_
 from core.train import RunSettings, TrainSettings
 from registry import near
 
-__all__ = ["Problem", "Recipe", "RecipeErrors", "Slot", "differences", "dump", "plain", "read"]
+__all__ = ["Problem", "Recipe", "RecipeErrors", "Slot", "differences", "dump", "plain", "read", "read_model"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,27 @@ def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
     Raises:
         RecipeErrors: anything is wrong; all of it at once, as ``file:line:col: path: sentence``.
     """
+    reader = Reader(catalog)
+    recipe = _recipe(reader, _tree(path, overrides))
+    if reader.problems or recipe is None:
+        raise RecipeErrors(sorted(reader.problems, key=_position))
+    return recipe
+
+
+def read_model(path: str, catalog: Catalog) -> Part[Model]:
+    """The model of a recipe, of which no other section is looked at, so that none need be there.
+
+    Raises:
+        RecipeErrors: as ``read``.
+    """
+    reader, tree = Reader(catalog), _tree(path)
+    part = _model(reader, tree.items.get("model", Scalar("", tree.where)))
+    if reader.problems:
+        raise RecipeErrors(sorted(reader.problems, key=_position))
+    return part
+
+
+def _tree(path: str, overrides: Sequence[str] = ()) -> Table:
     problems: list[Problem] = []
     tree = read_file(path, problems)
     if not problems:
@@ -58,11 +79,7 @@ def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
             tree = apply(tree, override, problems)
     if problems:  # without a whole tree, what it lacks would be reported too
         raise RecipeErrors(problems)
-    reader = Reader(catalog)
-    recipe = _recipe(reader, tree)
-    if reader.problems or recipe is None:
-        raise RecipeErrors(sorted(reader.problems, key=_position))
-    return recipe
+    return tree
 
 
 def _position(problem: Problem) -> tuple[str, list[int]]:

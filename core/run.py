@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 
-from core import checkpoint, discovery
+from core import checkpoint, discovery, ranks
 from core.cli import run as main
 from core.discovery import Catalog
 from core.evaluate import EvaluateSettings, Evaluation, measure
 from core.files import paths, write_json, write_text
+from core.folder import RECIPE, SIZES, Sizes, reading, recipe_in, start, weights_in, without_weights
 from core.kinds import Data
 from core.model import Model, Objectives
 from core.recipe import Recipe, differences, dump, read
 from core.train import Trainer, pick_device, pick_precision
 from registry import near
 
-RECIPE, REPORT, VERSIONS = "recipe.yaml", "report.json", "versions.json"
+REPORT, VERSIONS = "report.json", "versions.json"
 # what may differ between a run and its resumption
 HARMLESS = {"run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard"}
 HARMLESS |= {"train.save_every", "train.log_every", "train.workers"}
@@ -42,23 +43,29 @@ class Built:
     objectives: Objectives
 
 
-def build(recipe: Recipe) -> Built:
+def build(recipe: Recipe, *, begins: bool = True) -> Built:
     """Data, then the model that fits it, then the objectives.
+
+    Args:
+        begins: whether weights and vocabulary come from ``train.start``, where the recipe has one.
 
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
-        ValueError: the split to measure on is not one of the data's.
+        ValueError: the split to measure on is not one of the data's, or the folder to start from does not fit.
     """
+    folder = recipe.train.start if begins else ""
+    if folder and weights_in(folder) and recipe.data.settings.get("vocabulary") == "":
+        recipe = reading(recipe, folder)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
     torch.manual_seed(recipe.run.seed)
-    objectives = assemble(recipe, build_model(recipe, data))
+    model = Sizes.of(data).build(recipe.model)
+    if folder:  # before the objectives, whose teachers are copies of the model
+        told = start(model, folder)
+        if ranks.own() == 0:
+            print(told, flush=True)
+    objectives = assemble(recipe, model)
     return Built(recipe, data, objectives.model, objectives)
-
-
-def build_model(recipe: Recipe, data: Data) -> Model:
-    vocabulary = data.tokenizer.vocabulary
-    return recipe.model(vocabulary=vocabulary, text_length=data.text_length, image_size=data.image_size)
 
 
 def assemble(recipe: Recipe, model: Model) -> Objectives:
@@ -75,23 +82,29 @@ def check_split(splits: Sequence[str], split: str) -> None:
 def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train by a recipe and measure the result; returns the report, which also lies in the run's folder.
 
+    Under torchrun all ranks train together; the first alone writes, measures and returns a report.
+
     Raises:
         RecipeErrors, PartError, ValueError: what the user can put right, in words.
     """
+    ranks.join()
     catalog = discovery.load()
     recipe = read(path, overrides, catalog)
     folder = recipe.run.folder or _fresh_folder(path)
-    resumes = _check_folder(folder, recipe, catalog)
-    built = build(_reading(recipe, folder) if resumes else recipe)
+    resumes = ranks.told(lambda: _check_folder(folder, recipe, catalog))
+    begins = not (resumes and checkpoint.newest(folder))
+    built = build(reading(recipe, folder) if resumes else recipe, begins=begins)
     paths.mkdirs(folder)
     print(f"Run folder: {folder}", flush=True)
-    if not resumes:
+    if ranks.own() == 0 and not resumes:
         again = f"patchbay run {RECIPE} run.folder=NEW"
         placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
         built.data.tokenizer.save(folder)
+        Sizes.of(built.data).write(folder)
         write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
     trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
-    write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
+    if trainer.leads:
+        write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
     if recipe.run.resume:
         print(f"{'Continuing' if resumes else 'No run to continue: starting'} from step {trainer.step}", flush=True)
     try:
@@ -101,7 +114,9 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         again = shlex.join(["python", "-m", "core.run", path, *overrides, f"run.folder={folder}", "run.resume=true"])
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
-    if not recipe.run.evaluate:
+    finally:
+        ranks.leave()
+    if not (recipe.run.evaluate and trainer.leads):
         return {}
     return report_on(catalog, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)
 
@@ -135,25 +150,14 @@ def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None
     Raises:
         RecipeErrors, PartError, ValueError: the folder holds no whole run, or one that cannot be built here.
     """
-    file = os.path.join(folder, RECIPE)
-    if not paths.isfile(file):
-        raise ValueError(f"{folder}: holds no run: there is no {RECIPE} in it")
-    recipe = read(file, overrides, catalog or discovery.load())
+    recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
     given = any(override.startswith("data.vocabulary=") for override in overrides)
-    recipe = recipe if given else _reading(recipe, folder)
+    recipe = recipe if given else reading(recipe, folder)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
-    model = build_model(recipe, data)
+    model = Sizes.of(data).build(without_weights(recipe.model))
     checkpoint.load_weights(model, folder)
     return recipe, data, model
-
-
-def _reading(recipe: Recipe, folder: str) -> Recipe:
-    """The recipe with the vocabulary that the folder's run was begun with, whatever its data would make today."""
-    if "vocabulary" not in recipe.data.settings:
-        return recipe
-    settings = {**recipe.data.settings, "vocabulary": folder}
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
 
 
 def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -164,6 +168,8 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     precision = pick_precision(recipe.train.precision, device)
     target = os.path.join(folder, f"evaluate-{recipe.evaluate.split}")
     paths.mkdirs(target)
+    if not paths.isfile(os.path.join(folder, SIZES)):  # a run of before there were any
+        Sizes.of(data).write(folder)
     return report_on(catalog, model, data, recipe.evaluate, device, precision, target)
 
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         description="Measure the model of a run's folder; report and pictures go to FOLDER/evaluate-SPLIT.",
     )
     parser.add_argument("folder", help="what patchbay run made")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="evaluate.candidates=64, ...")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help="evaluate.candidates=64, ...")
     parser.add_argument("--split", help="the same as evaluate.split=...")
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
     args = parser.parse_intermixed_args(argv)

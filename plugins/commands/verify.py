@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         "Ends with status 1 where there is any: training skips it within data.budget.",
     )
     parser.add_argument("recipe", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="data.sources=[...], ...")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help="data.sources=[...], ...")
     parser.add_argument("--json", action="store_true", help="print {pictures, records, skipped, messages}")
     args = parser.parse_intermixed_args(argv)
 

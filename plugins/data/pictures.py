@@ -11,7 +11,7 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from core.files import paths
 from plugins.data.faults import Fault
@@ -19,6 +19,15 @@ from plugins.data.faults import Fault
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MOST_BYTES, MOST_PIXELS = 32 * 2**20, 2**25  # of a file
 CHUNK = 2**24  # bytes read at once
+TURNS = {  # EXIF orientation: what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 
 
@@ -92,14 +101,8 @@ def read_picture(file: str, formats: tuple[str, ...]) -> Image.Image:
         return image.convert("RGBA")
 
 
-def read_rgb(file: str, short: int = 0) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """A picture's first frame in 8 bits of red, green and blue.
-
-    CMYK is converted, 16 bits of grey are scaled down to 8, what is transparent is put on white. An orientation in the
-    metadata is not followed: the boxes of COCO speak of the pixels as they are stored.
-
-    Args:
-        short: a picture whose short side is longer is brought down to this; 0: none is.
+def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """A picture file as ``rgb`` makes it. A JPEG that is to be much smaller is decoded small.
 
     Returns:
         (h, w, 3), and the width and height in the file.
@@ -109,13 +112,37 @@ def read_rgb(file: str, short: int = 0) -> tuple[NDArray[np.uint8], tuple[int, i
     """
     with open_picture(file) as image:
         stored = image.size
-        scale = min(1.0, short / min(stored)) if short else 1.0
-        size = ceil(stored[0] * scale), ceil(stored[1] * scale)
+        size = _size(stored, short)
         image.draft(image.mode, size)  # a JPEG is decoded at the next size above
-        rgb = _rgb(image)
-        if rgb.size != size:
-            rgb = rgb.resize(size, Image.Resampling.BICUBIC)
-        return np.array(rgb), stored
+        return rgb(image, size, upright=upright), stored
+
+
+def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> NDArray[np.uint8]:
+    """A picture's first frame in 8 bits of red, green and blue, (h, w, 3).
+
+    CMYK is converted, 16 bits of grey are scaled down to 8, what is transparent is put on white.
+
+    Args:
+        size: width and height to bring it to.
+        upright: turn it then as its metadata say. Annotated pictures are not turned: the boxes of COCO speak of the
+            pixels as they are stored.
+    """
+    made = _rgb(image)
+    if made.size != size:
+        made = made.resize(size, Image.Resampling.BICUBIC)
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+    return np.array(made if turn is None else made.transpose(turn))
+
+
+def shrunk(image: Image.Image, short: int) -> NDArray[np.uint8]:
+    """An opened picture as ``read_rgb(upright=True)`` makes that of a file; the picture itself stays as it is."""
+    return rgb(image, _size(image.size, short), upright=True)
+
+
+def _size(stored: tuple[int, int], short: int) -> tuple[int, int]:
+    """Width and height once the short side is no longer than ``short``; 0: as they are."""
+    scale = min(1.0, short / min(stored)) if short else 1.0
+    return ceil(stored[0] * scale), ceil(stored[1] * scale)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -14,7 +14,6 @@ from plugins.generation.generate import generate
 from plugins.generation.settings import Generation
 
 
-@torch.no_grad()
 def caption(
     model: Model,
     tokenizer: Tokenizer,
@@ -44,6 +43,22 @@ def caption(
         ValueError: the model has no decoder or no such head, prompts and pictures differ in number, or a text may grow
             longer than the decoder can read.
     """
+    found = scored(model, tokenizer, images, settings, prompts=prompts, head=head, numbers=numbers)
+    return [text for text, _ in found]
+
+
+@torch.no_grad()
+def scored(
+    model: Model,
+    tokenizer: Tokenizer,
+    images: Tensor,
+    settings: Generation,
+    *,
+    prompts: Sequence[str] | None = None,
+    head: str = "words",
+    numbers: Tensor | None = None,
+) -> list[tuple[str, float]]:
+    """As ``caption``, each with the score that it was chosen by (``Written.score``)."""
     if model.decoder is None:
         raise ValueError("the model has no decoder, so that it cannot write captions")
     if head not in model.heads:
@@ -57,14 +72,14 @@ def caption(
         model.decoder, model.heads[head], memory, text, settings, end=tokenizer.sep, pad=tokenizer.pad, numbers=numbers
     )
     return [
-        tokenizer.decode([*ids[mask].tolist(), *new.ids])
+        (tokenizer.decode([*ids[mask].tolist(), *new.ids]), new.score)
         for ids, mask, new in zip(read.ids, read.mask, written, strict=True)
     ]
 
 
 def _beside(model: Model, images: Tensor, prompts: Text) -> tuple[Tokens, Text]:
     """What the decoder attends to, (B, N, D), and what it starts from, (B, L)."""
-    trunk = model.backbone.trunk(images)
+    trunk = model.trunk(images)
     if model.fusion is None:
         open_end = prompts.mask & (prompts.mask.cumsum(1) < prompts.mask.sum(1, keepdim=True))  # without [SEP]
         return model.look(trunk), Text(prompts.ids, open_end)

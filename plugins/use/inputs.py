@@ -1,0 +1,89 @@
+"""What the verbs of a model take: one picture or text, or many, from anywhere.
+
+Letters: S the side of the model's pictures, (h, w) a picture's own size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from math import ceil, sqrt
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from core.folder import Sizes
+from plugins.data.augment import squared
+from plugins.data.pictures import read_rgb, shrunk
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, or a picture, or (3, h, w) uint8
+Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n pictures
+Texts: TypeAlias = str | Iterable[str]
+T = TypeVar("T")
+
+
+def pictures_of(given: Pictures) -> Iterator[Picture]:
+    """One picture or many as many, none of them read."""
+    if isinstance(given, (str, os.PathLike, Image.Image)) or (isinstance(given, Tensor) and given.ndim == 3):
+        return iter([given])
+    return iter(given)
+
+
+def texts_of(given: Texts) -> list[str]:
+    """One text or many as many.
+
+    Raises:
+        ValueError: something among them is no text.
+    """
+    texts = [given] if isinstance(given, str) else list(given)
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise ValueError(f"a text is a string, got {type(wrong).__name__}")
+    return texts
+
+
+def chunks(many: Iterable[T], size: int) -> Iterator[list[T]]:
+    """``size`` at a time; no more of them are asked for than that."""
+    rest = iter(many)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def prepared(picture: Picture, sizes: Sizes) -> Tensor:
+    """A picture as the model was measured with, (3, S, S) uint8, whatever it came in.
+
+    The right way up, as its metadata say; CMYK, palettes, grey, 16 bits and transparency as in
+    plugins.data.pictures.rgb. Where ``sizes.crop`` is set the short side becomes S and the middle is cut out, else the
+    whole is squeezed to the square as data parts do with held-out pictures; bicubic, with a filter against aliasing.
+
+    Raises:
+        ValueError: not such a picture; a file is named.
+    """
+    side = sizes.image_size
+    room = side if sizes.crop else ceil(side * sqrt(2))  # data: crops of half the area have S x S pixels
+    if isinstance(picture, (str, os.PathLike)):
+        pixels, _ = read_rgb(os.fspath(picture), room, upright=True)  # (h, w, 3)
+    else:
+        pixels = shrunk(_opened(picture), room)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, h, w)
+    if not sizes.crop:
+        return squared(image, side)
+    if min(image.shape[1:]) < side:
+        image = functional.resize(image, [side], functional.InterpolationMode.BICUBIC)
+    return functional.center_crop(image, [side, side])
+
+
+def _opened(picture: Image.Image | Tensor) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture
+    if not isinstance(picture, Tensor):
+        raise ValueError(f"a picture is a path, a PIL image or a tensor, got {type(picture).__name__}")
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3 or 0 in picture.shape:
+        shape = " x ".join(map(str, picture.shape))
+        raise ValueError(f"a picture as a tensor is 3 x height x width of uint8, got {shape} of {picture.dtype}")
+    return Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy()))
