@@ -59,8 +59,8 @@ def _make(folder: Path, packages: list[str]) -> str:
     return "" if done.returncode == 0 else (errors or ["pip failed"])[-1]
 
 
-def run(source: str, *arguments: str, threads: int = 2, timeout: float = 600) -> str:
-    """Run a script (its text) there, alone and offline; returns its standard output.
+def run(source: str, *arguments: str, folder: Path | None = None, threads: int = 2, timeout: float = 600) -> str:
+    """Run a script (its text) there, in ``folder``, alone and offline; returns its standard output.
 
     Raises:
         AssertionError: it failed; holds the end of its standard error.
@@ -68,8 +68,7 @@ def run(source: str, *arguments: str, threads: int = 2, timeout: float = 600) ->
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     alone = {**kept, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     command = [python(), "-c", source, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=alone, cwd=Path(command[0]).parent
-    )
+    place = folder or Path(command[0]).parent  # not where this repository's packages would be found first
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=alone, cwd=place)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

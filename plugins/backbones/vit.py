@@ -47,8 +47,8 @@ class ViT(Backbone):
         style: ``plain``; ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation);
             ``openclip`` (the same with exact GELU, as most of open_clip's models).
         prune: which pruner acts where.
-        weights: a safetensors file of a timm or OpenAI CLIP ViT, whose first blocks are loaded; position embeddings and
-            patch kernels are resized to fit.
+        weights: a safetensors file of a timm or OpenAI CLIP ViT, or a folder that it was imported to; its first blocks
+            are loaded, position embeddings and patch kernels resized to fit.
 
     Raises:
         ValueError: sizes that do not divide, a pruner behind the last block, weights that do not fit.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -9,11 +11,13 @@ from core.files import paths
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
-    """The file's tensors in full precision.
+    """The tensors in full precision of a file, or of model.safetensors in a folder as an import leaves it.
 
     Raises:
         ValueError: it cannot be read; names it.
     """
+    if paths.isdir(file):
+        file = os.path.join(file, "model.safetensors")
     try:
         return {name: tensor.float() for name, tensor in load_file(paths.get_local_path(file)).items()}
     except OSError as err:

@@ -52,8 +52,7 @@ def from_merges(file: str) -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    ends = [decoders.Replace("</w>", " "), decoders.Strip(" ", 0, 1)]
-    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *ends])
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
     return tokenizer
 
 

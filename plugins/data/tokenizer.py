@@ -80,7 +80,7 @@ class SubwordTokenizer(kinds.Tokenizer):
         return Text(ids, torch.tensor([row.attention_mask for row in rows], dtype=torch.bool))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)).strip()
 
     def save(self, folder: str) -> None:
         """Write ``tokenizer.json``, which ``load_tokenizer`` and transformers read."""

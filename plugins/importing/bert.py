@@ -1,0 +1,61 @@
+"""A BERT's checkpoint as a folder that text encoders, fusions and decoders start from."""
+
+from __future__ import annotations
+
+import os
+
+from core.files import write_json
+from plugins.importing.coca_shape import HEAD, read_config
+from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
+from plugins.importing.tensors import Held, read_tensors
+from plugins.text.weights import BERT_NAMES, BERT_WAYS
+
+TABLES = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
+OLD = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
+HARMLESS = (r"pooler\..*", r"cls\..*", r"embeddings\.position_ids")  # heads and buffers, of which no part makes use
+
+
+def import_bert(file: str, out: str, vocabulary: str, config: str, command: str) -> str:
+    """Make a folder of a checkpoint; returns what to tell the user. Arguments as ``import_open_clip``'s.
+
+    Raises:
+        ValueError: whatever does not fit, by file, tensor and wanted shape.
+    """
+    read = read_tensors(file)
+    held = Held(file, {_name(name): tensor for name, tensor in read.tensors.items()})
+    tables = {kind: held.shape(f"embeddings.{kind}_embeddings.weight", 2) for kind in TABLES}
+    dim, layers = tables["word"][1], held.layers("encoder.layer")
+    said = read_config(config) if config else {}
+    for key, known in BERT_WAYS.items():
+        if said.get(key, known) != known:
+            raise ValueError(f"{config}: {key} is {said[key]!r}; only {known!r} is known here")
+    heads = said.get("num_attention_heads", dim // HEAD)
+    if not isinstance(heads, int) or heads < 1 or dim % heads:
+        raise ValueError(f"{config or file}: {heads!r} heads do not divide the width {dim}; --config may tell them")
+
+    names = {f"embeddings.{kind}_embeddings.weight": (rows, dim) for kind, (rows, _) in tables.items()}
+    names |= {f"embeddings.LayerNorm.{name}": (dim,) for name in ("weight", "bias")}
+    for index in range(layers):
+        for ours, theirs in BERT_NAMES.items():
+            into, to = (dim if ours != "down" else 4 * dim), (dim if ours != "up" else 4 * dim)
+            weight = (to,) if ours.endswith("norm") else (to, into)
+            names |= {f"encoder.layer.{index}.{theirs}.weight": weight, f"encoder.layer.{index}.{theirs}.bias": (to,)}
+    tensors = {name: held.take(name, *shape) for name, shape in names.items()}
+    held.refuse_left("a BERT here", *HARMLESS)
+    rows, length = tables["word"][0], tables["position"][0]
+    tokenizer = vocabulary_of(vocabulary, length, rows, file, "embeddings.word_embeddings.weight")
+    sizes = {key: tables[kind][0] for kind, key in TABLES.items()}
+    wide = {"hidden_size": dim, "num_attention_heads": heads, "num_hidden_layers": layers, "intermediate_size": 4 * dim}
+    text = {"name": "bert", "layers": layers, "dim": dim, "heads": heads, "weights": out}
+    note = f"{command}\nto be built upon: extends: {out}/recipe.yaml, and data.vocabulary: {out}"
+    with new_folder(out) as folder:
+        write_weights(folder, tensors)
+        write_json(os.path.join(folder, "config.json"), {"model_type": "bert", **wide, **sizes, **BERT_WAYS})
+        tokenizer.save(folder)
+        write_recipe(folder, {"model": {"text": text}}, note)
+    return f"{out}: for model.text.weights, model.fusion.weights or model.decoder.weights, and data.vocabulary"
+
+
+def _name(name: str) -> str:
+    stem, _, last = name.removeprefix("bert.").rpartition(".")
+    return f"{stem}.{OLD.get(last, last)}" if stem else last

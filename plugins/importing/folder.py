@@ -1,0 +1,64 @@
+"""The folder that an import leaves: put in place when it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.checkpoint import WEIGHTS
+from core.files import write_text
+from core.folder import RECIPE
+from plugins.data.tokenizer import SubwordTokenizer, load_tokenizer
+
+
+@contextmanager
+def new_folder(out: str) -> Iterator[str]:
+    """A folder to write into, which gets its name ``out`` at the end; a fault leaves nothing behind.
+
+    Raises:
+        ValueError: ``out`` holds something already, or is a file.
+    """
+    if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+        raise ValueError(f"{out}: is there already; name a folder that is new or empty")
+    aside = os.path.normpath(out) + ".part"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.makedirs(aside)
+    try:
+        yield aside
+        os.replace(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_recipe(folder: str, recipe: Mapping[str, Any], comment: str) -> None:
+    """recipe.yaml, with lines of comment on top."""
+    lines = "".join(f"# {line}\n" for line in comment.split("\n"))
+    written = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    write_text(os.path.join(folder, RECIPE), lines + written)
+
+
+def write_weights(folder: str, tensors: Mapping[str, Tensor]) -> None:
+    """model.safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, os.path.join(folder, WEIGHTS))
+
+
+def vocabulary_of(file: str, length: int, pieces: int, checkpoint: str, tensor: str) -> SubwordTokenizer:
+    """The vocabulary that belongs to a checkpoint's word embeddings.
+
+    Raises:
+        ValueError: none was named, it is no vocabulary, or one of another size.
+    """
+    if not file:
+        raise ValueError(f"{checkpoint}: holds no vocabulary: name it with --vocabulary FILE")
+    tokenizer = load_tokenizer(file, length)
+    if tokenizer.vocabulary != pieces:
+        held = f"{file} holds {tokenizer.vocabulary:,} pieces"
+        raise ValueError(f"{checkpoint}: {tensor!r} has {pieces:,} rows, but {held}: not this model's vocabulary")
+    return tokenizer
