@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FEW = 8  # queries for which a CPU multiplies faster in separate products than fused, in bf16 up to eight times
+
 
 def fused_attention(device: torch.device, training: bool) -> bool:
     """Whether the fused kernel is the faster one here. In bf16 on a CPU its backward is not."""
@@ -76,7 +78,8 @@ class Attention(nn.Module):
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """What the queries find, (B, L, D)."""
-        fused = fused_attention(query.device, self.training)
+        few = query.device.type == "cpu" and int(query.shape[2]) <= FEW
+        fused = fused_attention(query.device, self.training) and not few
         mixed = attend(query, key, value, mask, fused, self.dropout if self.training else 0.0)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, L, D)
         return out
