@@ -32,7 +32,7 @@ def cosines(pictures: Tensor, texts: Tensor) -> Tensor:
 def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tensor:
     """Of n pictures, (n, E), pruned under the null guide."""
     model, chunk = evaluation.model, evaluation.settings.batch
-    parts = [evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk)]
+    parts = (evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk))
     return torch.cat([features(model, "image", model.look(model.trunk(images))) for images in parts])
 
 

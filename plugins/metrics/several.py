@@ -20,7 +20,7 @@ from core.types import Example
 from plugins.metrics.features import cosines, text_features
 
 CUTS = (1, 5, 10)
-ROOM = 2**24  # cosines held at a time: 64 MiB
+ROOM = 2**22  # cosines held at a time: 16 MiB
 
 
 def measured(
@@ -36,9 +36,11 @@ def measured(
     if max(map(len, references)) < 2:
         return None
     place = {example.caption: row for row, example in enumerate(examples)}
-    new = [text for text in dict.fromkeys(text for own in references for text in own) if text not in place]
+    new = sorted({text for own in references for text in own} - place.keys(), key=lambda text: (len(text), text))
     place.update({text: len(examples) + row for row, text in enumerate(new)})
-    known = torch.cat([texts, text_features(evaluation, new)]) if new else texts
+    chunk = evaluation.settings.batch  # of texts about as long: little padding
+    parts = [text_features(evaluation, new[start : start + chunk]) for start in range(0, len(new), chunk)]
+    known = torch.cat([texts, *parts])
     rows = torch.tensor([place[text] for own in references for text in own], device=texts.device)  # (m,)
     owner = torch.tensor([row for row, own in enumerate(references) for _ in own], device=texts.device)  # (m,)
     i2t, t2i = ranks(pictures, known[rows], owner)
