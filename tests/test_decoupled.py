@@ -12,7 +12,8 @@ from plugins.heads.vocabulary import Vocabulary
 from plugins.layers import PostNormLayer, PreNormLayer
 
 B, L, N, D, V = 2, 6, 5, 16, 40
-SHAPES = [(0, 2, "bert"), (0, 2, "paper"), (1, 2, "bert"), (2, 2, "paper")]  # mPLUG's, a captioner's, a hybrid, CoCa's
+# mPLUG's, a captioner's, a hybrid, CoCa's, open_clip's
+SHAPES = [(0, 2, "bert"), (0, 2, "paper"), (1, 2, "bert"), (2, 2, "paper"), (2, 2, "openclip")]
 
 
 def decoder(unimodal=1, multimodal=2, layout="bert", **settings):
@@ -164,3 +165,41 @@ def test_embedding_is_the_parameter_itself():
 def test_bert_weights_need_the_bert_layout():
     with pytest.raises(ValueError, match="weights of a BERT need layout 'bert', got 'paper'"):
         decoder(layout="paper", weights="some/bert")
+
+
+@pytest.mark.parametrize("mask", ["correct", "legacy"])
+@torch.no_grad()
+def test_open_clips_cls_sees_the_words_and_no_more_padding_than_it_must(mask):
+    made = decoder(2, 2, "openclip", cls=True, mask=mask)
+    lengths = torch.tensor([[L], [4]])
+    one = text(torch.arange(L) < lengths)
+    pooled = made.read(one).pooled
+    longer = Text(torch.cat([one.ids, torch.full((B, 4), 7)], 1), torch.cat([one.mask, one.mask.new_zeros(B, 4)], 1))
+    torch.testing.assert_close(made.read(longer).pooled, pooled)
+    torch.testing.assert_close(made.read(Text(one.ids[1:, :4], one.mask[1:, :4])).pooled, pooled[1:])
+    for place in range(4):
+        assert ((made.read(other_word(one, place)).pooled - pooled).abs().amax(1) > 1e-6).all()
+
+
+@torch.no_grad()
+def test_the_legacy_mask_by_hand():
+    """As open_clip computes it: padded with id 0 to all positions, keys shifted by one, [CLS] at the last position."""
+    made = decoder(2, 1, "openclip", cls=True, mask="legacy")
+    for count in (1, 5, 12):
+        ids = torch.zeros(1, 12, dtype=torch.int64)
+        ids[0, :count] = torch.arange(1, count + 1)
+        x = torch.cat([made.words(ids), made.cls.expand(1, 1, -1)], 1) + made.positions.weight  # (1, 13, D)
+        keys = torch.cat([torch.ones(1, 1, dtype=torch.bool), ids != 0], 1)  # (1, 13)
+        mask = torch.ones(13, 13, dtype=torch.bool).tril() & keys[:, None, None]
+        for layer in made.unimodal:
+            x = layer(x, mask)
+        words = Text(ids[:, :count], torch.ones(1, count, dtype=torch.bool))
+        read = made.read(words)
+        torch.testing.assert_close(read.pooled, made.cls_norm(x[:, -1]))
+        torch.testing.assert_close(read.x, x[:, :count])
+
+
+def test_settings_of_the_mask_that_do_not_fit():
+    for settings in ({"layout": "paper", "cls": True}, {"layout": "openclip"}):
+        with pytest.raises(ValueError, match="mask 'legacy' needs layout 'openclip' and cls"):
+            decoder(1, 1, mask="legacy", **settings)
