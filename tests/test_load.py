@@ -22,8 +22,10 @@ from core.recipe import read
 from core.source import RecipeErrors
 from plugins.data.coco import Coco
 from plugins.data.collection import PictureSource
+from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias
+from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
 from plugins.use.inputs import prepared
 from plugins.use.loaded import Loaded
@@ -77,9 +79,21 @@ def test_a_run_leaves_its_sizes(coca):
 
 def test_loaded_equals_the_run(coca, captioner):
     _, data, model = running.load_run(coca)
-    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), captioner.model.parameters(), strict=True))
+    examples = data.held_out("test", 4)
+    images, words = torch.stack([example.image for example in examples]), [example.caption for example in examples]
+    with torch.no_grad():
+        near(captioner.embed_images(images), features(model.eval(), "image", model.look(model.trunk(images))))
+        near(captioner.embed_texts(words), features(model, "text", model.read(data.tokenizer(words))))
+    assert captioner.caption(images) == caption(model, data.tokenizer, images, Generation(max_length=20))
     assert not captioner.model.training
-    assert torch.equal(data.tokenizer(["a red star"]).ids, captioner.tokenizer(["a red star"]).ids)
+
+
+def test_bf16_is_close(copa, matcher, files):
+    short = load(copa, "cpu", "bf16")
+    assert (short.embed_images(files) * matcher.embed_images(files)).sum(1).min() > 0.99
+    assert (short.match(files, CLASSES) - matcher.match(files, CLASSES)).abs().max() < 0.05
+    assert len(set(short.embed_images(files).flatten().tolist())) == 5 * 8  # no bf16 in what is compared
+    assert len(short.caption(files, beams=2)) == 5
 
 
 def test_photos_may_be_gone(tmp_path, files):

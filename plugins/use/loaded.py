@@ -15,11 +15,13 @@ from torch import Tensor
 
 from core.folder import Held
 from core.hookspecs import hookimpl
+from core.model import Model
 from core.types import Tokens
 from plugins.generation.caption import scored
 from plugins.generation.generate import uniform
 from plugins.metrics.features import cosines, features, margins
 from plugins.metrics.zero_shot import ENSEMBLE, ensemble
+from plugins.packing import pack
 from plugins.use.inputs import Picture, Pictures, Texts, chunks, pictures_of, prepared, texts_of
 from plugins.use.settings import generation, longest_written
 
@@ -35,7 +37,8 @@ class Loaded:
     guide a pruner and there is none, the null guide does. Features, cosines and probabilities are float32 on the CPU.
 
     Attributes:
-        model, tokenizer, sizes, device, precision: as loaded.
+        model, tokenizer, sizes, device, precision: as loaded; the model's linear maps are packed, so that it can be
+            run, not trained or saved.
         batch: pictures, texts or pairs to a pass; may be set, and changes no result beyond rounding.
     """
 
@@ -260,4 +263,16 @@ class Loaded:
 
 @hookimpl(trylast=True)
 def use(held: Held) -> Loaded:
+    ready(held.model, held.device, held.precision)
     return Loaded(held)
+
+
+def ready(model: Model, device: torch.device, precision: str) -> None:
+    """Pack the linear maps (plugins.packing), save those whose results are wanted in full precision whatever it is."""
+    if precision == "fp32":
+        if device.type == "cpu":
+            pack(model)
+        return
+    for name, part in (*model.named_children(), *model.heads.named_children()):
+        if name in ("backbone", "poolers", "text", "fusion", "decoder", "words"):
+            pack(part, torch.bfloat16)
