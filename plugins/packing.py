@@ -29,6 +29,7 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, dtype: torch.dtype):
         super().__init__()
         weight = linear.weight.detach().to(dtype).contiguous()
+        self.bytes = weight.nbytes  # that each use reads
         self.by_onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if self.by_onednn:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)

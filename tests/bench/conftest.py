@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.measure import ROUNDS, Row, table
+from bench.measure import ROUNDS, Row, machine, table
 from core.discovery import load
 from core.recipe import read
 from core.run import build
 
 RECIPE = Path(__file__).parents[2] / "projects" / "copa" / "pretrain.yaml"
 BATCH = 16
-ROWS = pytest.StashKey[list[Row]]()
+ROWS, LINES = pytest.StashKey[list[Row]](), pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,18 @@ def add_row(request):
     return request.config.stash.setdefault(ROWS, []).append
 
 
+@pytest.fixture
+def tell(request):
+    """A line for the end of the run."""
+    return request.config.stash.setdefault(LINES, []).append
+
+
 def pytest_terminal_summary(terminalreporter, config):
+    lines = config.stash.get(LINES, [])
+    if lines:
+        terminalreporter.section("against open_clip: medians (ranges)")
+        for line in [machine(), *lines]:
+            terminalreporter.write_line(line)
     rows = config.stash.get(ROWS, [])
     if rows:
         terminalreporter.section("pruned against unpruned")

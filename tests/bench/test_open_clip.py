@@ -1,0 +1,143 @@
+"""Against open_clip 3.3.0 (coca_ViT-B-32, the same random weights): writing captions and a training step.
+
+MACs and greedy words are held always, times and memory when PATCHBAY_BENCH_ROUNDS is set. Each round asks both workers
+once, one after the other; times include the picture encoder. Ratios: open_clip's divided by ours.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.measure import ROUNDS
+from bench.pair import Worker, ours, spread, theirs
+from core.cli import main
+from plugins.data.tokenizer import load_tokenizer
+
+CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco" / "captions.json"
+LENGTH, CONTEXT, BATCH = 30, 76, 8
+KINDS = {"fp32": False, "bf16": True}
+timing = pytest.mark.skipif(not ROUNDS, reason="takes minutes: set PATCHBAY_BENCH_ROUNDS")
+WRITING = {"1 picture": (1, 1), "16 pictures": (16, 1), "48 pictures": (48, 1), "2 pictures, beam 6": (2, 6)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The job: weights in both forms, pictures, captions of a full length and, where they are, real ones."""
+    place = tmp_path_factory.mktemp("against_open_clip")
+    with theirs(place) as worker:
+        vocabulary = worker.ask("make")["vocabulary"]
+    given = [str(place / "peer.safetensors"), "--out", str(place / "ours"), "--vocabulary", vocabulary]
+    assert main(["import", "open_clip", *given]) == 0
+    torch.manual_seed(0)
+    job = {"images": torch.randint(0, 256, (48, 3, 224, 224), dtype=torch.uint8)}
+    job["full ids"] = torch.randint(1, 49406, (BATCH, CONTEXT))
+    if CAPTIONS.exists():
+        told = json.loads(CAPTIONS.read_text())["annotations"]
+        texts = [one["caption"] for one in random.Random(0).sample(told, BATCH)]
+        read = load_tokenizer(str(place / "ours"), CONTEXT)(texts)
+        job["real ids"] = torch.nn.functional.pad(read.ids * read.mask, (0, CONTEXT - read.ids.shape[1]))
+    save_file(job, str(place / "job.safetensors"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def writers(folder):
+    """open_clip, and ours with packed weights of both kinds."""
+    with theirs(folder) as slow, ours(folder) as fp32, ours(folder) as bf16:
+        fp32.ask("pack", bf16=False)
+        bf16.ask("pack", bf16=True)
+        yield {"open_clip": slow, "fp32": fp32, "bf16": bf16}
+
+
+def in_turns(workers: dict[str, Worker], verb: str, **request: object) -> dict[str, list[dict]]:
+    """Each worker's answers, round by round; the first round warms up and is not kept."""
+    found = {name: [] for name in workers}
+    for turn in range(ROUNDS + 1):
+        for name, worker in workers.items():
+            answer = worker.ask(verb, **request)
+            if turn:
+                found[name].append(answer)
+    return found
+
+
+def column(answers: list[dict], name: str, unit: float = 1) -> list[float]:
+    return [answer[name] / unit for answer in answers]
+
+
+def ratio(theirs: list[float], ours: list[float]) -> str:
+    return spread([slow / fast for slow, fast in zip(theirs, ours, strict=True)])
+
+
+def test_decoder_macs(folder, tell):
+    """Greedy, one picture, 30 tokens, the encoder left out."""
+    with theirs(folder) as slow, ours(folder) as fast:
+        counts = [worker.ask("macs", length=LENGTH)["macs"] for worker in (slow, fast)]
+    tell(
+        f"decoder MACs, {LENGTH} tokens: {counts[0] / 1e9:.1f} G, {counts[1] / 1e9:.2f} G: {counts[0] / counts[1]:.1f}"
+    )
+    assert counts[0] >= 15 * counts[1]
+
+
+def test_greedy_words_are_equal(writers):
+    """Packed weights included."""
+    both = [writers[name].ask("generate", count=2, length=LENGTH, beams=1)["ids"] for name in ("open_clip", "fp32")]
+    assert both[0] == both[1]
+    assert len(both[0][0]) == LENGTH - 2
+
+
+@timing
+@pytest.mark.parametrize("what", WRITING)
+def test_writing(writers, tell, what):
+    count, beams = WRITING[what]
+    found = in_turns(writers, "generate", count=count, length=LENGTH, beams=beams)
+    slow = column(found["open_clip"], "seconds")
+    tell(f"{what}, {LENGTH} tokens: open_clip {spread(slow)} s")
+    for kind in KINDS:
+        fast = column(found[kind], "seconds")
+        told = f"  {kind}: {spread(fast)} s, ratio {ratio(slow, fast)}"
+        if beams == 1:
+            texts = (chain.from_iterable(found[name][0]["ids"]) for name in (kind, "open_clip"))
+            same = [one == other for one, other in zip(*texts, strict=True)]
+            told += f", words equal {sum(same)} of {len(same)}"
+            assert kind == "bf16" or all(same)
+        tell(told)
+
+
+@timing
+def test_the_way_of_the_weights(writers, tell):
+    """One picture: every weight of the decoder goes through the memory's bus at each word."""
+    for kind in KINDS:
+        answers = [writers[kind].ask("floor", length=LENGTH) for _ in range(ROUNDS)]
+        rates, steps = column(answers, "bandwidth", 1e9), column(answers, "step", 1e-3)
+        size = answers[0]["weights"] / 1e6
+        share = [size / 1e3 / rate / (step / 1e3) for rate, step in zip(rates, steps, strict=True)]
+        tell(f"  {kind}: {size:.0f} MB a word, memory read at {spread(rates)} GB/s, {spread(steps)} ms a word:")
+        tell(f"    share of that bandwidth that the decoder reaches: {spread(share)}")
+
+
+@timing
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", ["real", "full"])
+def test_a_training_step(folder, tell, text, kind):
+    """Contrast and captions, backward, AdamW; in fresh processes, of which the peak resident size of a step is read."""
+    if text == "real" and not CAPTIONS.exists():
+        pytest.skip(f"{CAPTIONS} is missing")
+    with theirs(folder) as slow, ours(folder) as fast:
+        found = in_turns({"open_clip": slow, "ours": fast}, "train", text=text, bf16=KINDS[kind])
+    losses, seconds, peaks = (
+        [column(found[name], field, unit) for name in ("open_clip", "ours")]
+        for field, unit in (("loss", 1), ("seconds", 1), ("peak", 2**30))
+    )
+    tell(
+        f"training step, batch {BATCH}, {text} captions, {kind}: open_clip {spread(seconds[0])} s, ours "
+        f"{spread(seconds[1])} s, throughput ratio {ratio(*seconds)}"
+    )
+    tell(f"  peak {spread(peaks[0])} and {spread(peaks[1])} GiB: ours / open_clip {ratio(peaks[1], peaks[0])}")
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2 if KINDS[kind] else 2e-3)
