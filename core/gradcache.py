@@ -80,8 +80,8 @@ class Gradients:
     def __init__(self, objectives: Objectives, chunks: int, device: torch.device, precision: str):
         self.objectives, self.chunks, self.device, self.precision = objectives, chunks, device, precision
         self.run: nn.Module = Pass(objectives)
-        if ranks.count() > 1:  # a recipe may leave parts of its model unused; buffers are the same on all ranks
-            self.run = DistributedDataParallel(self.run, find_unused_parameters=True, broadcast_buffers=False)
+        if ranks.count() > 1:  # a recipe may leave parts of its model unused
+            self.run = DistributedDataParallel(self.run, find_unused_parameters=True)
 
     def __call__(self, batch: Batch, share: float = 1.0, last: bool = True) -> dict[str, Tensor]:
         """Backward of ``share`` times the weighted losses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -10,11 +11,14 @@ from torch import Tensor
 
 
 def join() -> None:
-    """Meet the others that torchrun started; each gets its own GPU where there are GPUs."""
+    """Meet the others that torchrun started; each gets its own GPU where there are GPUs, and only the first is heard
+    on standard output."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group()  # gloo for tensors on the CPU, NCCL for those on a GPU
+        if own():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def leave() -> None:
@@ -29,6 +33,12 @@ def count() -> int:
 def own() -> int:
     """This process's number; 0 is the one that writes, logs and evaluates."""
     return dist.get_rank() if count() > 1 else 0
+
+
+def told(answer: Callable[[], bool]) -> bool:
+    """What the first says; the others do not ask."""
+    said = [float(answer())] if own() == 0 else [0.0]
+    return bool(totals(said)[0])
 
 
 def totals(numbers: list[float]) -> list[float]:

@@ -46,7 +46,9 @@ class MomentumContrast(Objective):
 
     def attach(self, model: Model) -> None:
         teacher = copy.deepcopy(model).requires_grad_(False)
-        teacher.fusion = teacher.decoder = None
+        teacher.fusion = None
+        if teacher.text is not None:  # else the decoder reads the texts
+            teacher.decoder = None
         teacher.heads = nn.ModuleDict({name: teacher.heads[name] for name in ("image", "text")})
         self.teacher = teacher
         width = teacher.heads["image"](torch.zeros(1, model.backbone.dim)).shape[1]
