@@ -148,24 +148,32 @@ Counter = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Sequence[nn.Modu
 
 class Pair(nn.Module):
     """Inference for pictures each paired with a text, row by row: trunk, text encoder, pruning and later blocks guided
-    by the very text, fusion. Without a fusion the decoder stands in its place, where there is one."""
+    by the very text, fusion.
+
+    Without a fusion: the heads of what is pooled, and in the fusion's place the decoder, where there is one, with the
+    head ``words`` on every word; where it is read for want of a text encoder, once for guide, feature and words alike.
+    """
 
     def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them; and what
-        is pooled of the picture: a trace leaves out what nothing comes of."""
+        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them, or the
+        words' logits; and what is pooled: a trace leaves out what nothing comes of."""
         model, text = self.model, Text(ids, mask)
-        words: Tokens | None = None if model.text is None else model.read(text)
-        image = model.look(model.backbone.trunk(images), None if words is None else words.pooled)
+        words: Tokens | None = None if model.reader is None else model.read(text)
+        image = model.look(model.trunk(images), None if words is None else words.pooled)
         pooled = () if image.pooled is None else (image.pooled,)
         if model.fusion is not None and words is not None:
             return model.fusion(words, image).text.x, *pooled
-        if model.decoder is not None:
-            return model.decoder(model.decoder.read(text), image).x, *pooled
-        return image.x, *pooled
+        states = {"image": image.pooled, "classify": image.pooled, "text": None if words is None else words.pooled}
+        sides = [model.heads[name](x) for name, x in states.items() if x is not None and name in model.heads]
+        if model.decoder is None:
+            return image.x, *pooled, *sides
+        alone = words if words is not None and model.text is None else model.decoder.read(text)
+        joint = model.decoder(alone, image).x
+        return model.heads["words"](joint) if "words" in model.heads else joint, *pooled, *sides
 
     def count(self, images: Tensor, text: Text, by: Counter = count) -> Counted:
         """MACs by slot of the model, counted ``by`` fvcore or otherwise; a pruner's are its own, not the backbone's."""

@@ -23,6 +23,7 @@ SMALL = {
     "itc_momentum": {"queue": 32},
     "attentional": {"queries": 5, "heads": 2},
     "query": {"heads": 2},
+    "convnet": {"net": "test_convnext2"},
 }
 
 

@@ -66,29 +66,25 @@ def inference(made: Dry) -> Report:
 
 def _by_fvcore(made: Dry) -> tuple[Counted, Counted]:
     """Pruned and unpruned."""
-    import torch
-
     from core.flops import Pair
-    from core.types import Text
     from plugins.metrics import dry
 
-    side, length = made.sizes.image_size, made.sizes.text_length
-    model = dry.build(made.recipe, made.sizes)
-    images, ids = torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(1, length, dtype=torch.long)
-    text = Text(ids, torch.ones(1, length, dtype=torch.bool))
-    pruned = Pair(model).count(images, text)
+    model, inputs = dry.blank(made.recipe, made.sizes), dry.full(made.sizes, 1)
+    pruned = Pair(model).count(*inputs)
+    if not model.pruners:
+        return pruned, pruned
     with model.unpruned():
-        return pruned, Pair(model).count(images, text)
+        return pruned, Pair(model).count(*inputs)
 
 
 def _by_formula(counted: tuple[Counted, Counted], made: Dry) -> Report:
     from plugins.metrics import closed_form
 
-    length = made.sizes.text_length
+    sizes = made.sizes.text_length, made.sizes.frames or 1
     try:
-        pruned = closed_form.of_pair(made.model, length)
+        pruned = closed_form.of_pair(made.model, *sizes)
         with made.model.unpruned():
-            return _compared(counted, (pruned, closed_form.of_pair(made.model, length)))
+            return _compared(counted, (pruned, closed_form.of_pair(made.model, *sizes)))
     except closed_form.NoFormula as err:
         return {"missing": str(err)}
 

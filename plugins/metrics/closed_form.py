@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from timm.layers import HybridEmbed
+from torch import nn
 
 from core.blocks import by_block
 from core.flops import Counted
-from core.kinds import TokenPruner
+from core.kinds import Decoder, Pooler, TokenPruner
 from core.model import Model
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
+from plugins.heads.classify import Classify
+from plugins.heads.lm_head import LanguageModelHead
+from plugins.heads.projection import Projection
+from plugins.heads.unit import Unit
+from plugins.heads.vocabulary import Vocabulary
+from plugins.layers import OpenClipLayer
+from plugins.poolers.attentional import AttentionalPoolers
+from plugins.poolers.query import QueryPooler
+from plugins.poolers.shared import SharedPooler
 from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.selection import kept_count
@@ -34,9 +44,9 @@ def attention(queries: int, keys: int, dim: int, source_dim: int | None = None) 
     return 2 * queries * dim**2 + 2 * keys * (source_dim or dim) * dim + 2 * queries * keys * dim
 
 
-def mlp(tokens: int, dim: int) -> int:
-    """Two linear maps, D -> 4 D -> D."""
-    return 8 * tokens * dim**2
+def mlp(tokens: int, dim: int, ratio: float = 4) -> int:
+    """Two linear maps, D -> ratio D -> D."""
+    return 2 * tokens * dim * int(dim * ratio)
 
 
 def layer(tokens: int, dim: int) -> int:
@@ -70,12 +80,18 @@ def fusing(patches: int, dim: int) -> int:
 
 
 def pruned_blocks(
-    patches: int, others: int, dim: int, depth: int, pruners: Mapping[int, TokenPruner], looked: int
+    patches: int,
+    others: int,
+    dim: int,
+    depth: int,
+    pruners: Mapping[int, TokenPruner],
+    looked: int,
+    ratio: float = 4,
 ) -> tuple[int, int]:
     """MACs of ``depth`` blocks over ``patches`` and ``others`` tokens, and of the pruners in or after some of them.
 
     ``looked``: linear maps that run anew for a pruner that reads a block's attention: 3 in timm's blocks, which make
-    queries, keys and values at once, 2 in ours.
+    queries, keys and values at once, 2 in ours. ``ratio``: of the MLPs' width to D.
 
     Raises:
         NoFormula: an unknown pruner.
@@ -85,7 +101,7 @@ def pruned_blocks(
         tokens, pruner = others + patches, pruners.get(place)
         kept = patches if pruner is None else _left(pruner, patches)
         inside = pruner is not None and pruner.place == "in_block"
-        blocks += attention(tokens, tokens, dim) + mlp(others + (kept if inside else patches), dim)
+        blocks += attention(tokens, tokens, dim) + mlp(others + (kept if inside else patches), dim, ratio)
         if pruner is not None:
             blocks += looked * tokens * dim**2 if type(pruner) is AttentivePruner else 0
             choosing += _choosing(pruner, patches, tokens, dim)
@@ -112,35 +128,42 @@ def _left(pruner: TokenPruner, patches: int) -> int:
     return kept_count(patches, pruner.keep) + (fuse not in (False, "none"))
 
 
-def of_pair(model: Model, text_length: int) -> Counted:
-    """What core.flops.Pair costs for one picture and one text of ``text_length`` words, by part.
+def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:
+    """What core.flops.Pair costs for one picture (or clip) and one text of ``text_length`` words, by part.
 
     Raises:
-        NoFormula: a part of a class that is not Patchbay's own; names it.
+        NoFormula: a part of a class that is not Patchbay's own, or whose network is not (``convnet``); names it.
     """
-    parts = dict.fromkeys(("backbone", "pruner", "text", "fusion", "decoder", "heads"), 0)
+    poolers = () if model.poolers is None else ("poolers",)
+    parts = dict.fromkeys(("backbone", "pruner", *poolers, "text", "fusion", "decoder", "heads"), 0)
     backbone = model.backbone
-    if type(backbone) is not ViT or backbone.mlp != 4:
+    if type(backbone) is not ViT:
         raise NoFormula(backbone.origin)
-    if model.poolers is not None or (model.decoder is not None and model.decoder.pools):
-        raise NoFormula("a model with poolers")
     patches, others = backbone.grid[0] * backbone.grid[1], int(backbone.vit.num_prefix_tokens)
     pruners = by_block(backbone.prunings) if backbone.pruning else {}
     depth = len(backbone.blocks)
-    blocks, parts["pruner"] = pruned_blocks(patches, others, backbone.dim, depth, pruners, 3)
-    parts["backbone"] = _stem(backbone) + blocks
+    blocks, choosing = pruned_blocks(patches, others, backbone.dim, depth, pruners, 3, backbone.mlp)
+    parts["backbone"], parts["pruner"] = frames * (_stem(backbone) + blocks), frames * choosing
     for pruner in pruners.values():
         patches = _left(pruner, patches)
+    patches, others = frames * patches, frames * others
+    tokens, image_dim = others + patches, backbone.dim
+    if model.poolers is not None:
+        parts["poolers"], tokens, image_dim = _poolers(model.poolers, tokens, image_dim)
 
     if model.text is not None:
         if type(model.text) is not BertEncoder:
             raise NoFormula(model.text.origin)
         parts["text"] = int(model.text.bert.config.num_hidden_layers) * layer(text_length, model.text.dim)
     if model.fusion is not None and model.text is not None:
+        if model.poolers is not None:
+            raise NoFormula("poolers before a fusion")
         parts["fusion"], more = _fusion(model, patches, others, text_length)
         parts["pruner"] += more
-    elif model.decoder is not None:
-        parts["decoder"] = _decoder(model, others + patches, text_length)
+        return Counted(sum(parts.values()), parts)
+    if model.decoder is not None:
+        parts["decoder"] = _decoder(model.decoder, tokens, image_dim, text_length)
+    parts["heads"] = _heads(model, others > 0 or model.poolers is not None, text_length)
     return Counted(sum(parts.values()), parts)
 
 
@@ -167,10 +190,42 @@ def _fusion(model: Model, patches: int, others: int, words: int) -> tuple[int, i
     return projection + sum(joint if fusion.connected(j) else apart for j in range(len(fusion.layers))), 0
 
 
-def _decoder(model: Model, tokens: int, words: int) -> int:
-    decoder = model.decoder
+def _poolers(poolers: Pooler, tokens: int, image_dim: int) -> tuple[int, int, int]:
+    """Of all poolers; then how many tokens they leave the decoder, and how wide."""
+    dim = poolers.dim
+    if type(poolers) is QueryPooler:
+        return attention(1, tokens, dim, image_dim), 1, dim
+    if type(poolers) is SharedPooler:
+        queries = len(poolers.queries)
+        return attention(queries, tokens, dim, image_dim), queries - 1, dim
+    if type(poolers) is not AttentionalPoolers:
+        raise NoFormula(poolers.origin)
+    queries = len(poolers.captions.queries)
+    single = (queries, dim) if poolers.cascade else (tokens, image_dim)
+    return attention(queries, tokens, dim, image_dim) + attention(1, single[0], dim, single[1]), queries, dim
+
+
+def _decoder(decoder: Decoder, tokens: int, image_dim: int, words: int) -> int:
+    """In the lower half [CLS] is one word more, the legacy mask's padding another; open_clip's upper layers have a
+    second MLP."""
     if type(decoder) is not DecoupledDecoder:
-        raise NoFormula("" if decoder is None else decoder.origin)
-    alone, beside = len(decoder.unimodal), len(decoder.multimodal)
-    cross = attention(words, tokens, decoder.dim, model.backbone.dim)
-    return (alone + beside) * layer(words, decoder.dim) + beside * cross
+        raise NoFormula(decoder.origin)
+    dim, alone, beside = decoder.dim, len(decoder.unimodal), list(decoder.multimodal)
+    cross = attention(words, tokens, dim, image_dim)
+    second = sum(mlp(words, dim) for upper in beside if isinstance(upper, OpenClipLayer))
+    read = words + decoder.pools + decoder.legacy
+    return alone * layer(read, dim) + len(beside) * (layer(words, dim) + cross) + second
+
+
+def _heads(model: Model, pooled: bool, words: int) -> int:
+    """What core.flops.Pair runs where nothing is fused."""
+    rows = {"words": words if model.decoder else 0, "image": int(pooled), "classify": int(pooled)}
+    rows["text"] = int(model.reader is not None)
+    return sum(count * _head(model.heads[name]) for name, count in rows.items() if count and name in model.heads)
+
+
+def _head(head: nn.Module) -> int:
+    """Of one state: what its linear maps have as weights."""
+    if type(head) not in (Classify, LanguageModelHead, Projection, Unit, Vocabulary):
+        raise NoFormula(str(getattr(head, "origin", type(head).__name__)))
+    return sum(part.in_features * part.out_features for part in head.modules() if isinstance(part, nn.Linear))

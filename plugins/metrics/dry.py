@@ -41,7 +41,16 @@ def sketch(recipe: Recipe) -> Sketch:
 
 
 def build(recipe: Recipe, sizes: Sketch) -> Model:
-    return recipe.model(vocabulary=sizes.vocabulary, text_length=sizes.text_length, image_size=sizes.image_size)
+    widths = {"text_length": sizes.text_length, "image_size": sizes.image_size, "classes": len(sizes.classes)}
+    return recipe.model(vocabulary=sizes.vocabulary, **widths)
+
+
+def full(sizes: Sketch, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Text]:
+    """Pictures (or clips) and texts of full length, of no content; ``size`` of each."""
+    side, frames = sizes.image_size, (sizes.frames,) if sizes.frames else ()
+    images = torch.zeros(size, *frames, 3, side, side, dtype=torch.uint8, device=device)
+    ids = torch.zeros(size, sizes.text_length, dtype=torch.long, device=device)
+    return images, Text(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,8 @@ class Dry:
             logger.disabled = loud
 
     def inputs(self, size: int) -> tuple[Tensor, Text]:
-        """Pictures and texts of full length; ``size`` of each. Only ``within``."""
-        side, length, device = self.sizes.image_size, self.sizes.text_length, self.device
-        images = torch.empty(size, 3, side, side, dtype=torch.uint8, device=device)
-        ids = torch.empty(size, length, dtype=torch.long, device=device)
-        return images, Text(ids, torch.ones(size, length, dtype=torch.bool, device=device))
+        """As ``full``, on the run's device. Only ``within``."""
+        return full(self.sizes, size, self.device)
 
     def batch(self) -> Batch:
         """A training batch; every text has the full length, prefix and suffix too. Only ``within``."""
@@ -100,6 +106,7 @@ class Dry:
             Masked(text, places, places, torch.ones(size, hidden, device=device)) if "masked" in reads else None,
             Prefixed(text, text) if "prefixed" in reads else None,
             Regions(region_images, region_text, boxes, blank) if "regions" in reads else None,
+            torch.ones(size, len(self.sizes.classes), device=device) if "labels" in reads else None,
         )
 
     def pair(self, pruned: bool = True) -> Counted:
@@ -177,17 +184,29 @@ def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
         objectives = assemble(recipe, build(recipe, sizes))
     mode = fake_tensor.FakeTensorMode()
     with mode:
-        _replace(objectives, device)
+        _replace(objectives, lambda old: torch.empty(old.shape, dtype=old.dtype, device=device))
     return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
 
 
-def _replace(module: nn.Module, device: torch.device) -> None:
+def blank(recipe: Recipe, sizes: Sketch) -> Model:
+    """The recipe's model on the CPU, of real tensors that are zero and take no memory, whatever its size."""
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = build(recipe, sizes)
+    except Exception:
+        return build(recipe, sizes)
+    _replace(model, lambda old: torch.zeros((), dtype=old.dtype).expand(old.shape))
+    return model
+
+
+def _replace(module: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
     """A new tensor for every parameter and buffer; what was shared stays shared."""
     made: dict[Tensor, Any] = {}
 
     def new(old: Tensor) -> Any:
         if old not in made:
-            fresh = torch.empty(old.shape, dtype=old.dtype, device=device)
+            fresh = make(old)
             made[old] = nn.Parameter(fresh, old.requires_grad) if isinstance(old, nn.Parameter) else fresh
         return made[old]
 

@@ -37,7 +37,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     examples = evaluation.examples(settings.split, settings.candidates)
     matches = not any(map(model.missing, ("fusion", "heads.match", "heads.temperature")))
     if matches:
-        words, trunk, image = _encode(evaluation, examples)
+        words, trunk, image = encode(evaluation, examples)
         pictures, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
     else:  # without the tokens: memory for thousands of pictures
         pictures = image_features(evaluation, examples)
@@ -117,7 +117,7 @@ def truths(evaluation: Evaluation, examples: Sequence[Example]) -> Tensor:
     return torch.stack([torch.tensor([describes(text, picture) for text in examples]) for picture in examples])
 
 
-def _encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens, Tokens, Tokens]:
+def encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens, Tokens, Tokens]:
     """Texts (n, L, D), blocks 1..k of the pictures (n, N, D), and the pictures under the null guide."""
     model, chunk = evaluation.model, evaluation.settings.batch
     text: Text = evaluation.data.tokenizer([example.caption for example in examples]).to(evaluation.device)
