@@ -183,7 +183,7 @@ def test_greedy_captions_are_open_clips_word_for_word(imported, mask):
     start = Text(torch.full((len(image.x), 1), imported.tokenizer.cls), torch.ones(len(image.x), 1, dtype=torch.bool))
     words = imported.length - 2  # the peer's first is its start token, its last always its end token
     settings, ends = Generation(max_length=words + 1, min_length=words), {"end": imported.tokenizer.sep, "pad": 0}
-    for cached in (True, False):
+    for cached in (True, False) if imported.folder.name.startswith("tiny") else (True,):
         how = Generation(max_length=settings.max_length, min_length=settings.min_length, cached=cached)
         ours = generate(model.decoder, model.heads["words"], image, start, how, **ends)
         theirs = imported.found[f"greedy {mask}"]
@@ -250,10 +250,13 @@ def faults(tiny: Imported, folder: Path) -> dict[str, tuple[list[str], str]]:
     whole, note = str(tiny.checkpoint), ["--vocabulary", str(folder / "note.txt")]
     return {
         "absent": (["none.pt"], "none.pt: no such file"),
-        "cut torch": ([str(folder / "cut.pt")], "cut.pt: cannot be read as a checkpoint of torch; is it one, and whole?"),
+        "cut torch": (
+            [str(folder / "cut.pt")],
+            "cut.pt: cannot be read as a checkpoint of torch; is it one, and whole?",
+        ),
         "cut safetensors": ([str(folder / "cut.safetensors")], "cut.safetensors: cannot be read as safetensors"),
         "text": ([str(folder / "note.txt")], "note.txt: cannot be read as a checkpoint of torch"),
-        "code": ([str(folder / "code.pt")], "code.pt: refused: it asks for code (builtins.print)"),
+        "code": ([str(folder / "code.pt")], "code.pt: refused: it asks for code (print)"),
         "no tensor": ([str(folder / "number.pt")], "number.pt: 'a' is a int; expected tensors by name"),
         "no names": ([str(folder / "list.pt")], "list.pt: holds a list; expected tensors by name"),
         "lacks": ([saved("a.safetensors", {ln: None})], f"has no tensor '{ln}'; wanted is one of shape (64,)"),

@@ -140,6 +140,43 @@ def test_errors_name_the_file(tokenizer, tmp_path):
         _ = loaded.mask
 
 
+MERGES = ["#version: 0.2", "r e", "re d</w>", "! !</w>", "d o", "do g</w>"]
+
+
+def test_clips_merges(tmp_path):
+    """A few of them: letters are bytes, words end in </w>; "!" of id 0 is a word where the mask says so."""
+    file = _write(tmp_path, "merges.txt", "\n".join(MERGES) + "\n")
+    ours = load_tokenizer(file, 8)
+    text = ours(["Red  dog!", "!€", "", "dog " * 9])
+    end, start = ours.sep, ours.cls
+    assert (start, end, ours.pad, ours.vocabulary) == (517, 518, 0, 519)
+    red, dog = 513, 516
+    assert text.ids[0].tolist() == [start, red, dog, 256, end, 0, 0, 0]
+    assert text.ids[1, 1].item() == 0, "'!' inside a run of signs is token 0"
+    assert text.mask[1, 1]
+    assert text.mask.sum(1).tolist() == [5, 6, 2, 8]
+    assert text.ids[3].tolist() == [start, *[dog] * 6, end]
+    assert [ours.decode(ids[mask]) for ids, mask in zip(text.ids[:3], text.mask[:3], strict=True)] == [
+        "red dog !",
+        "!€",
+        "",
+    ]
+    ours.save(str(tmp_path))
+    assert torch.equal(load_tokenizer(str(tmp_path), 8)(["Red  dog!"]).ids, ours(["Red  dog!"]).ids)
+
+
+def test_what_are_no_merges_is_named(tmp_path):
+    for text, said in (
+        ("#version: 0.2\nr e\nred", ":3: 'red' is no merge of two pieces"),
+        ("#version: 0.2\nq xyz", "not a vocabulary of byte pairs"),
+    ):
+        file = _write(tmp_path, "merges.txt", text)
+        with pytest.raises(ValueError, match=r".") as err:
+            load_tokenizer(file, 8)
+        assert str(err.value).startswith(file)
+        assert said in str(err.value)
+
+
 def test_a_length_without_room_for_a_word_is_refused():
     with pytest.raises(ValueError, match="text length is 2; it must be at least 3"):
         train_tokenizer(CAPTIONS, length=2)

@@ -25,16 +25,18 @@ def from_merges(file: str) -> tokenizers.Tokenizer:
     Raises:
         ValueError: no such file, or not one of merges; names it and the line.
     """
-    lines = _read(file).split("\n")
+    lines = _read(file).rstrip("\n").split("\n")
     if HEADER not in lines[0]:
         raise ValueError(f"{file}: not a vocabulary: expected CLIP's merges, whose first line says {HEADER!r}")
-    merges = [tuple(line.split()) for line in lines[1 : MERGES + 1] if line]
-    for number, merge in enumerate(merges, 2):
-        if len(merge) != 2:
-            raise ValueError(f"{file}:{number}: {' '.join(merge)!r} is no merge of two pieces")
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(lines[1 : MERGES + 1], 2):
+        pieces = line.split()
+        if len(pieces) != 2:
+            raise ValueError(f"{file}:{number}: {line!r} is no merge of two pieces")
+        merges.append((pieces[0], pieces[1]))
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256, one a byte
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    known = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
+    vocabulary = {piece: i for i, piece in enumerate(known)}
     try:
         model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>")
     except Exception as err:  # the library raises no narrower class

@@ -33,7 +33,9 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     if not isinstance(heads, int) or heads < 1 or dim % heads:
         raise ValueError(f"{config or file}: {heads!r} heads do not divide the width {dim}; --config may tell them")
 
-    names = {f"embeddings.{kind}_embeddings.weight": (rows, dim) for kind, (rows, _) in tables.items()}
+    names: dict[str, tuple[int, ...]] = {
+        f"embeddings.{kind}_embeddings.weight": (rows, dim) for kind, (rows, _) in tables.items()
+    }
     names |= {f"embeddings.LayerNorm.{name}": (dim,) for name in ("weight", "bias")}
     for index in range(layers):
         for ours, theirs in BERT_NAMES.items():
