@@ -94,7 +94,8 @@ class Gradients:
             each loss of this rank, unweighted; its mean over ranks is that of all their rows.
         """
         chunks = self._cut(batch)
-        losses, random = {}, []
+        losses: dict[str, Tensor] = {}
+        random: list[list[Tensor]] = []
         if self.chunks > 1 and any(objective.contrasts for _, objective in self.objectives.items()):
             losses, chunks, random = self._contrast(chunks)
         for index, chunk in enumerate(chunks):
@@ -154,7 +155,7 @@ class Gradients:
             dataclasses.replace(
                 chunk,
                 shares={name: share for name, share in chunk.shares.items() if name not in losses},
-                pulls=pulls,
+                pulls=tuple(pulls),
                 learnt=() if index < len(chunks) - 1 else reached,  # once
             )
             for index, (chunk, *pulls) in enumerate(

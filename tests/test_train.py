@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pluggy
 import pytest
@@ -172,3 +173,37 @@ def test_the_running_mean_of_the_weights_is_what_is_saved(tmp_path):
     plain.fit()
     assert torch.equal(weights(plain), weights(made)), "the mean only follows"
     assert plain.result is plain.model
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"optimizer": "adafactor", "precision": "bf16"}])
+def test_a_rate_of_0_freezes(tmp_path, capsys, settings):
+    frozen = [Group("model.backbone", 0.0), Group("model.backbone.prunings", 1e-3)]
+    made = trainer(tmp_path / "a", groups=frozen, save_every=2, **settings)
+    still = {name: p.clone() for name, p in made.objectives.named_parameters() if name.startswith("model.backbone.vit")}
+    pruner = next(p for name, p in made.objectives.named_parameters() if name.startswith("model.backbone.prunings"))
+    before = pruner.clone()
+    assert made.learning_rates == {"": 1e-3, "model.backbone.prunings": 1e-3}
+    made.fit()
+    assert all(torch.equal(made.objectives.get_parameter(name), p) for name, p in still.items())
+    assert not torch.equal(pruner, before)
+    numbers = sum(p.numel() for p in still.values())
+    assert f"Frozen, for its learning rate is 0: model.backbone, {numbers:,} parameters" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-00000004")
+    again = trainer(tmp_path / "b", groups=frozen, save_every=2, resume=True, **settings)
+    assert again.first_step == 2
+    again.fit()
+    assert torch.equal(weights(again), weights(made))
+
+
+def test_of_what_is_frozen_no_gradient_is_computed(tmp_path):
+    made = trainer(tmp_path, groups=[Group("model.backbone", 0.0)])
+    made._gradients(made._batches())
+    with_gradient = {name for name, p in made.objectives.named_parameters() if p.grad is not None}
+    assert with_gradient
+    assert not any(name.startswith("model.backbone") for name in with_gradient)
+
+
+def test_all_frozen_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        trainer(tmp_path, lr=0.0)
