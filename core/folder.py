@@ -56,7 +56,8 @@ class Sizes:
             numbers = [held[name] for name in ("image_size", "text_length", "vocabulary")]
             if not all(isinstance(number, int) and number > 0 for number in numbers):
                 raise ValueError(f"expected whole numbers above 0, got {numbers}")
-            return cls(*numbers, tuple(map(str, held.get("classes", ()))), bool(held.get("crop", True)))
+            classes, crop = tuple(map(str, held.get("classes", ()))), bool(held.get("crop", True))
+            return cls(numbers[0], numbers[1], numbers[2], classes, crop)
         except (ValueError, LookupError, TypeError, AttributeError) as err:
             said = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
             raise ValueError(f"{file}: {said}") from err

@@ -256,8 +256,8 @@ def test_a_resumed_run_reads_with_the_words_it_was_begun_with(tmp_path, monkeypa
     (tmp_path / "small.yaml").write_text(RECIPE)
     folder, read_by = tmp_path / "run", []
 
-    def watched(recipe):
-        built = build(recipe)
+    def watched(recipe, **settings):
+        built = build(recipe, **settings)
         read_by.append(built.data.tokenizer(["a circle"]).ids.tolist())
         return built
 

@@ -6,7 +6,8 @@ Letters: S the side of the model's pictures, (h, w) a picture's own size.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import ceil, sqrt
 from typing import TypeAlias, TypeVar
@@ -25,6 +26,7 @@ Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, or
 Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n pictures
 Texts: TypeAlias = str | Iterable[str]
 T = TypeVar("T")
+LABELS = "{labels}"  # where a prompt has the class's name
 
 
 def pictures_of(given: Pictures) -> Iterator[Picture]:
@@ -45,6 +47,21 @@ def texts_of(given: Texts) -> list[str]:
     if wrong is not None:
         raise ValueError(f"a text is a string, got {type(wrong).__name__}")
     return texts
+
+
+def asked(names: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Every name in every prompt, the names of a prompt together.
+
+    Raises:
+        ValueError: there are no names, or one twice, or a prompt without a place for it.
+    """
+    if not names:
+        raise ValueError("there are no classes to choose from")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise ValueError(f"classes: {twice[0]!r} is there twice")
+    if plain := [prompt for prompt in prompts if LABELS not in prompt]:
+        raise ValueError(f"prompts: {plain[0]!r} has no {LABELS}, where the class's name belongs")
+    return [prompt.replace(LABELS, name) for prompt in prompts for name in names]
 
 
 def chunks(many: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -14,18 +14,14 @@ import torch
 from torch import Tensor
 
 from core.folder import Held
-from core.hookspecs import hookimpl
-from core.model import Model
 from core.types import Tokens
 from plugins.generation.caption import scored
 from plugins.generation.generate import uniform
 from plugins.metrics.features import cosines, features, margins
 from plugins.metrics.zero_shot import ENSEMBLE, ensemble
-from plugins.packing import pack
-from plugins.use.inputs import Picture, Pictures, Texts, chunks, pictures_of, prepared, texts_of
+from plugins.use.inputs import Picture, Pictures, Texts, asked, chunks, pictures_of, prepared, texts_of
 from plugins.use.settings import generation, longest_written
 
-LABELS = "{labels}"  # where a prompt has the class's name
 Ranked = list[tuple[str, float]]  # names with their probabilities, the likeliest first
 
 
@@ -203,14 +199,7 @@ class Loaded:
 
     def _class_features(self, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
         """(C, E)"""
-        if not names:
-            raise ValueError("there are no classes to choose from")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"classes: {twice[0]!r} is there twice")
-        if plain := [prompt for prompt in prompts if LABELS not in prompt]:
-            raise ValueError(f"prompts: {plain[0]!r} has no {LABELS}, where the class's name belongs")
-        asked = [prompt.replace(LABELS, name) for prompt in prompts for name in names]
-        return ensemble(self.embed_texts(asked).view(len(prompts), len(names), -1))
+        return ensemble(self.embed_texts(asked(names, prompts)).view(len(prompts), len(names), -1))
 
     def _own_logits(self, images: Pictures) -> Iterator[Tensor]:
         """(b, C) by the head ``classify``, a batch at a time."""
@@ -259,20 +248,3 @@ class Loaded:
         lacking = [slot for slot in slots if self.model.missing(slot)]
         if lacking:
             raise ValueError(f"{verb}: this model lacks {' and '.join(f'model.{slot}' for slot in lacking)}")
-
-
-@hookimpl(trylast=True)
-def use(held: Held) -> Loaded:
-    ready(held.model, held.device, held.precision)
-    return Loaded(held)
-
-
-def ready(model: Model, device: torch.device, precision: str) -> None:
-    """Pack the linear maps (plugins.packing), save those whose results are wanted in full precision whatever it is."""
-    if precision == "fp32":
-        if device.type == "cpu":
-            pack(model)
-        return
-    for name, part in (*model.named_children(), *model.heads.named_children()):
-        if name in ("backbone", "poolers", "text", "fusion", "decoder", "words"):
-            pack(part, torch.bfloat16)

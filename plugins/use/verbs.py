@@ -37,9 +37,7 @@ def parser(verb: str, description: str, images: str = "+") -> argparse.ArgumentP
     )
     made.add_argument("folder", help="what patchbay run or patchbay import made")
     files = f"picture files, and folders to be searched for {' '.join(ENDINGS)}"
-    made.add_argument(
-        "images", nargs=images, metavar="images", help=files, **({"default": []} if images == "*" else {})
-    )
+    made.add_argument("images", nargs=images, default=[] if images == "*" else None, help=files)
     made.add_argument("--out", metavar="FILE", help="print into this file")
     made.add_argument("--batch", type=count, default=32, metavar="N", help="pictures or texts to a pass (default: 32)")
     made.add_argument("--device", default="auto", help="as torch names it (default: the accelerator, if there is one)")

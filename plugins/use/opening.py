@@ -1,0 +1,35 @@
+"""What ``core.load`` asks of plugins: the vocabulary in a folder, and the model made ready for use."""
+
+from __future__ import annotations
+
+import torch
+
+from core.folder import Held
+from core.hookspecs import hookimpl
+from core.kinds import Tokenizer
+from core.model import Model
+from plugins.data.tokenizer import load_tokenizer
+from plugins.packing import pack
+from plugins.use.loaded import Loaded
+
+
+@hookimpl(trylast=True)
+def read_tokenizer(folder: str, length: int) -> Tokenizer:
+    return load_tokenizer(folder, length)
+
+
+@hookimpl(trylast=True)
+def use(held: Held) -> Loaded:
+    ready(held.model, held.device, held.precision)
+    return Loaded(held)
+
+
+def ready(model: Model, device: torch.device, precision: str) -> None:
+    """Pack the linear maps (plugins.packing), save those whose results are wanted in full precision whatever it is."""
+    if precision == "fp32":
+        if device.type == "cpu":
+            pack(model)
+        return
+    for name, part in (*model.named_children(), *model.heads.named_children()):
+        if name in ("backbone", "poolers", "text", "fusion", "decoder", "words"):
+            pack(part, torch.bfloat16)
