@@ -31,8 +31,8 @@ def check_data(data: Data) -> None:
     if data.classes:
         assert one.labels is not None and one.labels.shape == (4, len(data.classes)), "labels: (B, C)"
         assert one.labels.is_floating_point() and (one.labels >= 0).all(), "labels are 0, 1, or shares"
-        examples = data.labelled_examples(data.splits()[0], 4)
-        assert {name for _, name in examples} <= set(data.classes), "a held-out class is none of the data's"
+        named = {name for _, name in data.labelled_examples(data.splits()[0], 4)}
+        assert named <= set(data.classes), "a held-out class is none of the data's"
     check_tokenizer(data.tokenizer, [example.caption for example in data.held_out(data.splits()[0], 4)])
     for split in data.splits():
         examples = data.held_out(split, 8)

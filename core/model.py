@@ -66,7 +66,7 @@ class Model(nn.Module):
         text_dim = 0 if self.text is None else self.text.dim
         guide_dim = text_dim or (0 if decoder is None else decoder.cls.pooled_dim(decoder.settings))
         self.backbone = backbone(image_size=image_size, guide_dim=guide_dim)
-        self.moments = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.02) if frames else None
+        self.moments = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.5) if frames else None
         self.poolers = None if pooler is None else pooler(dim=self.backbone.dim)
         image_dim = self.backbone.dim if self.poolers is None else self.poolers.dim
         self.fusion = None if fusion is None else fusion(dim=text_dim, image_dim=image_dim)

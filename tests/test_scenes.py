@@ -9,8 +9,8 @@ import torch
 
 from core.types import Example
 from plugins.data import compose, shapes, telling
-from plugins.data.prompts import PROMPTS, label_caption
 from plugins.data.painter import BACKGROUNDS, COLOURS, SEEN, WITHHELD
+from plugins.data.prompts import PROMPTS, label_caption
 from plugins.data.scenes import Scenes
 
 TRAINED = 3000  # training scenes looked at

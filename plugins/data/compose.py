@@ -107,9 +107,19 @@ def paste(
     return placed
 
 
-def blend(window: NDArray[np.uint8], sprite: Sprite) -> NDArray[np.uint16]:
+def blend(window: NDArray[np.uint8], sprite: Sprite) -> NDArray[np.uint8]:
     """A sprite over what is behind it, (3, h, w)."""
-    return (window * sprite.rest + sprite.colour) >> 8
+    return ((window * sprite.rest + sprite.colour) >> 8).astype(np.uint8)
+
+
+def stamp(canvas: NDArray[np.uint8], sprite: Sprite, x: float, y: float) -> None:
+    """Blend a sprite into (3, S, S) in place around a centre, shares of S; what reaches over an edge is cut off."""
+    size, (height, width) = canvas.shape[1], sprite.rest.shape
+    left, top = round(x * size - width / 2), round(y * size - height / 2)
+    rows, columns = (slice(max(0, -at), max(0, size - at)) for at in (top, left))  # of the sprite, what is inside
+    seen = Sprite(sprite.colour[:, rows, columns], sprite.rest[rows, columns])
+    window = canvas[:, max(0, top) :, max(0, left) :][:, : seen.rest.shape[0], : seen.rest.shape[1]]  # (3, h, w)
+    window[:] = blend(window, seen)
 
 
 def _inside(centre: float, extent: int, size: int) -> int:

@@ -12,6 +12,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
+from core.types import Batch
 
 
 def softmax_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -63,6 +64,9 @@ class Classification(Objective):
 
     def needs(self) -> tuple[str, ...]:
         return (f"heads.{self.head}",)
+
+    def units(self, batch: Batch) -> float:
+        return 0.0 if batch.labels is None else float(batch.labels.ne(0).any(1).sum())
 
     def forward(self, step: Step) -> Tensor:
         labels = step.batch.labels
