@@ -260,6 +260,14 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
 def test_the_sketch_of_the_embedded_data():
     data = small.data()
     sizes = type(data).sketch({"train_size": 200, "regions": 4, "boxes": 0.2}, small.READS)
-    told = Sketch(data.image_size, data.text_length, data.tokenizer.vocabulary, sizes.masked, 4, tuple(data.splits()))
+    told = Sketch(
+        data.image_size,
+        data.text_length,
+        data.tokenizer.vocabulary,
+        sizes.masked,
+        4,
+        tuple(data.splits()),
+        classes=tuple(data.classes),
+    )
     assert sizes == told
     assert 1 <= sizes.masked <= small.batch(data).masked.positions.shape[1]

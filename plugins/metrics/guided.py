@@ -65,6 +65,6 @@ def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("guided")
     if not section:
         return None
-    rows = [("% R@1", "picture to text", "text to picture")]
+    rows: list[tuple[str, ...]] = [("% R@1", "picture to text", "text to picture")]
     rows += [(label, *(percent(section[way][f"{side}_r1"]) for side in ("i2t", "t2i"))) for way, label in WAYS.items()]
     return {"guided": [f"Retrieval among {section['candidates']}, by what the pruner is told", *columns(rows)]}
