@@ -38,10 +38,9 @@ def measured(step: Callable[[], float]) -> dict[str, Any]:
 
 
 def training_step(
-    loss_of: Callable[[], torch.Tensor], parameters: list[torch.nn.Parameter], bf16: bool
+    loss_of: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, bf16: bool
 ) -> Callable[[], float]:
-    """One call: forward, losses, backward, AdamW, the same for both; gives the loss."""
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.1)
+    """One call: forward, losses, backward, optimizer; gives the loss."""
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -23,6 +23,7 @@ from plugins.data.tokenizer import load_tokenizer
 CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco" / "captions.json"
 LENGTH, CONTEXT, BATCH = 30, 76, 8
 KINDS = {"fp32": False, "bf16": True}
+TRAINING = {"fp32": (False, "adamw"), "bf16": (True, "adamw"), "fp32, ours by Adafactor": (False, "adafactor")}
 timing = pytest.mark.skipif(not ROUNDS, reason="takes minutes: set PATCHBAY_BENCH_ROUNDS")
 WRITING = {"1 picture": (1, 1), "16 pictures": (16, 1), "48 pictures": (48, 1), "2 pictures, beam 6": (2, 6)}
 
@@ -57,18 +58,17 @@ def writers(folder):
 
 
 def in_turns(workers: dict[str, Worker], verb: str, **request: object) -> dict[str, list[dict]]:
-    """Each worker's answers, round by round; the first round warms up and is not kept."""
+    """Each worker's answers, round by round, the first of which warms up."""
     found = {name: [] for name in workers}
-    for turn in range(ROUNDS + 1):
+    for _ in range(ROUNDS + 1):
         for name, worker in workers.items():
-            answer = worker.ask(verb, **request)
-            if turn:
-                found[name].append(answer)
+            found[name].append(worker.ask(verb, **request))
     return found
 
 
 def column(answers: list[dict], name: str, unit: float = 1) -> list[float]:
-    return [answer[name] / unit for answer in answers]
+    """Without the first round."""
+    return [answer[name] / unit for answer in answers[1:]]
 
 
 def ratio(theirs: list[float], ours: list[float]) -> str:
@@ -114,7 +114,7 @@ def test_writing(writers, tell, what):
 def test_the_way_of_the_weights(writers, tell):
     """One picture: every weight of the decoder goes through the memory's bus at each word."""
     for kind in KINDS:
-        answers = [writers[kind].ask("floor", length=LENGTH) for _ in range(ROUNDS)]
+        answers = [writers[kind].ask("floor", length=LENGTH) for _ in range(ROUNDS + 1)]
         rates, steps = column(answers, "bandwidth", 1e9), column(answers, "step", 1e-3)
         size = answers[0]["weights"] / 1e6
         share = [size / 1e3 / rate / (step / 1e3) for rate, step in zip(rates, steps, strict=True)]
@@ -123,21 +123,24 @@ def test_the_way_of_the_weights(writers, tell):
 
 
 @timing
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAINING)
 @pytest.mark.parametrize("text", ["real", "full"])
 def test_a_training_step(folder, tell, text, kind):
-    """Contrast and captions, backward, AdamW; in fresh processes, of which the peak resident size of a step is read."""
+    """Contrast and captions, backward, optimizer; in fresh processes, whose peak resident size in a step is read.
+
+    Ours by what training uses here: fused AdamW, or Adafactor, the paper's own; open_clip's is AdamW.
+    """
     if text == "real" and not CAPTIONS.exists():
         pytest.skip(f"{CAPTIONS} is missing")
+    bf16, optimizer = TRAINING[kind]
     with theirs(folder) as slow, ours(folder) as fast:
-        found = in_turns({"open_clip": slow, "ours": fast}, "train", text=text, bf16=KINDS[kind])
-    losses, seconds, peaks = (
+        found = in_turns({"open_clip": slow, "ours": fast}, "train", text=text, bf16=bf16, optimizer=optimizer)
+    losses = [found[name][0]["loss"] for name in ("open_clip", "ours")]
+    seconds, peaks = (
         [column(found[name], field, unit) for name in ("open_clip", "ours")]
-        for field, unit in (("loss", 1), ("seconds", 1), ("peak", 2**30))
+        for field, unit in (("seconds", 1), ("peak", 2**30))
     )
-    tell(
-        f"training step, batch {BATCH}, {text} captions, {kind}: open_clip {spread(seconds[0])} s, ours "
-        f"{spread(seconds[1])} s, throughput ratio {ratio(*seconds)}"
-    )
+    tell(f"training step, batch {BATCH}, {text} captions, {kind}: open_clip {spread(seconds[0])} s")
+    tell(f"  ours {spread(seconds[1])} s, throughput ratio {ratio(*seconds)}")
     tell(f"  peak {spread(peaks[0])} and {spread(peaks[1])} GiB: ours / open_clip {ratio(peaks[1], peaks[0])}")
-    assert losses[1] == pytest.approx(losses[0], rel=2e-2 if KINDS[kind] else 2e-3)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2 if bf16 else 1e-4)

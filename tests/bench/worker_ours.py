@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -16,7 +16,9 @@ from core import discovery
 from core.checkpoint import load_weights
 from core.folder import Sizes, recipe_in
 from core.model import Model, Objectives
+from core.optim import make_optimizer
 from core.recipe import read_model
+from core.train import TrainSettings
 from core.types import Batch, Text
 from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate
@@ -78,7 +80,7 @@ class Ours:
         pack(self.model, torch.bfloat16 if bf16 else torch.float32)
         return {}
 
-    def train(self, text: str, bf16: bool) -> dict[str, Any]:
+    def train(self, text: str, bf16: bool, optimizer: Literal["adamw", "adafactor"]) -> dict[str, Any]:
         if self.step is None:
             parts, weights = {"itc": ImageTextContrast(), "caption": Captioning()}, {"itc": 1.0, "caption": 2.0}
             objectives = Objectives(self.model, parts, weights).train()
@@ -86,7 +88,9 @@ class Ours:
             mask = ids != 0
             words = Text(ids, mask).map(lambda t: t[:, : int(mask.sum(1).max())])
             batch = Batch(self.job["images"][: len(ids)], words)
-            self.step = training_step(lambda: objectives(batch)[0], list(objectives.parameters()), bf16)
+            settings = TrainSettings(optimizer=optimizer, lr=1e-4, weight_decay=0.1)
+            made = make_optimizer(objectives, settings, torch.device("cpu"))
+            self.step = training_step(lambda: objectives(batch)[0], made, bf16)
         return measured(self.step)
 
 

@@ -58,13 +58,21 @@ class Peer:
                 model._encode_image(images)
         return {"macs": (whole.get_total_flops() - encoding.get_total_flops()) // 2}
 
-    def train(self, text: str, bf16: bool) -> dict[str, Any]:
-        """One step; always on the same batch, and on no other in this process."""
+    def train(self, text: str, bf16: bool, optimizer: str) -> dict[str, Any]:
+        """One step; always on the same batch, and on no other in this process. AdamW as its own training has it."""
         if self.step is None:
             job, losses = load_file(self.folder / "job.safetensors"), CoCaLoss(2.0, 1.0)
             ids, model = job[f"{text} ids"], self.model.train()
             images = self.images(len(ids))
-            self.step = training_step(lambda: sum(losses(**model(images, ids))), list(model.parameters()), bf16)
+            groups: list[dict[str, Any]] = [
+                {
+                    "params": [p for p in model.parameters() if (p.ndim < 2) is plain],
+                    "weight_decay": 0.0 if plain else 0.1,
+                }
+                for plain in (True, False)
+            ]
+            adamw = torch.optim.AdamW(groups, lr=1e-4)
+            self.step = training_step(lambda: sum(losses(**model(images, ids))), adamw, bf16)
         return measured(self.step)
 
 
