@@ -50,5 +50,5 @@ def check_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
     """[CLS] first, padding behind, masks right."""
     text = tokenizer(texts)
     assert (text.ids[:, 0] == tokenizer.cls).all(), "every text starts with [CLS]"
-    assert ((text.ids == tokenizer.pad) == ~text.mask).all(), "the mask and [PAD] disagree"
+    assert (text.ids[~text.mask] == tokenizer.pad).all(), "padding is another token than [PAD]"
     assert ((text.ids == tokenizer.sep).sum(1) == 1).all(), "every text ends with one [SEP]"

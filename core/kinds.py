@@ -1,8 +1,7 @@
 """The kinds of part: what a third party implements. Letters as in core.types.
 
 A part's ``__init__`` takes keyword-only settings with annotations; they are its schema in a recipe. Widths that follow
-from other parts are annotated ``Filled[int]`` and arrive at assembly: ``dim`` (its own input), ``guide_dim``,
-``image_dim``, ``vocabulary``, ``image_size``, ``classes`` (how many).
+from others are annotated ``Filled[int]``: ``dim`` (its own input), ``guide_dim``, ``image_dim``, ``vocabulary``, ...
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ class Backbone(nn.Module, ABC):
     origin: str = ""
     dim: int
     grid: tuple[int, int]  # patches down, patches across
+    pools: bool = True  # whether ``finish`` gives ``pooled``; without it a pooler must
     pruning: bool = True  # False: run all blocks on all patches (the unpruned comparison)
 
     @property
@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        """Prune by ``guide`` (B, G), run the remaining blocks; the result has ``pooled`` (B, D)."""
+        """Prune by ``guide`` (B, G), run the remaining blocks; the result has ``pooled`` (B, D) if it ``pools``."""
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
         """The first pruner's logits (B, P) for the trunk's patches, without running any later block."""

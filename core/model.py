@@ -84,6 +84,10 @@ class Model(nn.Module):
                 for name, head in (heads or {}).items()
             }
         )
+        unread = [name for name in ("image", "classify") if name in self.heads]
+        if unread and self.poolers is None and not self.backbone.pools:
+            what = "pools nothing (no [CLS]): set model.pooler, or let the backbone pool"
+            raise PartError(f"{self.backbone.origin}: {what}; model.heads.{unread[0]} reads what is pooled")
         self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by what the reader pools
         if self.guided and self.reader is None:
             what = "a text-guided pruner needs model.text for its guide, or a decoder that pools"

@@ -48,7 +48,7 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of width ``dim`` over a source of width ``source_dim``, normalised here if ``norm_source``."""
+    """Multi-head attention of width ``dim`` over a source of width ``source_dim``, normalised if ``norm_source``."""
 
     def __init__(
         self, dim: int, heads: int, dropout: float, source_dim: int | None = None, *, norm_source: bool = False
@@ -152,7 +152,7 @@ class PreNormLayer(nn.Module):
 
 
 class OpenClipLayer(nn.Module):
-    """open_clip's layer: self-attention, MLP, cross-attention, a second MLP; LayerNorm before each and on the source."""
+    """open_clip's layer: self-attention, MLP, cross-attention, MLP; LayerNorm before each and on the source."""
 
     def __init__(self, dim: int, heads: int, dropout: float, source_dim: int):
         super().__init__()

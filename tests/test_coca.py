@@ -175,3 +175,10 @@ def test_poolers_by_hand(arrangement):
 def test_a_cls_needs_a_layer_that_reads_it():
     with pytest.raises(PartError, match="cls needs at least one unimodal layer"):
         coca(unimodal=0)
+
+
+def test_a_picture_that_nobody_pools_is_refused_where_a_head_reads_it(capsys):
+    assert main(["check", str(PROJECTS / "pretrain.yaml"), "model.pooler=null"]) == 2
+    said = capsys.readouterr()
+    assert "pools nothing" in said.out + said.err
+    assert "model.heads.image" in said.out + said.err

@@ -26,7 +26,7 @@ from plugins.metrics.counter import counter, macs
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
 MODES = ("greedy", "sample", "beam")
 SOURCE = small.data()
-SHAPES = [("bert", 0), ("bert", 2), ("paper", 0), ("paper", 2)]
+SHAPES = [("bert", 0), ("bert", 2), ("paper", 0), ("paper", 2), ("openclip", 2)]
 
 
 class Toy:

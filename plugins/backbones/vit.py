@@ -78,7 +78,8 @@ class ViT(Backbone):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide dim {dim}")
         mean, deviation, made = STYLES[style]
-        self.dim, self.mlp, self.grid = dim, mlp, (image_size // patch, image_size // patch)
+        self.dim, self.mlp, self.pools = dim, mlp, cls
+        self.grid = (image_size // patch, image_size // patch)
         self.vit = VisionTransformer(
             img_size=image_size,
             patch_size=1 if stem == "conv" else patch,

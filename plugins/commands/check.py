@@ -134,7 +134,9 @@ def main(argv: Sequence[str]) -> int:
         f"Memory is an estimate for the recipe's batch, precision and device; it leaves out {LEFT_OUT}.",
     )
     parser.add_argument("recipe", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="train.steps=100, objectives.pta=null, ...")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
+    )
     parser.add_argument(
         "--json", action="store_true", help="print {ok, problems, notes, parameters, macs, memory, step}"
     )

@@ -207,7 +207,9 @@ def main(argv: Sequence[str]) -> int:
         + LEFT_OUT,
     )
     parser.add_argument("recipe", help=f"a YAML file, or {TIMM}NAME, such as timm:vit_base_patch16_224")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="model.backbone.prune[0].pruner.keep=0.3")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep=0.3"
+    )
     parser.add_argument("--image-size", type=int, help=f"side of the picture in pixels, for {TIMM}NAME")
     parser.add_argument("--json", action="store_true", help="print {total, unpruned, parts, checks, training}")
     args = parser.parse_intermixed_args(argv)
