@@ -42,6 +42,8 @@ class AttentionalPoolers(Pooler):
         self.captions = Queries(queries, self.dim, heads, dim)
         self.contrast = Queries(1, self.dim, heads, self.dim if self.cascade else dim)
         initialise_tower(self, self.dim)
+        for pooler in (self.captions, self.contrast):
+            pooler.start_as_mean()
 
     def forward(self, image: Tokens) -> Tokens:
         tokens = self.captions(image.x, image.mask)  # (B, Q, D)
@@ -56,6 +58,15 @@ class Queries(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, dim) * dim**-0.5)
         self.attention, self.norm = Attention(dim, heads, 0.0, source_dim), nn.LayerNorm(dim)
+
+    def start_as_mean(self) -> None:
+        """Hand on what is attended to as it is: nearly the tokens' mean, with queries that hardly choose yet.
+
+        Through two random maps in a row a cascade passes on little of what tells pictures apart. Our choice.
+        """
+        for linear in (self.attention.value, self.attention.out):
+            if linear.in_features == linear.out_features:
+                nn.init.eye_(linear.weight)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, N, D') -> (B, Q, D)."""
