@@ -361,7 +361,7 @@ OVERRIDES = {
     "train.lr==3": "expected number at least 0, found '=3'",
     "train.lr=fast": "expected number at least 0, found 'fast'",
     "train.lr.x=3": "expected number at least 0, found a mapping",
-    "train=3": "expected {steps, ",
+    "train=3": "expected {start, steps, ",
     "train.lr={": "not YAML",
     "train.lr=[1": "not YAML",
     'train.lr="': "not YAML",

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PIECES = 64  # at most: of a batch beyond all machines ``patchbay check`` takes a step too
 LOGITS = 2**24  # as many at a time: 64 MiB in full precision; fewer would read the head's matrix too often
 
 
@@ -28,7 +29,7 @@ def word_loss(
     """sum_i w_i * cross-entropy(head(state_i), target_i), a scalar in full precision.
 
     Above ``at_once`` logits the states go through the head in pieces, and each piece's gradient is made at once, while
-    its logits are there: no pass is repeated and no more than ``at_once`` logits are ever held.
+    its logits are there: no pass is repeated, and no more than ``at_once`` logits are held, or a 64th of all.
 
     Args:
         head: (n, D) -> (n, V), row by row.
@@ -39,7 +40,7 @@ def word_loss(
         at_once: logits held at a time; 0: 2**24.
     """
     vocabulary = int(head(states[:0]).shape[-1])  # not under no_grad: autocast would keep a cast without gradient
-    rows = max(1, (at_once or LOGITS) // vocabulary)
+    rows = max(1, (at_once or LOGITS) // vocabulary, -(-int(states.shape[0]) // PIECES))
     if int(states.shape[0]) <= rows or not torch.is_grad_enabled():
         pieces = zip(states.split(rows), targets.split(rows), weights.split(rows), strict=True)
         return torch.stack([_plain(head, *piece, smoothing) for piece in pieces]).sum()
