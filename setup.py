@@ -30,7 +30,7 @@ setup(
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",
-        "timm>=1.0.12",
+        "timm>=1.0.21",
         "transformers>=5.0",
         "tokenizers>=0.20",
         "safetensors>=0.4.3",

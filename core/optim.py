@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.model import Objectives
 from registry import near
@@ -46,14 +46,17 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
     """Freezes what is to be frozen. No weight decay on biases, norms and other vectors; the longest prefix decides.
 
     Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
-    and with ``betas[1]`` as its longest memory.
+    and with ``betas[1]`` as its longest memory. Muon (Jordan et al. 2024), timm's too, makes the step of a hidden
+    linear map orthogonal, at a length that suits AdamW's rates; all that is not one, heads included, goes by NAdamW.
     """
     freeze(objectives, settings)
     rates = _rates(settings)
-    chosen: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    turned = hidden_maps(objectives) if settings.optimizer == "muon" else set()
+    chosen: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in objectives.named_parameters():
         if parameter.requires_grad:
-            chosen.setdefault((_longest(name, rates), parameter.ndim >= 2), []).append(parameter)
+            key = (_longest(name, rates), parameter.ndim >= 2, parameter in turned)
+            chosen.setdefault(key, []).append(parameter)
     groups = [
         {
             "params": parameters,
@@ -62,7 +65,8 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
             "peak": rates[prefix],
             "weight_decay": settings.weight_decay if decays else 0.0,
         }
-        for (prefix, decays), parameters in chosen.items()
+        | ({"use_muon": orthogonal} if settings.optimizer == "muon" else {})
+        for (prefix, decays, orthogonal), parameters in chosen.items()
     ]
     if settings.optimizer == "adafactor":
         from timm.optim import AdafactorBigVision
@@ -72,8 +76,21 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
             groups, momentum=first, beta2_cap=second, momentum_dtype=torch.float32
         )
         return made
+    if settings.optimizer == "muon":
+        from timm.optim import Muon
+
+        return Muon(groups, nesterov=True, betas=settings.betas)
     fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+
+
+def hidden_maps(objectives: nn.Module) -> set[Tensor]:
+    """The weights of the linear maps between hidden states, which are all but the heads'."""
+    return {
+        module.weight
+        for name, module in objectives.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("model.heads.")
+    }
 
 
 def _rates(settings: TrainSettings) -> dict[str, float]:

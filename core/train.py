@@ -39,7 +39,7 @@ class TrainSettings:
     start: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
     steps: Count = 1000
     batch: Count = 64  # of all ranks together
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    optimizer: Literal["adamw", "adafactor", "muon"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup: Natural = 100  # steps
@@ -76,6 +76,19 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)  # 0 .. 1
     left = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
     return settings.final_lr + (1 - settings.final_lr) * left
+
+
+def check_batch(settings: TrainSettings) -> None:
+    """
+    Raises:
+        ValueError: a batch cannot be shared evenly by the ranks and their chunks.
+    """
+    parts = ranks.count() * settings.chunks
+    if settings.batch % parts:
+        raise ValueError(
+            f"train.batch: {settings.batch} rows cannot be shared evenly by {ranks.count()} ranks "
+            f"of train.chunks {settings.chunks}; expected a multiple of {parts}"
+        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -120,12 +133,7 @@ class Trainer:
         hooks: pluggy.PluginManager,
         folder: str,
     ):
-        parts = ranks.count() * settings.chunks
-        if settings.batch % parts:
-            raise ValueError(
-                f"train.batch: {settings.batch} rows cannot be shared evenly by {ranks.count()} ranks "
-                f"of train.chunks {settings.chunks}; expected a multiple of {parts}"
-            )
+        check_batch(settings)
         self.device = pick_device(run.device)
         self.precision = pick_precision(settings.precision, self.device)
         self.objectives, self.model = objectives.to(self.device), objectives.model

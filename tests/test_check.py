@@ -98,7 +98,7 @@ def test_activations_are_what_a_real_step_holds(monkeypatch):
     data = made.recipe.data()
     built = build(made.recipe).objectives.train()
     batch = data.batch(0, size=8, seed=0, reads=built.reads)
-    monkeypatch.setattr(Dry, "batch", lambda self: batch.map(self.mode.from_tensor))
+    monkeypatch.setattr(Dry, "batch", lambda self, chunks=1: batch.map(self.mode.from_tensor))
     estimate = made.step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         total, _ = built(batch)
@@ -194,6 +194,24 @@ def test_text_names_what_the_memory_is_for_and_leaves_out(capsys):
     assert cli.main(["check", path, *settings, "--json"]) == 0
     keys = {"ok", "problems", "notes", "parameters", "macs", "memory", "step"}
     assert set(json.loads(capsys.readouterr().out)) == keys
+
+
+def test_chunks_take_the_memory_of_one_and_must_divide_the_batch(capsys):
+    path, settings = str(COPA / "pretrain.yaml"), ["train.batch=8", *LITTLE]
+    found = {count: check(path, [*settings, f"train.chunks={count}"]) for count in (1, 4)}
+    kept = {count: report["memory"]["activations"] for count, report in found.items()}
+    assert 2 < kept[1] / kept[4] < 4
+    assert found[4]["macs"] == found[1]["macs"]
+    assert cli.main(["check", path, *settings, "train.chunks=4"]) == 0
+    assert "memory of 8 pictures in 4 chunks" in capsys.readouterr().out
+    assert cli.main(["check", path, *settings, "train.chunks=3"]) == 2
+    assert "train.batch: 8 rows cannot be shared evenly by 1 ranks of train.chunks 3" in capsys.readouterr().err
+
+
+def test_a_folder_to_start_from_that_is_not_there_is_a_note(tmp_path):
+    found = check(str(COPA / "pretrain.yaml"), [*LITTLE, "train.batch=2", f"train.start={tmp_path}"])
+    assert found["ok"]
+    assert any(f"not checked: train.start: {tmp_path}" in note for note in found["notes"])
 
 
 class Careful(Match):

@@ -85,8 +85,8 @@ def test_training_lowers_the_loss_and_calls_hooks_in_order(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"workers": 1}, {"optimizer": "adafactor"}, {"ema": 0.9}],
-    ids=["plain", "worker", "adafactor", "ema"],
+    [{}, {"workers": 1}, {"optimizer": "adafactor"}, {"optimizer": "muon"}, {"ema": 0.9}],
+    ids=["plain", "worker", "adafactor", "muon", "ema"],
 )
 def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, settings):
     whole = trainer(tmp_path / "a", **settings)
@@ -142,14 +142,31 @@ def test_device_and_precision():
         pick_device("warp")
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
 def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
     made = trainer(tmp_path, steps=1, optimizer=name)
     made.fit()
-    moments = [(k, v) for state in made.optimizer.state.values() for k, v in state.items() if k != "step"]
-    held = sum(tensor.numel() * tensor.element_size() for _, tensor in moments)
+    moments = [v for state in made.optimizer.state.values() for k, v in state.items() if k not in ("step", "use_muon")]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in moments)
     estimate = memory.of_training(made.objectives, 0, name)["optimizer"]
     assert held == pytest.approx(estimate, rel=0.02)
+
+
+def test_muon_turns_the_steps_of_hidden_maps_alone(tmp_path):
+    made = trainer(tmp_path, steps=1, warmup=0, optimizer="muon", weight_decay=0.0, lr=1e-2)
+    before = {name: p.detach().clone() for name, p in made.objectives.named_parameters()}
+    made.fit()
+    steps = {name: p.detach() - before[name] for name, p in made.objectives.named_parameters()}
+    hidden = [n for n in steps if n.endswith("blocks.0.mlp.fc1.weight")]
+    heads = [n for n, step in steps.items() if n.startswith("model.heads.") and step.ndim == 2 and step.any()]
+    assert hidden
+    assert heads
+    for name in hidden:  # the iteration brings all but the last of them near one value
+        values = torch.linalg.svdvals(steps[name])
+        assert values[0] < 1.5 * values[7]
+    for name in heads:  # NAdamW's first step is as long for every number
+        lengths = steps[name][steps[name] != 0].abs()
+        assert lengths.median() > 0.99 * lengths.max()
 
 
 def test_the_running_mean_of_the_weights_is_what_is_saved(tmp_path):

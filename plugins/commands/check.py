@@ -34,7 +34,7 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Returns:
         ``parameters`` {total, parts}: numbers; tied weights once, no teacher. ``macs`` {total, unpruned, parts}: of one
         picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.metrics.dry.
-        ``step`` {pictures, precision, device}: what the memory is for. ``notes``: what could not be
+        ``step`` {pictures, chunks, precision, device}: what the memory is for. ``notes``: what could not be
         looked at, which is no fault.
     """
     from core import discovery
@@ -60,8 +60,19 @@ class Check:
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
+        from core.folder import weights_in
+        from core.train import check_batch
         from plugins.metrics import dry
 
+        train = self.recipe.train
+        self.attempt("the batch", lambda: check_batch(train))
+        if self.problems:
+            return
+        if train.start:
+            try:
+                weights_in(train.start)
+            except ValueError as err:
+                self.report["notes"].append(f"not checked: {err}")
         sizes = self.attempt("the data", lambda: dry.sketch(self.recipe))
         if sizes is None:
             return
@@ -69,8 +80,12 @@ class Check:
         made = self.attempt("building", lambda: dry.assembled(self.recipe, sizes))
         if made is None:
             return
-        pictures = self.recipe.train.batch
-        self.report["step"] = {"pictures": pictures, "precision": made.precision, "device": made.device.type}
+        self.report["step"] = {
+            "pictures": train.batch,
+            "chunks": train.chunks,
+            "precision": made.precision,
+            "device": made.device.type,
+        }
         parts = dry.parameters(made.model)
         self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
         self.attempt("the optimizer", lambda: made.memory(0))
@@ -122,7 +137,8 @@ def _table(report: dict[str, Any]) -> list[str]:
     if memory:
         mib = {part: f"{number / 2**20:,.0f} MiB" for part, number in memory.items()}
         step = report["step"]
-        title = f"memory of {step['pictures']} pictures, {step['precision']} on {step['device']}, about"
+        chunks = f" in {step['chunks']} chunks" if step["chunks"] > 1 else ""
+        title = f"memory of {step['pictures']} pictures{chunks}, {step['precision']} on {step['device']}, about"
         block(title, mib.pop("total"), mib)
     return [*columns(rows), *([f"  memory leaves out: {LEFT_OUT}"] if memory else [])]
 

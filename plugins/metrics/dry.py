@@ -91,15 +91,16 @@ class Dry:
         """As ``full``, on the run's device. Only ``within``."""
         return full(self.sizes, size, self.device)
 
-    def batch(self) -> Batch:
-        """A training batch; every text has the full length, prefix and suffix too. Only ``within``."""
-        size, hidden, device = self.recipe.train.batch, self.sizes.masked, self.device
+    def batch(self, chunks: int = 1) -> Batch:
+        """One of a training batch's chunks; every text has the full length, prefix and suffix too. Only ``within``."""
+        size, hidden, device = self.recipe.train.batch // chunks, self.sizes.masked, self.device
+        regions = self.sizes.regions // chunks
         images, text = self.inputs(size)
-        region_images, region_text = self.inputs(self.sizes.regions)
+        region_images, region_text = self.inputs(regions)
         places = torch.empty(size, hidden, dtype=torch.long, device=device)
         reads = self.objectives.reads
-        blank = torch.zeros(self.sizes.regions, dtype=torch.bool, device=device)
-        boxes = torch.empty(self.sizes.regions, 1, 4, device=device)
+        blank = torch.zeros(regions, dtype=torch.bool, device=device)
+        boxes = torch.empty(regions, 1, 4, device=device)
         return Batch(
             images,
             text,
@@ -121,11 +122,11 @@ class Dry:
         """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
 
         Returns:
-            the bytes that the forward pass keeps for the backward pass, parameters left out.
+            the bytes that the forward pass of one of ``train.chunks`` keeps for the backward pass, parameters left out.
         """
         saved = memory.Saved(self.objectives)
         with self.within():
-            self._pass(self._all, saved.watch(), nullcontext())
+            self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.chunks)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
         return saved.bytes
@@ -150,8 +151,8 @@ class Dry:
             self._pass(loss_of, forward, backward)
         return Cost(counter.macs(forward), counter.macs(backward))
 
-    def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context) -> None:
-        batch = self.batch()
+    def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context, chunks: int = 1) -> None:
+        batch = self.batch(chunks)
         self.objectives.train()
         with forward, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             loss = loss_of(batch)

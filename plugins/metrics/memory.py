@@ -9,22 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.optim import hidden_maps
+
 FACTORED = 16  # least side of a matrix whose second moment Adafactor keeps as a row and a column
 
 
 def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict[str, int]:
     """Bytes by what holds them: ``{parameters, gradients, optimizer, teacher, activations, total}``.
 
-    ``optimizer``: its two moments, Adafactor's second one factored. ``teacher``: parameters that do not learn, and all
+    ``optimizer``: its two moments, Adafactor's second one factored, Muon's of
+    hidden maps left out. ``teacher``: parameters that do not learn, and all
     buffers, queues among them. ``activations`` are the bytes ``saved`` for the backward pass. Left out: temporaries,
     what the allocator holds back, the batch itself and the workers that draw it.
     """
     learnt = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
     fixed = sum(_bytes(p) for p in module.parameters() if not p.requires_grad) + sum(map(_bytes, module.buffers()))
+    single = hidden_maps(module) if optimizer == "muon" else set()
+    twice = [p for p in module.parameters() if p not in single]
     parts = {
         "parameters": learnt,
         "gradients": learnt,
-        "optimizer": learnt + sum(_second_moment(p, optimizer) for p in module.parameters() if p.requires_grad),
+        "optimizer": learnt + sum(_second_moment(p, optimizer) for p in twice if p.requires_grad),
         "teacher": fixed,
         "activations": saved,
     }
@@ -51,7 +56,7 @@ class Saved:
 
 
 def _second_moment(parameter: Tensor, optimizer: str) -> int:
-    if optimizer == "adamw" or parameter.ndim < 2:
+    if optimizer != "adafactor" or parameter.ndim < 2:
         return _bytes(parameter)
     *rest, short, long = sorted(parameter.shape)
     if short < FACTORED:
