@@ -137,6 +137,16 @@ def reading(recipe: Recipe, folder: str) -> Recipe:
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
 
 
+def beginning(recipe: Recipe) -> Recipe:
+    """The recipe with the vocabulary of the folder that it starts from, unless it names one.
+
+    Raises:
+        ValueError: there are no weights in the folder.
+    """
+    own = weights_in(recipe.train.start) and recipe.data.settings.get("vocabulary") == ""
+    return reading(recipe, recipe.train.start) if own else recipe
+
+
 def without_weights(value: Any) -> Any:
     """A part, or what holds parts, whose settings ``weights`` name no file: its tensors come from the folder."""
     if isinstance(value, Part):

@@ -21,8 +21,10 @@ def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
         group -> how many numbers learn no more; "" is all that no group names.
 
     Raises:
-        ValueError: a group's prefix fits no parameter, or nothing is left to learn.
+        ValueError: a group's prefix fits no parameter, or nothing is left to learn or to learn from.
     """
+    if not objectives.items():
+        raise ValueError("objectives: none is left, or all have weight 0: nothing can learn")
     rates = _rates(settings)
     named = list(objectives.named_parameters())
     prefixes = {name: _longest(name, rates) for name, _ in named}
@@ -43,13 +45,12 @@ def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
 
 
 def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
-    """Freezes what is to be frozen. No weight decay on biases, norms and other vectors; the longest prefix decides.
+    """Of all that is not frozen. No weight decay on biases, norms and other vectors; the longest prefix decides.
 
     Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
     and with ``betas[1]`` as its longest memory. Muon (Jordan et al. 2024), timm's too, makes the step of a hidden
     linear map orthogonal, at a length that suits AdamW's rates; all that is not one, heads included, goes by NAdamW.
     """
-    freeze(objectives, settings)
     rates = _rates(settings)
     turned = hidden_maps(objectives) if settings.optimizer == "muon" else set()
     chosen: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}

@@ -25,18 +25,6 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def amount(count: float) -> str:
-    """``17.56 G``, ``124.0 M``: four digits."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:#.4g} {unit}"
-    return f"{count:.0f}"
-
-
-def ratio(more: float, less: float) -> str:
-    return f"{more / less:.2f}x" if less else "-"
-
-
 def columns(rows: Sequence[tuple[str, ...]], least: int = 0) -> list[str]:
     """Rows with the first column to the left, the others to the right and at least ``least`` wide, indented."""
     widths = [max(least, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]

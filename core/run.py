@@ -20,7 +20,7 @@ from core.cli import run as main
 from core.discovery import Catalog
 from core.evaluate import EvaluateSettings, Evaluation, measure
 from core.files import paths, write_json, write_text
-from core.folder import RECIPE, SIZES, Sizes, reading, recipe_in, start, weights_in, without_weights
+from core.folder import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
 from core.kinds import Data
 from core.model import Model, Objectives
 from core.recipe import Recipe, differences, dump, read
@@ -54,16 +54,14 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
         ValueError: the split to measure on is not one of the data's, or the folder to start from does not fit.
     """
     folder = recipe.train.start if begins else ""
-    if folder and weights_in(folder) and recipe.data.settings.get("vocabulary") == "":
-        recipe = reading(recipe, folder)
+    if folder:
+        recipe = beginning(recipe)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
     torch.manual_seed(recipe.run.seed)
     model = Sizes.of(data).build(recipe.model)
     if folder:  # before the objectives, whose teachers are copies of the model
-        told = start(model, folder)
-        if ranks.own() == 0:
-            print(told, flush=True)
+        print(start(model, folder), flush=True)
     objectives = assemble(recipe, model)
     return Built(recipe, data, objectives.model, objectives)
 
@@ -94,14 +92,15 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     resumes = ranks.told(lambda: _check_folder(folder, recipe, catalog))
     begins = not (resumes and checkpoint.newest(folder))
     built = build(reading(recipe, folder) if resumes else recipe, begins=begins)
-    paths.mkdirs(folder)
-    print(f"Run folder: {folder}", flush=True)
-    if ranks.own() == 0 and not resumes:
-        again = f"patchbay run {RECIPE} run.folder=NEW"
-        placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
-        built.data.tokenizer.save(folder)
-        Sizes.of(built.data).write(folder)
-        write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
+    if ranks.own() == 0:
+        paths.mkdirs(folder)
+        print(f"Run folder: {folder}", flush=True)
+        if not resumes:
+            again = f"patchbay run {RECIPE} run.folder=NEW"
+            placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
+            built.data.tokenizer.save(folder)
+            Sizes.of(built.data).write(folder)
+            write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
     trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
     if trainer.leads:
         write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))

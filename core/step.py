@@ -53,13 +53,6 @@ class Step:
         whole = self.model.guided and self.model.policy == "paper"
         return self.model.look(self.trunk, self.text.pooled if whole else None)
 
-    @once
-    def similarity(self) -> Tensor:
-        """Cosines of every picture (down) with every caption (across), (B, B), by the heads ``image`` and ``text``."""
-        image: Tensor = self.model.heads["image"](self.image.pooled)  # (B, E)
-        text: Tensor = self.model.heads["text"](self.text.pooled)  # (B, E)
-        return image @ text.T
-
     def view(self, rows: Rows, words: Tokens) -> Tokens:
         """Pictures ``rows`` as one sees them who may read ``words``; a pass of the later blocks under leak_free."""
         if not self.model.guided or self.model.policy == "paper":

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import pluggy
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from core import checkpoint, ranks
 from core.batches import Wanted, load
 from core.gradcache import Gradients
 from core.kinds import Data
 from core.model import Model, Objectives
-from core.optim import freeze
-from core.optim import make_optimizer as make_optimizer
+from core.optim import freeze, make_optimizer
 from core.part import Count, Natural, Positive, Share
 from core.types import Batch
 
@@ -170,6 +170,9 @@ class Trainer:
         """
         settings = self.settings
         self.objectives.train()
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()  # frozen, it keeps its statistics
         if self.leads:
             for prefix, numbers in self.frozen.items():
                 print(f"Frozen, for its learning rate is 0: {prefix or 'all else'}, {numbers:,} parameters", flush=True)
@@ -196,6 +199,8 @@ class Trainer:
                 torch._foreach_lerp_(
                     list(self.average.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
                 )
+                for mean, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                    mean.copy_(now)
             self.step += 1
             if self.leads:
                 self.hooks.hook.after_step(trainer=self, losses=losses)

@@ -118,7 +118,7 @@ class PostNormLayer(nn.Module):
 
 
 class PreNormLayer(nn.Module):
-    """CoCa's layer: self-attention, cross-attention where a source is given, one MLP; LayerNorm before each."""
+    """CoCa's layer: self-attention, cross-attention where a source is given, an MLP. LayerNorm before each is ours."""
 
     def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None):
         super().__init__()

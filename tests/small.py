@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from core.blocks import Prune
 from core.kinds import Objective
-from core.model import Model, Objectives
+from core.model import Model, Objectives, Step
 from core.part import Part
 from core.types import Batch
 from plugins.backbones.vit import ViT
@@ -79,3 +80,9 @@ def objectives(model: Model, *names: str, **weights: float) -> Objectives:
 
 def batch(source: Scenes, size: int = 6) -> Batch:
     return source.batch(0, size=size, seed=0, reads=READS)
+
+
+def similarity(step: Step) -> Tensor:
+    """Cosines of every picture (down) with every caption (across), (B, B)."""
+    image, text = (step.model.heads[name](of.pooled) for name, of in (("image", step.image), ("text", step.text)))
+    return image @ text.T

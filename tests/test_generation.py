@@ -375,6 +375,7 @@ def test_faults():
         ({"beams": 0}, "beams is 0; it must be at least 1"),
         ({"min_length": 30}, "from 0 to below max_length, 30"),
         ({"mode": "best"}, "one of greedy, sample, beam"),
+        ({"length_penalty": 11.0}, "length_penalty is 11.0; it must be from -10 to 10"),
         ({"top_p": 0.0, "temperature": 0.0}, "temperature is 0.0; it must be above 0; top_p is 0.0"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -116,7 +116,11 @@ def test_what_is_no_vit_of_timms(tmp_path, capsys):
     save_file(model.state_dict(), str(tmp_path / "scaled.safetensors"))
     save_file({"conv.weight": torch.zeros(3)}, str(tmp_path / "other.safetensors"))
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}))
+    (tmp_path / "heads.json").write_text(json.dumps({"model_args": {"num_heads": "3"}}))
+    (tmp_path / "list.json").write_text(json.dumps({"pretrained_cfg": [1]}))
     faults = {
+        "num_heads is '3'; expected a whole number": ["scaled.safetensors", "--config", str(tmp_path / "heads.json")],
+        "pretrained_cfg is [1]; expected a JSON obj": ["scaled.safetensors", "--config", str(tmp_path / "list.json")],
         "does not compute: blocks.0.ls1.gamma": ["scaled.safetensors"],
         "has no tensor 'patch_embed.proj.weight'": ["other.safetensors"],
         "pretrained_cfg.mean is [0.485": ["scaled.safetensors", "--config", str(tmp_path / "config.json")],

@@ -25,6 +25,7 @@ from plugins.data.collection import PictureSource
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias
+from plugins.metrics.dry import sketch
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
 from plugins.use.inputs import prepared
@@ -226,6 +227,10 @@ def test_cropped_to_the_middle_or_squeezed(tmp_path):
     cropped, squeezed = (prepared(wide, Sizes(20, 20, 9, crop=crop)) for crop in (True, False))
     assert (cropped[:, :, 2:-2].float().mean((1, 2)) - torch.tensor([0.0, 255, 0])).abs().max() < 3
     assert (squeezed[0, :, :5] > 250).all()
+    strip = Image.new("RGB", (20_000, 2), (255, 0, 0))  # 100 million pixels where it is enlarged whole
+    strip.paste((0, 255, 0), (9_990, 0, 10_010, 2))
+    middle = prepared(strip, Sizes(200, 20, 9, crop=True))
+    assert (middle.float().mean((1, 2)) - torch.tensor([0.0, 255, 0])).abs().max() < 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -349,8 +354,10 @@ def test_prompts(captioner, files):
     with pytest.raises(ValueError, match="6 prompts for 5 pictures"):
         captioner.caption(files, ["a"] * 6)
     assert captioner.caption(files[:1], "a " * 16)  # room is left for what is written
-    with pytest.raises(ValueError, match="after a prompt of 19 it must be at most 2"):
-        captioner.caption(files[:1], "a " * 40, max_length=3)
+    with pytest.raises(ValueError, match="after a prompt of 18 it must be at most 3"):
+        captioner.caption(files[:1], "a " * 17, max_length=4)
+    with pytest.raises(ValueError, match="a prompt fills all 20 tokens that the model reads; shorten it"):
+        captioner.caption(files[:1], "a " * 40)
 
 
 def test_settings_of_generation():
@@ -438,6 +445,16 @@ def test_classes_of_the_models_own(tmp_path, files):
     found = model.classify(files, top=3)
     assert all(name in model.sizes.classes for row in found for name, _ in row)
     assert abs(sum(odds for _, odds in model.classify(files[0], top=10**6)[0]) - 1) < 1e-5
+    with pytest.raises(ValueError, match="prompts need classes"):
+        model.classify(files, prompts="a {labels}")
+
+
+def test_scores_are_not_rounded_to_bf16(tmp_path, coca, files):
+    model = load(made(tmp_path, COCA, "model.heads.classify=classify"), "cpu", "bf16")
+    odds = torch.tensor([odds for _, odds in model.classify(files[0], top=10**6)[0]])
+    assert not torch.equal(odds.log().bfloat16().float(), odds.log())
+    vectors = load(coca, "cpu", "bf16").embed_texts(CLASSES)
+    assert not torch.equal(vectors.bfloat16().float(), vectors)
 
 
 def test_what_a_model_lacks_is_named(captioner, files):
@@ -498,6 +515,14 @@ def test_the_vocabulary_comes_along(tmp_path, coca):
     file = Path(coca) / "tokenizer.json"
     folder = made(tmp_path, COCA, f"train.start={coca}", "data.seed=7")
     assert (Path(folder) / "tokenizer.json").read_text() == file.read_text()
+    fewer = tmp_path / "fewer"
+    shutil.copytree(coca, fewer)
+    small = json.loads(file.read_text())
+    pieces = sorted(small["model"]["vocab"], key=small["model"]["vocab"].get)[:-3]
+    small["model"]["vocab"] = {piece: place for place, piece in enumerate(pieces)}
+    (fewer / "tokenizer.json").write_text(json.dumps(small))
+    recipe = read(str(tmp_path / "small.yaml"), [f"train.start={fewer}"], discovery.load())
+    assert sketch(recipe).vocabulary == len(pieces)
 
 
 def test_tied_tensors_are_taken_once(tmp_path, coca):
@@ -545,6 +570,14 @@ def test_a_teacher_starts_there_too(tmp_path, coca):
     shared = [(name, t) for name, t in teacher.items() for key in held if name.endswith(key)]
     assert shared
     assert all(any(torch.equal(t, held[key]) for key in held if name.endswith(key)) for name, t in shared)
+
+
+def test_a_teacher_of_a_pooler_of_another_width(tmp_path):
+    projected = [f"model.heads.{side}={{name: projection, width: 8}}" for side in ("image", "text")]
+    momentum = ["objectives.itc=null", "objectives.itc_momentum={queue: 8}"]
+    made(tmp_path, COCA, "model.pooler.width=48", *projected, *momentum)
+    held = load_file(tmp_path / "run" / "model.safetensors")
+    assert (held["heads.image.linear.weight"].shape, held["heads.text.linear.weight"].shape) == ((8, 48), (8, 32))
 
 
 def test_recipe_errors_are_all_told(tmp_path, coca):

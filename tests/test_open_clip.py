@@ -276,6 +276,12 @@ def faults(tiny: Imported, folder: Path) -> dict[str, tuple[list[str], str]]:
             "text_cfg.pool_type is 'eos'; this import knows",
         ),
         "gelu": (configured("h.json", "", quick_gelu=True), "quick_gelu is True; expected False"),
+        "heads": (configured("i.json", "text_cfg", heads="8"), "i.json: text_heads is '8'; expected a whole number"),
+        "pixels": (
+            configured("j.json", "", preprocess_cfg={"mean": [0.5, 0.5, 0.5]}),
+            "j.json: preprocess_cfg.mean is [0.5, 0.5, 0.5]; this import knows CLIP's",
+        ),
+        "no object": (configured("k.json", "", model_cfg=[]), "k.json: model_cfg is []; expected a JSON object"),
         "config": ([whole, "--config", str(folder / "broken.json")], "broken.json:1:2: not JSON"),
         "vocabulary": ([whole, *note], "note.txt: the vocabulary lacks [PAD], [UNK], [CLS], [SEP]"),
         "damaged vocabulary": ([whole, note[0], note[1] + ".gz"], "note.txt.gz: cannot be read as CLIP's merges"),

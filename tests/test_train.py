@@ -12,6 +12,7 @@ import torch
 
 from core import hookspecs
 from core.checkpoint import load_weights
+from core.optim import freeze
 from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
 from plugins.metrics import memory
 
@@ -224,3 +225,22 @@ def test_of_what_is_frozen_no_gradient_is_computed(tmp_path):
 def test_all_frozen_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="every parameter is frozen"):
         trainer(tmp_path, lr=0.0)
+    with pytest.raises(ValueError, match="objectives: none is left"):
+        freeze(small.objectives(small.copa(SOURCE), "itc", itc=0.0), TrainSettings())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_statistics_of_batches_go_into_the_mean_and_stay_where_frozen(tmp_path, frozen):
+    made = trainer(tmp_path, ema=0.5)
+    made.model.heads["norm"] = norm = torch.nn.BatchNorm1d(3).requires_grad_(not frozen)
+    made.average.heads["norm"] = torch.nn.BatchNorm1d(3).requires_grad_(False)
+
+    class Watch:
+        @hookspecs.hookimpl
+        def training_starts(self, trainer):
+            norm(torch.rand(4, 3))
+
+    made.hooks.register(Watch())
+    made.fit()
+    assert norm.running_mean.any() != frozen
+    assert torch.equal(made.result.heads["norm"].running_mean, norm.running_mean)

@@ -165,6 +165,8 @@ def test_out_goes_to_a_file_line_by_line(patchbay, folder, shelf, tmp_path, monk
     said = patchbay("caption", str(shelf), "--out", str(out))
     assert said.lines == []
     assert [json.loads(line) for line in out.read_text().splitlines()] == whole
+    assert patchbay("caption", str(shelf), "--out", str(out), "--max-length", "50").status == 2
+    assert [json.loads(line) for line in out.read_text().splitlines()] == whole, "a mistake leaves an older file alone"
     captions = Loaded.captions
 
     def stopped(self, *given, **settings):
@@ -205,6 +207,10 @@ MISTAKES = {
         ["classify", "{folder}", "{shelf}", "--classes", "a,b", "--prompt", "a photo"],
         "prompts: 'a photo' has no {labels}, where the class's name belongs",
     ),
+    "one class": (
+        ["classify", "{folder}", "{shelf}", "--classes", "clases.txt"],
+        "--classes clases.txt: no such file, and one class leaves nothing to choose from",
+    ),
     "texts that are not there": (
         ["retrieve", "{folder}", "{shelf}", "--texts", "{bare}/none.txt"],
         "{bare}/none.txt: cannot be read",
@@ -212,6 +218,10 @@ MISTAKES = {
     "an output nowhere": (
         ["embed", "{folder}", "--text", "a", "--out", "{bare}/none/a.safetensors"],
         "{bare}/none/a.safetensors: there is no folder '{bare}/none'",
+    ),
+    "lines nowhere": (
+        ["caption", "{folder}", "{shelf}", "--out", "{bare}/none/a.jsonl"],
+        "{bare}/none/a.jsonl: there is no folder '{bare}/none'",
     ),
     "no such device": (["embed", "{folder}", "--text", "a", "--device", "tpu9"], "device: 'tpu9' is no device here"),
 }

@@ -40,4 +40,7 @@ def main(argv: Sequence[str]) -> int:
 def _names(given: str) -> list[str]:
     if os.path.isfile(given):
         return lines_of(given)
-    return [name.strip() for name in given.split(",") if name.strip()]
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if len(names) < 2:
+        raise ValueError(f"--classes {given}: no such file, and one class leaves nothing to choose from")
+    return names

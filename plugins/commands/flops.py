@@ -153,7 +153,8 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
 
 
 def _table(report: Report) -> list[str]:
-    from core.report import amount, columns, ratio
+    from core.report import columns
+    from plugins.metrics.counter import amount, ratio
 
     words = f" with a text of {report['text_length']} words (full length)" if "text_length" in report else ""
     lines = [f"MACs of a picture of {report['image_size']} x {report['image_size']} pixels{words}"]
@@ -188,7 +189,8 @@ def _checks(report: Report) -> list[tuple[str, ...]]:
 
 
 def _training_table(report: Report) -> list[str]:
-    from core.report import amount, columns, ratio
+    from core.report import columns
+    from plugins.metrics.counter import amount, ratio
 
     training = report["training"]
     where = f"{training['pictures']} pictures, texts of full length, {training['precision']} on {training['device']}"

@@ -49,6 +49,7 @@ class Generation:
             "top_k": (self.top_k >= 0, "0 (all words) or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "beams": (self.beams >= 1, "at least 1"),
+            "length_penalty": (abs(self.length_penalty) <= 10, "from -10 to 10"),
             "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
         }
         wrong = [

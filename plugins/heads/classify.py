@@ -13,7 +13,7 @@ from plugins.layers import initialise
 
 
 class Classify(Head):
-    """A linear map to the data's classes, in their order (CoCa, section 4: "a pooler and a softmax").
+    """A linear map to the data's classes, in their order (CoCa, section 4).
 
     Raises:
         ValueError: the data has no classes.

@@ -15,7 +15,7 @@ from plugins.layers import initialise
 
 
 class LanguageModelHead(Head):
-    """A linear map to the vocabulary, without bias (CoCa).
+    """A linear map to the vocabulary, without bias; CoCa's, where the bias is not described.
 
     Args:
         tied: whose word embeddings are the output matrix: the text encoder's, the decoder's, or none's (its own, as the

@@ -91,7 +91,7 @@ def sheet(rows: Sequence[Row], title: str) -> Figure:
         targets = [region for region in row.example.regions if region.phrase == phrase]
         image = row.example.image.permute(1, 2, 0)  # (H, W, 3)
         _show(picture, image, "")
-        picture.set_xlabel(textwrap.fill(row.example.caption, 46), fontsize=7.5)
+        picture.set_xlabel(textwrap.fill(row.example.caption, 46), fontsize=7.5, parse_math=False)
         for region in row.example.regions:
             _outline(picture, region, "white", 0.9, ":")
         heat = _heat(right, row.right, image, f'"{phrase}"')
@@ -119,7 +119,7 @@ def _show(panel: Axes, image: Tensor, text: str) -> None:
     panel.imshow(image.numpy(), extent=(0, width, height, 0), interpolation="nearest")
     panel.set_xticks([])
     panel.set_yticks([])
-    panel.set_title(text, fontsize=9)
+    panel.set_title(text, fontsize=9, parse_math=False)
 
 
 def _heat(panel: Axes, shares: Tensor, image: Tensor, text: str) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.files import read_text
+from plugins.backbones.vit import CLIP_PIXELS
 from plugins.importing.tensors import Held
 
 HEAD = 64  # width of a tower's attention head in the public configurations
@@ -94,13 +95,20 @@ def configured(shape: Shape, file: str) -> Shape:
         ValueError: it says otherwise, or what this import does not know; names the file and the setting.
     """
     config = read_config(file)
-    said = dict(_flat(config.get("model_cfg", config)))  # the hub's open_clip_config.json has it one level down
+    model = config.get("model_cfg", config)  # the hub's open_clip_config.json has it one level down
+    if not isinstance(model, dict):
+        raise ValueError(f"{file}: model_cfg is {model!r}; expected a JSON object")
+    _check_pixels(config.get("preprocess_cfg"), file)
+    said = dict(_flat(model))
     told = {
         "vision_head": said.get("vision_cfg.head_width", shape.vision_head),
         "pooler_heads": said.get("vision_cfg.attn_pooler_heads", shape.pooler_heads),
         "text_heads": said.get("text_cfg.heads", shape.text_heads),
         "correct_mask": said.get("text_cfg.correct_cls_mask", shape.correct_mask),
     }
+    for name in ("vision_head", "pooler_heads", "text_heads"):
+        if type(told[name]) is not int or told[name] < 1:
+            raise ValueError(f"{file}: {name} is {told[name]!r}; expected a whole number above 0")
     shape = dataclasses.replace(shape, **told)
     wanted = _wanted(shape)
     for name, value in said.items():
@@ -109,6 +117,13 @@ def configured(shape: Shape, file: str) -> Shape:
         if name in wanted and value != wanted[name]:
             raise ValueError(f"{file}: {name} is {value!r}; expected {wanted[name]!r} for this checkpoint")
     return shape
+
+
+def _check_pixels(said: Any, file: str) -> None:
+    for name, expected in zip(("mean", "std"), CLIP_PIXELS, strict=True):
+        given = said.get(name) if isinstance(said, dict) else None
+        if given is not None and given != list(expected):
+            raise ValueError(f"{file}: preprocess_cfg.{name} is {given!r}; this import knows CLIP's, {list(expected)}")
 
 
 UNREAD = {f"multimodal_cfg.{name}" for name in ("mlp_ratio", "dim_head", "n_queries", "attn_pooler_heads")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,9 +28,10 @@ def new_folder(out: str) -> Iterator[str]:
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise ValueError(f"{out}: is there already; name a folder that is new or empty")
-    aside = os.path.normpath(out) + ".part"
-    shutil.rmtree(aside, ignore_errors=True)
-    os.makedirs(aside)
+    parent, name = os.path.split(os.path.abspath(out))
+    os.makedirs(parent, exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=f"{name}.", dir=parent)
+    os.chmod(aside, 0o755)
     try:
         yield aside
         os.replace(aside, out)

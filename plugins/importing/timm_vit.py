@@ -62,17 +62,23 @@ def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
     """What a timm config.json says beyond the tensors.
 
     Raises:
-        ValueError: other pixels than the style's.
+        ValueError: a setting of another type, or other pixels than the style's.
     """
     said = read_config(file)
-    arguments = {**said, **(said.get("model_args") or {})}
+    sections = {name: said.get(name) or {} for name in ("model_args", "pretrained_cfg")}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"{file}: {name} is {section!r}; expected a JSON object")
+    arguments = {**said, **sections["model_args"]}
     told: dict[str, Any] = {}
     if settings["style"] == "openclip" and "quickgelu" in str(said.get("architecture", "")):
         told["style"] = "clip"
     if "num_heads" in arguments:
+        if type(arguments["num_heads"]) is not int:
+            raise ValueError(f"{file}: num_heads is {arguments['num_heads']!r}; expected a whole number")
         told["heads"] = arguments["num_heads"]
-    mean = (said.get("pretrained_cfg") or {}).get("mean")
+    mean = sections["pretrained_cfg"].get("mean")
     expected = STYLES[told.get("style", settings["style"])][0]
-    if mean is not None and tuple(mean) != expected:
+    if mean is not None and mean != list(expected):
         raise ValueError(f"{file}: pretrained_cfg.mean is {mean}; pixels of this style have the mean {list(expected)}")
     return told

@@ -31,7 +31,9 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     logits = []
     for chunk in chunks:
         pooled = model.look(model.trunk(evaluation.images([example for example, _ in chunk]))).pooled
-        logits.append(model.heads[HEAD](pooled).float())  # (n, C)
+        assert pooled is not None
+        with torch.autocast(evaluation.device.type, enabled=False):  # bf16 would make ties
+            logits.append(model.heads[HEAD](pooled.float()))  # (n, C)
     right = torch.tensor([classes.index(name) for _, name in labelled], device=evaluation.device)
     return {
         "classification": {

@@ -18,7 +18,8 @@ import torch
 from core.evaluate import Evaluation
 from core.flops import Pair
 from core.hookspecs import hookimpl
-from core.report import amount, columns, ratio
+from core.report import columns
+from plugins.metrics.counter import amount, ratio
 
 logger = logging.getLogger("patchbay")
 

@@ -114,3 +114,15 @@ def _by_part(running: FlopCounterMode, parts: Mapping[str, Sequence[nn.Module]])
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def amount(count: float) -> str:
+    """``17.56 G``, ``124.0 M``: four digits."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:#.4g} {unit}"
+    return f"{count:.0f}"
+
+
+def ratio(more: float, less: float) -> str:
+    return f"{more / less:.2f}x" if less else "-"

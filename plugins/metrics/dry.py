@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
 from core.flops import Counted, Pair
+from core.folder import beginning
 from core.model import Model, Objectives, Step
+from core.optim import freeze
 from core.recipe import Recipe
 from core.run import assemble, check_split
-from core.train import make_optimizer, pick_device, pick_precision
+from core.train import pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text
 from plugins.metrics import counter, memory
 
@@ -30,6 +32,8 @@ def sketch(recipe: Recipe) -> Sketch:
     Raises:
         PartError, ValueError: what is wrong with the data's settings or files, or with ``evaluate.split``.
     """
+    with suppress(ValueError):  # no weights there: a note of ``check``
+        recipe = beginning(recipe) if recipe.train.start else recipe
     reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.reads)
     try:
         found = recipe.data.cls.sketch(recipe.data.settings, reads)
@@ -152,6 +156,8 @@ class Dry:
         return Cost(counter.macs(forward), counter.macs(backward))
 
     def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context, chunks: int = 1) -> None:
+        if "regions" in self.objectives.reads and self.sizes.regions < chunks:
+            raise ValueError(f"{self.sizes.regions} regions cannot be cut into train.chunks {chunks}")
         batch = self.batch(chunks)
         self.objectives.train()
         with forward, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -165,8 +171,10 @@ class Dry:
         Raises:
             ValueError: ``train.groups`` names parameters that there are not.
         """
-        make_optimizer(self.objectives, self.recipe.train, self.device)
-        return memory.of_training(self.objectives, saved, self.recipe.train.optimizer)
+        freeze(self.objectives, self.recipe.train)
+        found = memory.of_training(self.objectives, saved, self.recipe.train.optimizer)
+        mean = memory.held(self.model) if self.recipe.train.ema else 0
+        return {**found, "teacher": found["teacher"] + mean, "total": found["total"] + mean}
 
 
 def assembled(recipe: Recipe, sizes: Sketch) -> Dry:

@@ -17,13 +17,12 @@ FACTORED = 16  # least side of a matrix whose second moment Adafactor keeps as a
 def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict[str, int]:
     """Bytes by what holds them: ``{parameters, gradients, optimizer, teacher, activations, total}``.
 
-    ``optimizer``: its two moments, Adafactor's second one factored, Muon's of
-    hidden maps left out. ``teacher``: parameters that do not learn, and all
-    buffers, queues among them. ``activations`` are the bytes ``saved`` for the backward pass. Left out: temporaries,
-    what the allocator holds back, the batch itself and the workers that draw it.
+    ``optimizer``: its two moments, Adafactor's second one factored, Muon's of hidden maps left out. ``teacher``:
+    parameters that do not learn, and all buffers, queues among them. ``activations`` are the bytes ``saved`` for the
+    backward pass. Left out: temporaries, what the allocator holds back, the batch itself and the workers that draw it.
     """
     learnt = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
-    fixed = sum(_bytes(p) for p in module.parameters() if not p.requires_grad) + sum(map(_bytes, module.buffers()))
+    fixed = held(module) - learnt
     single = hidden_maps(module) if optimizer == "muon" else set()
     twice = [p for p in module.parameters() if p not in single]
     parts = {
@@ -34,6 +33,11 @@ def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict
         "activations": saved,
     }
     return {**parts, "total": sum(parts.values())}
+
+
+def held(module: nn.Module) -> int:
+    """Bytes of its parameters and buffers."""
+    return sum(map(_bytes, (*module.parameters(), *module.buffers())))
 
 
 class Saved:

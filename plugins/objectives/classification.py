@@ -50,20 +50,17 @@ class Classification(Objective):
         loss: ``softmax``: one distribution over the classes, which several labels of a picture share evenly;
             ``sigmoid``: each class for itself.
         smoothing: label smoothing.
-        head: the model's head for classes.
     """
 
     reads = ("labels",)
 
-    def __init__(
-        self, *, loss: Literal["softmax", "sigmoid"] = "softmax", smoothing: Share = 0.0, head: str = "classify"
-    ):
+    def __init__(self, *, loss: Literal["softmax", "sigmoid"] = "softmax", smoothing: Share = 0.0):
         super().__init__()
         self.losses = softmax_losses if loss == "softmax" else sigmoid_losses
-        self.smoothing, self.head = smoothing, head
+        self.smoothing = smoothing
 
     def needs(self) -> tuple[str, ...]:
-        return (f"heads.{self.head}",)
+        return ("heads.classify",)
 
     def units(self, batch: Batch) -> float:
         return 0.0 if batch.labels is None else float(batch.labels.ne(0).any(1).sum())
@@ -75,7 +72,7 @@ class Classification(Objective):
         pooled = step.image.pooled
         if pooled is None:
             raise ValueError("classification: nothing pools the picture; the model needs a pooler or a [CLS] token")
-        losses = self.losses(step.model.heads[self.head](pooled).float(), labels, self.smoothing)  # (B,)
+        losses = self.losses(step.model.heads["classify"](pooled).float(), labels, self.smoothing)  # (B,)
         known = labels.ne(0).any(1).float()  # (B,)
         return (losses * known).sum() / known.sum().clamp_min(1)
 

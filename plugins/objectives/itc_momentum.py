@@ -51,7 +51,8 @@ class MomentumContrast(Objective):
             teacher.decoder = None
         teacher.heads = nn.ModuleDict({name: teacher.heads[name] for name in ("image", "text")})
         self.teacher = teacher
-        width = teacher.heads["image"](torch.zeros(1, model.backbone.dim)).shape[1]
+        assert model.reader is not None
+        width = teacher.heads["text"](torch.zeros(1, model.reader.dim)).shape[1]
         for name in ("queue_image", "queue_text"):
             self.register_buffer(name, F.normalize(torch.randn(self.size, int(width)), dim=1))  # (Q, E)
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # entries ever queued

@@ -13,6 +13,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
+from plugins.objectives.gathering import pair_logits
 
 
 def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class ImageTextMatching(Objective):
         pairs = max(1, round(self.share * len(ids)))
         own = torch.arange(pairs, device=ids.device)
         if self.negatives == "hard":
-            logits = step.model.heads["temperature"](step.similarity.float()).detach()  # (B, B)
+            logits = pair_logits(step, "temperature", gather=False)[0].detach()  # (B, B)
         else:
             logits = torch.zeros(len(ids), len(ids), device=ids.device)
         other_image = hard_negatives(logits.T[:pairs], ids)  # for each caption

@@ -18,7 +18,7 @@ from plugins.layers import Attention, initialise_tower, key_mask
 class AttentionalPoolers(Pooler):
     """Learnt queries attend to the picture's tokens: many for the captions, one for the contrast (CoCa, section 3.2).
 
-    Each pooler is one multi-head attention with the encoder's output as keys and values, LayerNorm after it.
+    Each pooler is one multi-head attention with the encoder's output as keys and values. LayerNorm after it is ours.
 
     Args:
         queries: Q, tokens for the captions; 256 in the paper.

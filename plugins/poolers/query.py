@@ -15,8 +15,8 @@ from plugins.poolers.attentional import Queries
 
 
 class QueryPooler(Pooler):
-    """One learnt query attends to the picture's tokens, or to those of all frames of a clip, LayerNorm after it: the
-    new pooler with which CoCa's encoder is used for classification (section 4), frozen or trained.
+    """One learnt query attends to the picture's tokens, or to those of all frames of a clip: the new pooler with which
+    CoCa's encoder is used for classification (section 4), frozen or trained. The LayerNorm after it is ours.
 
     Args:
         width: of the pooled state; 0: as wide as the picture's tokens.

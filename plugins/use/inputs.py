@@ -26,6 +26,7 @@ Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, or
 Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n pictures
 Texts: TypeAlias = str | Iterable[str]
 T = TypeVar("T")
+THIN = 8  # times its short side: of a longer strip the middle is looked at
 LABELS = "{labels}"  # where a prompt has the class's name
 
 
@@ -90,7 +91,10 @@ def prepared(picture: Picture, sizes: Sizes) -> Tensor:
     image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, h, w)
     if not sizes.crop:
         return squared(image, side)
-    if min(image.shape[1:]) < side:
+    short, long = sorted(image.shape[1:])
+    if long > THIN * short:  # of a strip, its middle first: enlarged it would not fit into memory
+        image = functional.center_crop(image, [min(edge, THIN * short) for edge in image.shape[1:]])
+    if short < side:
         image = functional.resize(image, [side], functional.InterpolationMode.BICUBIC)
     return functional.center_crop(image, [side, side])
 

@@ -171,7 +171,7 @@ class Loaded:
             prompts: texts with ``{labels}`` where the name belongs; those that models are measured with by default.
 
         Raises:
-            ValueError: no classes and no such head, a class twice, or a prompt without ``{labels}``.
+            ValueError: no classes and no such head, a class twice, or prompts without classes or ``{labels}``.
         """
         return list(self.classified(images, classes, prompts, top))
 
@@ -182,6 +182,8 @@ class Loaded:
         if classes is None:
             if self.model.missing("heads.classify"):
                 raise ValueError("the model has no head for classes of its own: give the classes to choose from")
+            if prompts is not None:
+                raise ValueError("prompts need classes: the model's own head for classes reads no text")
             names, parts = list(self.sizes.classes), self._own_logits(images)
         else:
             names = texts_of(classes)
@@ -206,18 +208,16 @@ class Loaded:
         for chunk in chunks(pictures_of(images), self.batch):
             with self._computing():
                 pooled = self.model.look(self.model.trunk(self._shown(chunk))).pooled
-                assert pooled is not None
-                logits: Tensor = self.model.heads["classify"](pooled)
-            yield logits.float().cpu()
+            assert pooled is not None
+            yield self._logits(pooled.float(), "classify")
 
-    def _logits(self, similar: Tensor, *heads: str) -> Tensor:
-        """Cosines through the first of the heads that the model has: what its contrast was trained on."""
+    def _logits(self, features: Tensor, *heads: str) -> Tensor:
+        """Through the first of the heads that the model has, in full precision: bf16 would make ties."""
         for head in heads:
             if head in self.model.heads:
                 with torch.no_grad():
-                    logits: Tensor = self.model.heads[head](similar.to(self.device))
-                return logits.cpu()
-        return similar
+                    return Tensor.cpu(self.model.heads[head](features.to(self.device)))
+        return features
 
     def _matched(self, images: Pictures, texts: Sequence[str]) -> Iterator[Tensor]:
         """Probabilities (b, m) by the matching head, a batch of pictures at a time."""

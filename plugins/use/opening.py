@@ -30,6 +30,8 @@ def ready(model: Model, device: torch.device, precision: str) -> None:
         if device.type == "cpu":
             pack(model)
         return
-    for name, part in (*model.named_children(), *model.heads.named_children()):
-        if name in ("backbone", "poolers", "text", "fusion", "decoder", "words"):
+    for name, part in model.named_children():
+        if name in ("backbone", "poolers", "text", "fusion", "decoder"):
             pack(part, torch.bfloat16)
+    if "words" in model.heads:
+        pack(model.heads["words"], torch.bfloat16)

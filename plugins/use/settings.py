@@ -37,8 +37,15 @@ def longest_written(model: Model, tokenizer: Tokenizer, length: int, prompts: Se
     """How many words the decoder can write behind the longest of the prompts; it reads ``length`` at most.
 
     With a fusion it starts from [CLS] alone, for the text encoder reads the prompts.
+
+    Raises:
+        ValueError: a prompt leaves no room.
     """
     if isinstance(model.decoder, StepwiseDecoder):
         length = model.decoder.text_length
-    started = 1 if model.fusion is not None else int(tokenizer(prompts).mask.sum(1).max()) - 1  # without [SEP]
-    return length - started + 1
+    if model.fusion is not None:
+        return length
+    longest = int(tokenizer(prompts).mask.sum(1).max())
+    if longest >= length:
+        raise ValueError(f"a prompt fills all {length} tokens that the model reads; shorten it")
+    return length - longest + 2  # a prompt is read without its [SEP]

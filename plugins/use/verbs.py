@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -138,14 +138,18 @@ def answer(args: argparse.Namespace, work: Callable[[Loaded, Shown], Iterator[di
     from core import load
 
     files = files_of(args.images)
+    if args.out:
+        usable(args.out)
     model: Loaded = load(args.folder, args.device, args.precision)
     model.batch = args.batch
     with ExitStack() as stack:
-        stream = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else sys.stdout
         silent = not (files and sys.stderr.isatty())
         bar = stack.enter_context(tqdm(total=len(files), unit="image", dynamic_ncols=True, disable=silent))
         shown = Shown(model, files, bar)
-        for record in work(model, shown):
+        records = work(model, shown)
+        first = list(islice(records, 1))  # what is wrong with the request shows before an older file is emptied
+        stream = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else sys.stdout
+        for record in chain(first, records):
             bar.write(json.dumps(record, ensure_ascii=False), file=stream)
             stream.flush()
     if shown.faults:
@@ -154,7 +158,7 @@ def answer(args: argparse.Namespace, work: Callable[[Loaded, Shown], Iterator[di
 
 
 def usable(out: str) -> str:
-    """Where a file of vectors is to go, before work is done for it.
+    """Where a file of results is to go, before work is done for it.
 
     Raises:
         ValueError: its folder does not exist.
