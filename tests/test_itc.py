@@ -11,6 +11,7 @@ import torch
 
 from core.model import Step
 from plugins.objectives.itc import ImageTextContrast, contrast
+from plugins.objectives.itc_momentum import MomentumContrast
 
 OWN = torch.arange(8)
 
@@ -88,3 +89,17 @@ def test_first_loss_is_ln_of_the_batch(size):
     scores = image @ text.T / 0.07
     loss = float(contrast(scores, scores, torch.arange(size))) / 2
     assert loss == pytest.approx(math.log(size), rel=0.05)
+
+
+@pytest.mark.parametrize("made", [ImageTextContrast(), MomentumContrast(queue=8)], ids=["itc", "itc_momentum"])
+def test_cosines_are_multiplied_in_full_precision(made, monkeypatch):
+    source = small.data()
+    model = small.copa(source)
+    made.attach(model)
+    seen = []
+    temperature = type(model.heads["temperature"])
+    forward = temperature.forward
+    monkeypatch.setattr(temperature, "forward", lambda head, x: seen.append(x.dtype) or forward(head, x))
+    with torch.autocast("cpu", torch.bfloat16):
+        made(Step(model, small.batch(source)))
+    assert set(seen) == {torch.float32}

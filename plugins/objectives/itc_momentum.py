@@ -67,13 +67,15 @@ class MomentumContrast(Objective):
             taught = Step(self.teacher, step.batch)
             image_m: Tensor = self.teacher.heads["image"](taught.image.pooled).float()
             text_m: Tensor = self.teacher.heads["text"](taught.text.pooled).float()
+        with torch.autocast(image.device.type, enabled=False):  # as in pair_logits
             images, texts = torch.cat([image_m, self.queue_image]), torch.cat([text_m, self.queue_text])  # (B + Q, E)
             alpha = self.alpha * (self.steps / self.ramp).clamp(max=1) if self.ramp else self.alpha
             own = torch.eye(len(image), len(images), device=image.device)  # (B, B + Q)
-            to_text = alpha * temperature(image_m @ texts.T).softmax(1) + (1 - alpha) * own
-            to_image = alpha * temperature(text_m @ images.T).softmax(1) + (1 - alpha) * own
-        loss = F.cross_entropy(temperature(image @ texts.T), to_text)
-        loss = (loss + F.cross_entropy(temperature(text @ images.T), to_image)) / 2
+            with torch.no_grad():
+                to_text = alpha * temperature(image_m @ texts.T).softmax(1) + (1 - alpha) * own
+                to_image = alpha * temperature(text_m @ images.T).softmax(1) + (1 - alpha) * own
+            loss = F.cross_entropy(temperature(image @ texts.T), to_text)
+            loss = (loss + F.cross_entropy(temperature(text @ images.T), to_image)) / 2
         if self.training:
             self._enqueue(image_m, text_m)
         return loss
