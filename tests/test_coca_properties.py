@@ -241,9 +241,9 @@ def test_losses_start_where_chance_is():
     assert losses["itc"] == pytest.approx(math.log(16), rel=0.05)
 
 
-def test_losses_of_the_default_size_start_near_chance():
-    """Towers 128 wide start wider apart (plugins.layers.initialise_tower) so that the contrast learns at once; at a
-    temperature of 0.07 that costs it some 5 % on the mean of seeds, 3 to 7 in each."""
+def test_losses_of_the_default_size_start_there_too():
+    """Towers 128 wide start wider apart (plugins.layers.initialise_tower) so that the contrast learns at once. At a
+    temperature of 0.07 that costs it some 4 % on the mean of seeds; 12 single ones were 2 to 11 % above ln(batch)."""
     losses = started("pretrain.yaml", [], 64)
     assert losses["caption"] == pytest.approx(math.log(small.data().tokenizer.vocabulary), rel=0.05)
-    assert losses["itc"] == pytest.approx(math.log(64), rel=0.08)
+    assert losses["itc"] == pytest.approx(math.log(64), rel=0.05)
