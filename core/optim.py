@@ -49,7 +49,8 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
 
     Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
     and with ``betas[1]`` as its longest memory. Muon (Jordan et al. 2024), timm's too, makes the step of a hidden
-    linear map orthogonal, at a length that suits AdamW's rates; all that is not one, heads included, goes by NAdamW.
+    linear map orthogonal, at a length that suits AdamW's rates and with its own momentum, 0.95; what is not one goes by
+    NAdamW, heads too.
     """
     rates = _rates(settings)
     turned = hidden_maps(objectives) if settings.optimizer == "muon" else set()
@@ -86,11 +87,11 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
 
 
 def hidden_maps(objectives: nn.Module) -> set[Tensor]:
-    """The weights of the linear maps between hidden states, which are all but the heads'."""
+    """The weights of the linear maps between hidden states: not the heads', and not those to a single number."""
     return {
         module.weight
         for name, module in objectives.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith("model.heads.")
+        if isinstance(module, nn.Linear) and module.out_features > 1 and not name.startswith("model.heads.")
     }
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pluggy
 import torch
@@ -20,8 +20,10 @@ from core.gradcache import Gradients
 from core.kinds import Data
 from core.model import Model, Objectives
 from core.optim import freeze, make_optimizer
-from core.part import Count, Natural, Positive, Share
+from core.part import Between, Count, Natural, Positive, Share
 from core.types import Batch
+
+Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean, which with 1 would learn nothing
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class TrainSettings:
     warmup: Natural = 100  # steps
     final_lr: Share = 0.01  # as a share of lr
     weight_decay: Positive = 0.02
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     accumulate: Count = 1  # batches to one optimizer step
     chunks: Count = 1  # to compute a batch in, with the contrast of the whole: core.gradcache; itm stays within a chunk
-    ema: Share = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
+    ema: Decay = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
     clip: Positive = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: Natural = 1  # processes that draw batches ahead
@@ -171,7 +173,7 @@ class Trainer:
         settings = self.settings
         self.objectives.train()
         for module in self.model.modules():
-            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
                 module.eval()  # frozen, it keeps its statistics
         if self.leads:
             for prefix, numbers in self.frozen.items():

@@ -310,7 +310,7 @@ def structure_cases() -> Iterator[Case]:
         ("share-beyond-one", EXTENDS + "objectives: {itm: {share: 1.5}}\n", 2, "must be between 0 and 1, but is 1.5"),
         ("nothing-a-batch", TRAIN + "{batch: 0}\n", 2, "must be at least 1, but is 0"),
         ("betas-of-three", TRAIN + "{betas: [0.9, 0.9, 0.9]}\n", 2, "found 3 entries"),
-        ("betas-beyond-one", TRAIN + "{betas: [0.9, 9]}\n", 2, "must be between 0 and 1, but is 9"),
+        ("betas-beyond-one", TRAIN + "{betas: [0.9, 9]}\n", 2, "must be between 0 and 0.999999, but is 9"),
         ("schedule", TRAIN + "{schedule: cosin}\n", 2, "Did you mean 'cosine'"),
         ("filled-in", EXTENDS + "model: {backbone: {guide_dim: 3}}\n", 2, "a recipe cannot set it"),
         ("extends-itself", f"extends: {BAD}\n", 1, f"goes in a circle: {BAD} extends {BAD}"),

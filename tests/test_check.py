@@ -20,7 +20,7 @@ from core.types import Sketch
 from plugins.commands.check import Check, check
 from plugins.commands.flops import flops
 from plugins.heads.match import Match
-from plugins.metrics import dry
+from plugins.metrics import dry, memory
 from plugins.metrics.dry import Dry
 from plugins.objectives.itc import ImageTextContrast
 
@@ -74,7 +74,7 @@ def test_report_adds_up(checked):
 
 def test_parameters_are_those_of_the_built_model(checked):
     model = build(recipe_of("pretrain")).model
-    assert checked["parameters"]["parts"] == dry.parameters(model)
+    assert checked["parameters"]["parts"] == memory.parameters(model)
     assert checked["parameters"]["total"] == sum(p.numel() for p in set(model.parameters()))
 
 
@@ -126,7 +126,7 @@ def test_nothing_is_drawn_or_allocated_at_full_size():
 @pytest.mark.parametrize(("name", "total"), [("pretrain_4m", 346_186_104), ("mplug_4m", 344_706_167)])
 def test_parameters_at_full_size(name, total):
     """mPLUG's base is said to have 350 M; ours has no unused cross-attention and positions for 25 words only."""
-    parts = dry.parameters(dry_of(name).model)
+    parts = memory.parameters(dry_of(name).model)
     assert sum(parts.values()) == total
     unused = 4 * 768**2 + 4 * 768 + 2 * 768
     positions = 2 * (512 - 25) * 768
@@ -205,6 +205,9 @@ def test_chunks_take_the_memory_of_one_and_must_divide_the_batch(capsys):
     kept = {count: report["memory"]["activations"] for count, report in found.items()}
     assert 2 < kept[1] / kept[4] < 4
     assert found[4]["macs"] == found[1]["macs"]
+    coca = str(ROOT / "projects" / "coca" / "base.yaml")
+    many = check(coca, ["train.batch=65536", "train.chunks=1024", "model.backbone.depth=1"])
+    assert many["memory"]["activations"] > 2 * 4 * 65536**2, "the contrast of all chunks is computed at once"
     assert cli.main(["check", path, *settings, "train.chunks=4"]) == 0
     assert "memory of 8 pictures in 4 chunks" in capsys.readouterr().out
     assert cli.main(["check", path, *settings, "train.chunks=3"]) == 2

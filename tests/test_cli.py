@@ -18,8 +18,8 @@ from core import run as running
 from core.cli import guarded
 from plugins.commands.check import check
 from plugins.commands.list import metadata_rows, rows
-from plugins.commands.show import show
-from plugins.metrics.dry import parameters
+from plugins.commands.show import SECTIONS, show
+from plugins.metrics.memory import parameters
 from registry import UnknownName
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +118,14 @@ def test_every_part_can_be_shown():
     for registry in discovery.load().registries.values():
         for name in registry:
             assert f"{registry.kind} {name!r}" in show(f"{registry.kind}/{name}")
+
+
+def test_show_of_a_section():
+    page = show("train")
+    assert "  chunks: whole number at least 1; default 1  # to compute a batch in, with the contrast" in page
+    assert "core/train.py" in page
+    assert all(f"section {name!r}" in show(name) for name in SECTIONS)
+    assert "  frames: " in show("model")
 
 
 def test_show_of_an_unknown_part():

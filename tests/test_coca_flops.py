@@ -21,7 +21,7 @@ from plugins.heads.lm_head import LanguageModelHead
 from plugins.heads.projection import Projection
 from plugins.heads.unit import Unit
 from plugins.heads.vocabulary import Vocabulary
-from plugins.metrics import closed_form, counter, dry
+from plugins.metrics import closed_form, counter, dry, memory
 from plugins.poolers.attentional import AttentionalPoolers
 from plugins.poolers.query import QueryPooler
 from plugins.poolers.shared import SharedPooler
@@ -129,13 +129,13 @@ def test_a_convnet_is_outside_the_closed_form():
 @pytest.mark.parametrize(("name", "tied"), [("base", False), ("2b", True)])
 def test_tied_words_count_once_in_parameters_and_memory(name, tied):
     built = made(name, PAPER)
-    parts, model = dry.parameters(built.model), built.model
+    parts, model = memory.parameters(built.model), built.model
     assert set(parts) == {"backbone", "poolers", "decoder", "heads"}
     words = 64_000 * model.decoder.dim
     assert parts["heads"] == 1 + (0 if tied else words), "the temperature, and the output matrix where it is its own"
     assert sum(parts.values()) == sum(p.numel() for p in set(model.parameters()))
-    memory = built.memory(0)
-    assert memory["parameters"] == memory["gradients"] == 4 * sum(parts.values())
+    needed = built.memory(0)
+    assert needed["parameters"] == needed["gradients"] == 4 * sum(parts.values())
     assert closed_form.of_pair(model, 76).parts["heads"] == 76 * words, "tied or not, the product is computed"
 
 

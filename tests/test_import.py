@@ -117,9 +117,19 @@ def test_what_is_no_vit_of_timms(tmp_path, capsys):
     save_file({"conv.weight": torch.zeros(3)}, str(tmp_path / "other.safetensors"))
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}))
     (tmp_path / "heads.json").write_text(json.dumps({"model_args": {"num_heads": "3"}}))
+    (tmp_path / "none.json").write_text(json.dumps({"num_heads": 0}))
     (tmp_path / "list.json").write_text(json.dumps({"pretrained_cfg": [1]}))
     faults = {
-        "num_heads is '3'; expected a whole number": ["scaled.safetensors", "--config", str(tmp_path / "heads.json")],
+        "num_heads is '3'; expected a number that divides the width 192": [
+            "scaled.safetensors",
+            "--config",
+            str(tmp_path / "heads.json"),
+        ],
+        "num_heads is 0; expected a number that divides": [
+            "scaled.safetensors",
+            "--config",
+            str(tmp_path / "none.json"),
+        ],
         "pretrained_cfg is [1]; expected a JSON obj": ["scaled.safetensors", "--config", str(tmp_path / "list.json")],
         "does not compute: blocks.0.ls1.gamma": ["scaled.safetensors"],
         "has no tensor 'patch_embed.proj.weight'": ["other.safetensors"],

@@ -356,7 +356,9 @@ def test_prompts(captioner, files):
     assert captioner.caption(files[:1], "a " * 16)  # room is left for what is written
     with pytest.raises(ValueError, match="after a prompt of 18 it must be at most 3"):
         captioner.caption(files[:1], "a " * 17, max_length=4)
-    with pytest.raises(ValueError, match="a prompt fills all 20 tokens that the model reads; shorten it"):
+    with pytest.raises(
+        ValueError, match="a prompt is too long for a model that reads 20 tokens: with its ends it may be 19"
+    ):
         captioner.caption(files[:1], "a " * 40)
 
 
@@ -449,12 +451,15 @@ def test_classes_of_the_models_own(tmp_path, files):
         model.classify(files, prompts="a {labels}")
 
 
-def test_scores_are_not_rounded_to_bf16(tmp_path, coca, files):
-    model = load(made(tmp_path, COCA, "model.heads.classify=classify"), "cpu", "bf16")
-    odds = torch.tensor([odds for _, odds in model.classify(files[0], top=10**6)[0]])
-    assert not torch.equal(odds.log().bfloat16().float(), odds.log())
-    vectors = load(coca, "cpu", "bf16").embed_texts(CLASSES)
-    assert not torch.equal(vectors.bfloat16().float(), vectors)
+def test_in_bf16_heads_of_scores_stay_in_full_precision(tmp_path, files, monkeypatch):
+    projected = [f"model.heads.{side}={{name: projection, width: 8}}" for side in ("image", "text")]
+    held = load(made(tmp_path, COCA, "model.heads.classify=classify", *projected), "cpu", "bf16")
+    assert type(held.model.heads["text"].linear) is torch.nn.Linear
+    seen = []
+    head = held.model.heads["classify"]
+    monkeypatch.setattr(head, "forward", lambda x, forward=head.forward: seen.append(forward(x)) or seen[-1])
+    held.classify(files[0])
+    assert [logits.dtype for logits in seen] == [torch.float32]
 
 
 def test_what_a_model_lacks_is_named(captioner, files):
@@ -570,6 +575,17 @@ def test_a_teacher_starts_there_too(tmp_path, coca):
     shared = [(name, t) for name, t in teacher.items() for key in held if name.endswith(key)]
     assert shared
     assert all(any(torch.equal(t, held[key]) for key in held if name.endswith(key)) for name, t in shared)
+
+
+def test_a_teacher_follows_its_students_mode(coca):
+    built = running.build(
+        read(f"{coca}/recipe.yaml", ["objectives.itc=null", "objectives.itc_momentum={queue: 8}"], discovery.load())
+    )
+    objective = built.objectives.train().parts["itc_momentum"]
+    built.model.backbone.eval()  # as a trainer does with what is frozen of some networks
+    built.objectives(built.data.batch(0, size=4, seed=0, reads=built.objectives.reads))
+    assert not objective.teacher.backbone.training
+    assert objective.teacher.poolers.training
 
 
 def test_a_teacher_of_a_pooler_of_another_width(tmp_path):

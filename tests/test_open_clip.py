@@ -276,7 +276,15 @@ def faults(tiny: Imported, folder: Path) -> dict[str, tuple[list[str], str]]:
             "text_cfg.pool_type is 'eos'; this import knows",
         ),
         "gelu": (configured("h.json", "", quick_gelu=True), "quick_gelu is True; expected False"),
-        "heads": (configured("i.json", "text_cfg", heads="8"), "i.json: text_heads is '8'; expected a whole number"),
+        "heads": (
+            configured("i.json", "text_cfg", heads="8"),
+            "i.json: text_cfg.heads is '8'; expected a number that divides",
+        ),
+        "uneven": (configured("m.json", "vision_cfg", head_width=60), "vision_cfg.head_width is 60; expected a number"),
+        "mask": (
+            configured("l.json", "text_cfg", correct_cls_mask="false"),
+            "text_cfg.correct_cls_mask is 'false'; expected true or false",
+        ),
         "pixels": (
             configured("j.json", "", preprocess_cfg={"mean": [0.5, 0.5, 0.5]}),
             "j.json: preprocess_cfg.mean is [0.5, 0.5, 0.5]; this import knows CLIP's",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
+from pathlib import Path
 
 import pluggy
 import pytest
 import small
 import torch
 
-from core import hookspecs
+from core import discovery, hookspecs
 from core.checkpoint import load_weights
 from core.optim import freeze
+from core.recipe import read
+from core.source import RecipeErrors
 from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
 from plugins.metrics import memory
 
@@ -229,11 +232,19 @@ def test_all_frozen_is_an_error(tmp_path):
         freeze(small.objectives(small.copa(SOURCE), "itc", itc=0.0), TrainSettings())
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_statistics_of_batches_go_into_the_mean_and_stay_where_frozen(tmp_path, frozen):
+@pytest.mark.parametrize("setting", [{"betas": "[0.9, 1.0]"}, {"betas": "[1.0, 0.9]"}, {"ema": "1.0"}])
+def test_a_mean_that_would_learn_nothing_is_refused(setting):
+    ((name, value),) = setting.items()
+    recipe = str(Path(__file__).parents[1] / "projects" / "coca" / "pretrain.yaml")
+    with pytest.raises(RecipeErrors, match=rf"train\.{name}.*between 0 and 0\.999999"):
+        read(recipe, [f"train.{name}={value}"], discovery.load())
+
+
+@pytest.mark.parametrize(("frozen", "affine"), [(False, True), (True, True), (False, False)])
+def test_statistics_of_batches_go_into_the_mean_and_stay_where_frozen(tmp_path, frozen, affine):
     made = trainer(tmp_path, ema=0.5)
-    made.model.heads["norm"] = norm = torch.nn.BatchNorm1d(3).requires_grad_(not frozen)
-    made.average.heads["norm"] = torch.nn.BatchNorm1d(3).requires_grad_(False)
+    made.model.heads["norm"] = norm = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(not frozen)
+    made.average.heads["norm"] = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(False)
 
     class Watch:
         @hookspecs.hookimpl

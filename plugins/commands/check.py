@@ -62,7 +62,7 @@ class Check:
     def run(self) -> None:
         from core.folder import weights_in
         from core.train import check_batch
-        from plugins.metrics import dry
+        from plugins.metrics import dry, memory
 
         train = self.recipe.train
         self.attempt("the batch", lambda: check_batch(train))
@@ -86,7 +86,7 @@ class Check:
             "precision": made.precision,
             "device": made.device.type,
         }
-        parts = dry.parameters(made.model)
+        parts = memory.parameters(made.model)
         self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
         self.attempt("the optimizer", lambda: made.memory(0))
         saved = self.attempt("one step", made.step)

@@ -1,31 +1,45 @@
-"""``patchbay show PART``: what a part is, what it takes, and whose it is."""
+"""``patchbay show PART``: what a part is, what it takes, and whose it is; a recipe's sections likewise."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.cli import guarded
 from core.hookspecs import hookimpl
-from registry import Entry, UnknownName, near
+from registry import Entry, Owner, UnknownName, near
+
+SECTIONS = {
+    "model": "core.model:Model",
+    "train": "core.train:TrainSettings",
+    "evaluate": "core.evaluate:EvaluateSettings",
+    "run": "core.train:RunSettings",
+}
 
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("show", "a part's description and settings", "plugins.commands.show:main")
+    add("show", "the settings of a part, or of train, evaluate, run, model", "plugins.commands.show:main")
 
 
 def find(wanted: str) -> list[tuple[str, str, Entry[Any]]]:
-    """Kind, name and class of every part of that name; ``kind/name`` picks one kind ("token pruner/random").
+    """Kind, name and class of every part of that name; ``kind/name`` picks one kind ("token pruner/random"). A section
+    of a recipe is of the kind "section".
 
     Raises:
         UnknownName: there is none; holds near matches.
     """
     from core import discovery
 
+    if wanted in SECTIONS:
+        module, _, cls = SECTIONS[wanted].partition(":")
+        owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
+        return [("section", wanted, Entry(getattr(importlib.import_module(module), cls), owner))]
     catalog = discovery.load()
     kind, _, name = wanted.rpartition("/")
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
@@ -74,10 +88,16 @@ def _page(kind: str, name: str, entry: Entry[Any]) -> str:
             given = ""
         else:
             given = "; required" if default is REQUIRED else f"; default {_plain(default)}"
-        lines.append(f"  {setting}: {describe(hint)}{given}")
+        lines.append(f"  {setting}: {describe(hint)}{given}{_remark(entry.cls, setting)}")
     if not settings:
         lines.append("  none")
     return "\n".join([*lines, "", f"From   {entry.owner}", f"File   {inspect.getsourcefile(entry.cls)}"])
+
+
+def _remark(cls: type, setting: str) -> str:
+    """What stands behind a field of a settings class, as a comment."""
+    found = re.search(rf"^    {setting}: .*?  # (.*)$", inspect.getsource(cls), re.MULTILINE)
+    return f"  # {found[1]}" if found else ""
 
 
 def _plain(value: Any) -> str:
@@ -88,7 +108,7 @@ def _plain(value: Any) -> str:
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="patchbay show", description="Describe a part.")
-    parser.add_argument("part", help="a name, or kind/name")
+    parser.add_argument("part", help="a name, kind/name, or a recipe's section: train, evaluate, run, model")
     parser.add_argument("--json", action="store_true", help="print a list of parts as JSON")
     args = parser.parse_args(argv)
 

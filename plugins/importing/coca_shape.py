@@ -99,17 +99,16 @@ def configured(shape: Shape, file: str) -> Shape:
     if not isinstance(model, dict):
         raise ValueError(f"{file}: model_cfg is {model!r}; expected a JSON object")
     _check_pixels(config.get("preprocess_cfg"), file)
-    said = dict(_flat(model))
+    said = dict(_flat({name: value for name, value in model.items() if name != "preprocess_cfg"}))
+    mask = said.get("text_cfg.correct_cls_mask", shape.correct_mask)
+    if type(mask) is not bool:
+        raise ValueError(f"{file}: text_cfg.correct_cls_mask is {mask!r}; expected true or false")
     told = {
-        "vision_head": said.get("vision_cfg.head_width", shape.vision_head),
-        "pooler_heads": said.get("vision_cfg.attn_pooler_heads", shape.pooler_heads),
-        "text_heads": said.get("text_cfg.heads", shape.text_heads),
-        "correct_mask": said.get("text_cfg.correct_cls_mask", shape.correct_mask),
+        "vision_head": _dividing(said, "vision_cfg.head_width", shape.vision_head, shape.width, file),
+        "pooler_heads": _dividing(said, "vision_cfg.attn_pooler_heads", shape.pooler_heads, shape.dim, file),
+        "text_heads": _dividing(said, "text_cfg.heads", shape.text_heads, shape.dim, file),
     }
-    for name in ("vision_head", "pooler_heads", "text_heads"):
-        if type(told[name]) is not int or told[name] < 1:
-            raise ValueError(f"{file}: {name} is {told[name]!r}; expected a whole number above 0")
-    shape = dataclasses.replace(shape, **told)
+    shape = dataclasses.replace(shape, correct_mask=mask, **told)
     wanted = _wanted(shape)
     for name, value in said.items():
         if name not in wanted and name not in UNREAD:
@@ -117,6 +116,13 @@ def configured(shape: Shape, file: str) -> Shape:
         if name in wanted and value != wanted[name]:
             raise ValueError(f"{file}: {name} is {value!r}; expected {wanted[name]!r} for this checkpoint")
     return shape
+
+
+def _dividing(said: dict[str, Any], name: str, usual: int, width: int, file: str) -> int:
+    number = said.get(name, usual)
+    if type(number) is not int or number < 1 or width % number:
+        raise ValueError(f"{file}: {name} is {number!r}; expected a number that divides the width {width}")
+    return number
 
 
 def _check_pixels(said: Any, file: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,13 +29,11 @@ def new_folder(out: str) -> Iterator[str]:
         raise ValueError(f"{out}: is there already; name a folder that is new or empty")
     parent, name = os.path.split(os.path.abspath(out))
     os.makedirs(parent, exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=f"{name}.", dir=parent)
-    os.chmod(aside, 0o755)
-    try:
-        yield aside
-        os.replace(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=parent) as aside:
+        made = os.path.join(aside, name)
+        os.mkdir(made)  # with the user's own mode, which a temporary folder has not
+        yield made
+        os.replace(made, out)
 
 
 def write_recipe(folder: str, recipe: Mapping[str, Any], comment: str) -> None:

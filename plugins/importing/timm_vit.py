@@ -74,9 +74,11 @@ def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
     if settings["style"] == "openclip" and "quickgelu" in str(said.get("architecture", "")):
         told["style"] = "clip"
     if "num_heads" in arguments:
-        if type(arguments["num_heads"]) is not int:
-            raise ValueError(f"{file}: num_heads is {arguments['num_heads']!r}; expected a whole number")
-        told["heads"] = arguments["num_heads"]
+        told["heads"] = heads = arguments["num_heads"]
+        if type(heads) is not int or heads < 1 or settings["dim"] % heads:
+            raise ValueError(
+                f"{file}: num_heads is {heads!r}; expected a number that divides the width {settings['dim']}"
+            )
     mean = sections["pretrained_cfg"].get("mean")
     expected = STYLES[told.get("style", settings["style"])][0]
     if mean is not None and mean != list(expected):

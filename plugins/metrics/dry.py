@@ -20,7 +20,7 @@ from core.optim import freeze
 from core.recipe import Recipe
 from core.run import assemble, check_split
 from core.train import pick_device, pick_precision
-from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text
+from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens
 from plugins.metrics import counter, memory
 
 Context = AbstractContextManager[Any]
@@ -126,13 +126,32 @@ class Dry:
         """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
 
         Returns:
-            the bytes that the forward pass of one of ``train.chunks`` keeps for the backward pass, parameters left out.
+            the bytes kept for the backward pass, parameters left out: of one of ``train.chunks``, or of the
+            contrasts of all together where that is more.
         """
         saved = memory.Saved(self.objectives)
         with self.within():
             self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.chunks)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
+            contrasts = self._contrasts() if self.recipe.train.chunks > 1 else 0
+        return max(saved.bytes, contrasts)
+
+    def _contrasts(self) -> int:
+        """Bytes that the contrasts keep, which are computed of all chunks' features together: core.gradcache."""
+        saved = memory.Saved(self.objectives)
+        step = Step(self.model, self.batch(self.recipe.train.chunks))
+        whole = self.recipe.train.batch
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for side in ("image", "text"):
+                pooled = (
+                    getattr(step, side).pooled.new_empty(whole, getattr(step, side).pooled.shape[1]).requires_grad_()
+                )
+                setattr(step, side, Tokens(pooled[:, None], pooled))
+            with saved.watch():
+                for _, objective in self.objectives.items():
+                    if objective.contrasts:
+                        objective(step)
         return saved.bytes
 
     def cost(self) -> Cost:
@@ -228,14 +247,3 @@ def macs(made: Dry) -> dict[str, Any]:
     """``{total, unpruned, parts, unpruned_parts}`` of one picture with one text of full length, by torch's counter."""
     pruned, whole = made.pair(), made.pair(pruned=False)
     return {"total": pruned.total, "unpruned": whole.total, "parts": pruned.parts, "unpruned_parts": whole.parts}
-
-
-def parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers by slot, those of pruners and poolers apart from their owner; tied weights once, where first met."""
-    pruners = {id(p) for pruner in getattr(model, "pruners", ()) for p in pruner.parameters()}
-    parts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        path = name.split(".")
-        part = "pruner" if id(parameter) in pruners else "poolers" if "poolers" in path else path[0]
-        parts[part] = parts.get(part, 0) + parameter.numel()
-    return parts

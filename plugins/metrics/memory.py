@@ -35,6 +35,17 @@ def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict
     return {**parts, "total": sum(parts.values())}
 
 
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Numbers by slot, those of pruners and poolers apart from their owner; tied weights once, where first met."""
+    pruners = {id(p) for pruner in getattr(model, "pruners", ()) for p in pruner.parameters()}
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        path = name.split(".")
+        part = "pruner" if id(parameter) in pruners else "poolers" if "poolers" in path else path[0]
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    return parts
+
+
 def held(module: nn.Module) -> int:
     """Bytes of its parameters and buffers."""
     return sum(map(_bytes, (*module.parameters(), *module.buffers())))

@@ -63,6 +63,8 @@ class MomentumContrast(Objective):
         image: Tensor = model.heads["image"](step.image.pooled).float()  # (B, E)
         text: Tensor = model.heads["text"](step.text.pooled).float()
         temperature = model.heads["temperature"]
+        for name, module in self.teacher.named_modules():
+            module.training = model.get_submodule(name).training  # the student's mode, also where that is frozen
         with torch.no_grad():
             taught = Step(self.teacher, step.batch)
             image_m: Tensor = self.teacher.heads["image"](taught.image.pooled).float()

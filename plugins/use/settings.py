@@ -46,6 +46,8 @@ def longest_written(model: Model, tokenizer: Tokenizer, length: int, prompts: Se
     if model.fusion is not None:
         return length
     longest = int(tokenizer(prompts).mask.sum(1).max())
-    if longest >= length:
-        raise ValueError(f"a prompt fills all {length} tokens that the model reads; shorten it")
+    if longest >= length:  # it may have been cut
+        raise ValueError(
+            f"a prompt is too long for a model that reads {length} tokens: with its ends it may be {length - 1}"
+        )
     return length - longest + 2  # a prompt is read without its [SEP]
