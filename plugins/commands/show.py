@@ -45,7 +45,7 @@ def find(wanted: str) -> list[tuple[str, str, Entry[Any]]]:
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
     found = [(r.kind, r[name]) for r in registries if name in set(r)]
     if not found:
-        known = sorted({part for registry in registries for part in registry})
+        known = sorted({part for registry in registries for part in registry} | SECTIONS.keys())
         failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
         kinds = ", ".join(r.kind for r in catalog.registries.values())
         hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
