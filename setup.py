@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",
+    "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.13",

@@ -6,4 +6,5 @@ python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --ignore=tests/bench "$@"
+if [ $# -eq 0 ]; then python -m pytest tests/bench; fi
