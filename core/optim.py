@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.model import Objectives
+from core.runtime import has_native_bf16
 from registry import near
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
     Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
     and with ``betas[1]`` as its longest memory. Muon (Jordan et al. 2024), timm's too, makes the step of a hidden
     linear map orthogonal, at a length that suits AdamW's rates and with its own momentum, 0.95; what is not one goes by
-    NAdamW, heads too.
+    NAdamW, heads too. Without native bf16 the orthogonalisation runs in fp32.
     """
     rates = _rates(settings)
     turned = hidden_maps(objectives) if settings.optimizer == "muon" else set()
@@ -79,8 +80,10 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
         )
         return made
     if settings.optimizer == "muon":
-        from timm.optim import Muon
-
+        if has_native_bf16(device):
+            from timm.optim import Muon
+        else:
+            from core.muon import Fp32Muon as Muon
         return Muon(groups, nesterov=True, betas=settings.betas)
     fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)

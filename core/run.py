@@ -24,7 +24,8 @@ from core.folder import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, sta
 from core.kinds import Data
 from core.model import Model, Objectives
 from core.recipe import Recipe, differences, dump, read
-from core.train import Trainer, pick_device, pick_precision
+from core.runtime import pick_device, pick_precision
+from core.train import Trainer
 from registry import near
 
 REPORT, VERSIONS = "report.json", "versions.json"

@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.runtime import can_pack
+
 
 def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Exchange the model's linear maps for packed ones, in place: it can be run from then on, not trained or saved.
 
     On a CPU with oneDNN, weights in the order in which its kernels read them; torch leaves fp32 products to MKL, which
     is two to three times slower on a processor that is not Intel's, and lays bf16 weights out anew at every call.
+    A CPU whose oneDNN refuses the type multiplies plainly, after one logged sentence.
     Elsewhere bf16 alone changes anything: weights are half as long, and no autocast has to shorten them.
 
     Args:
@@ -30,7 +33,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().to(dtype).contiguous()
         self.bytes = weight.nbytes  # that each use reads
-        self.by_onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        self.by_onednn = weight.device.type == "cpu" and can_pack(dtype)
         if self.by_onednn:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = weight  # no buffer: oneDNN's layout has no strides, which moving and saving would ask for

@@ -16,7 +16,7 @@ from core.schema import settings_of
 ROOT = Path(__file__).parents[1]
 LAYERS = ("registry", "core", "plugins")  # each may import itself and those before it
 LINES = 250  # a file
-CORE_LINES = 4250
+CORE_LINES = 4340
 ARGUMENTS = 10  # settings of one part; widths filled in at assembly apart
 SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 

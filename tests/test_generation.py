@@ -346,6 +346,7 @@ def test_a_decoder_that_cannot_go_on_is_run_on_whole_texts(mode):
     assert ids(toy.write(Generation(mode=mode, max_length=8))) == expected
 
 
+@pytest.mark.cpu_choice
 @pytest.mark.parametrize("mode", MODES)
 def test_half_precision(mode):
     """Weights in bf16 or autocast: as many words as asked for, finite scores."""

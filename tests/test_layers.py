@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from core import runtime
+from plugins import layers
 from plugins.layers import (
     Attention,
     PostNormLayer,
@@ -77,16 +79,33 @@ def test_dropout_drops_attention_weights(fused):
     assert off.max() < 0.1, "what stays is scaled by 1 / (1 - dropout)"
 
 
-def test_the_kernel_is_chosen_by_device_and_precision():
+@pytest.mark.cpu_choice
+@pytest.mark.parametrize("native", [True, False])
+def test_the_kernel_is_chosen_by_device_and_precision(monkeypatch, native):
+    monkeypatch.setattr(runtime, "CPU_HAS_BF16", native)
     cpu = torch.device("cpu")
     assert fused_attention(cpu, True)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not fused_attention(cpu, True)
+        assert fused_attention(cpu, True) != native
         assert fused_attention(cpu, False)
         assert fused_attention(torch.device("cuda"), True)
 
 
-def test_bf16_training_agrees_with_fp32():
+@pytest.mark.cpu_choice
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.bfloat16), (False, torch.float32)])
+def test_few_queries_attend_in_separate_products_unless_bf16_is_emulated(monkeypatch, native, dtype):
+    monkeypatch.setattr(runtime, "CPU_HAS_BF16", native)
+    layer, calls = shaken(Attention(D, HEADS, 0.0)).eval().to(dtype), []
+    monkeypatch.setattr(layers, "attend", lambda *args: calls.append(args[4]) or attend(*args))
+    x = torch.randn(B, 3, D, dtype=dtype)
+    layer(x, x, None)
+    assert calls == [not native and dtype == torch.bfloat16]
+
+
+@pytest.mark.cpu_choice
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_training_agrees_with_fp32(monkeypatch, native):
+    monkeypatch.setattr(runtime, "CPU_HAS_BF16", native)
     layer = shaken(PostNormLayer(D, HEADS, 0.0)).train()
     x = torch.randn(B, N, D)
     whole = layer(x, key_mask(some_keys()))

@@ -89,6 +89,7 @@ def test_loaded_equals_the_run(coca, captioner):
     assert not captioner.model.training
 
 
+@pytest.mark.cpu_choice
 def test_bf16_is_close(copa, matcher, files):
     short = load(copa, "cpu", "bf16")
     assert (short.embed_images(files) * matcher.embed_images(files)).sum(1).min() > 0.99
@@ -173,6 +174,7 @@ def test_an_older_run_gets_its_sizes_when_measured(tmp_path, coca):
     assert Sizes.read(str(folder)) == Sizes.read(coca)
 
 
+@pytest.mark.cpu_choice
 def test_device_and_precision_are_checked(coca):
     with pytest.raises(ValueError, match=r"^device: 'tpu9' is no device here"):
         load(coca, "tpu9")
@@ -451,6 +453,7 @@ def test_classes_of_the_models_own(tmp_path, files):
         model.classify(files, prompts="a {labels}")
 
 
+@pytest.mark.cpu_choice
 def test_in_bf16_heads_of_scores_stay_in_full_precision(tmp_path, files, monkeypatch):
     projected = [f"model.heads.{side}={{name: projection, width: 8}}" for side in ("image", "text")]
     held = load(made(tmp_path, COCA, "model.heads.classify=classify", *projected), "cpu", "bf16")

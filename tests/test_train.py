@@ -11,12 +11,12 @@ import pytest
 import small
 import torch
 
-from core import discovery, hookspecs
+from core import discovery, hookspecs, runtime
 from core.checkpoint import load_weights
 from core.optim import freeze
 from core.recipe import read
 from core.source import RecipeErrors
-from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
+from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate
 from plugins.metrics import memory
 
 SOURCE = small.data()
@@ -139,13 +139,6 @@ def test_a_gradient_that_is_not_finite_stops_with_the_losses(tmp_path):
         made.fit()
 
 
-def test_device_and_precision():
-    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
-    assert pick_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
-    with pytest.raises(ValueError, match="'warp' is no device"):
-        pick_device("warp")
-
-
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
 def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
     made = trainer(tmp_path, steps=1, optimizer=name)
@@ -156,7 +149,10 @@ def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
     assert held == pytest.approx(estimate, rel=0.02)
 
 
-def test_muon_turns_the_steps_of_hidden_maps_alone(tmp_path):
+@pytest.mark.cpu_choice
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_turns_the_steps_of_hidden_maps_alone(tmp_path, monkeypatch, native):
+    monkeypatch.setattr(runtime, "CPU_HAS_BF16", native)
     made = trainer(tmp_path, steps=1, warmup=0, optimizer="muon", weight_decay=0.0, lr=1e-2)
     before = {name: p.detach().clone() for name, p in made.objectives.named_parameters()}
     made.fit()

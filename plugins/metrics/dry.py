@@ -19,7 +19,7 @@ from core.model import Model, Objectives, Step
 from core.optim import freeze
 from core.recipe import Recipe
 from core.run import assemble, check_split
-from core.train import pick_device, pick_precision
+from core.runtime import pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens
 from plugins.metrics import counter, memory
 

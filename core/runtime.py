@@ -1,0 +1,73 @@
+"""Device and precision of a run, and what the processor computes natively, asked once for all who choose by it."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+
+logger = logging.getLogger("patchbay")
+
+
+def _cpu_has_bf16() -> bool:
+    # cpuid alone would miss ONEDNN_MAX_CPU_ISA; oneDNN alone also accepts AVX512 without BF16, where it emulates
+    try:
+        return bool(torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # another architecture, or a torch without oneDNN
+        return False
+
+
+CPU_HAS_BF16 = _cpu_has_bf16()  # at import: torch.jit.trace, under which FLOPs are counted, refuses the question
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Return True if ``device`` multiplies bf16 with instructions of its own, hence faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and CPU_HAS_BF16
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return True if oneDNN packs the weights of linear maps in ``dtype`` on this CPU; found by packing one."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    ones = torch.ones(8, 8, dtype=dtype, device="cpu")
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(ones)
+        torch.ops.mkldnn._linear_pointwise(ones, packed, None, "none", [], "")
+    except Exception as err:  # both operators are private: a release of torch may drop or change them
+        name = str(dtype).removeprefix("torch.")
+        logger.warning("Linear maps in %s are not packed, so they are slower: %s", name, str(err).splitlines()[0])
+        return False
+    return True
+
+
+def pick_device(name: str) -> torch.device:
+    """Pick a device by name; ``auto`` is the accelerator if there is one, else the CPU.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.autocast(torch.empty(0, device=name).device.type, enabled=False)  # there, and fit to train on
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as err:  # a torch built without CUDA asserts
+        raise ValueError(f"run.device: {name!r} is no device here: {str(err).splitlines()[0]}") from None
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Pick "fp32" or "bf16" by name; ``auto`` is bf16 if the device multiplies it natively, else fp32."""
+    if name == "auto":
+        return "bf16" if has_native_bf16(device) else "fp32"
+    if name == "bf16" and device.type == "cpu" and not has_native_bf16(device):
+        _warn_of_emulation()
+    return name
+
+
+@cache
+def _warn_of_emulation() -> None:
+    logger.warning("precision bf16: this CPU has no bf16 instructions, so products are emulated, much slower than fp32")
