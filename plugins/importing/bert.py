@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from core.files import write_json
-from plugins.importing.coca_shape import HEAD, read_config
+from plugins.importing.config import HEAD, dividing, read_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
 from plugins.importing.tensors import Held, read_tensors
 from plugins.text.weights import BERT_NAMES, BERT_WAYS
@@ -29,9 +29,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     for key, known in BERT_WAYS.items():
         if said.get(key, known) != known:
             raise ValueError(f"{config}: {key} is {said[key]!r}; only {known!r} is known here")
-    heads = said.get("num_attention_heads", dim // HEAD)
-    if not isinstance(heads, int) or heads < 1 or dim % heads:
-        raise ValueError(f"{config or file}: {heads!r} heads do not divide the width {dim}; --config may tell them")
+    heads = dividing(said, "num_attention_heads", dim // HEAD, dim, config or f"{file}, without --config")
 
     names: dict[str, tuple[int, ...]] = {
         f"embeddings.{kind}_embeddings.weight": (rows, dim) for kind, (rows, _) in tables.items()

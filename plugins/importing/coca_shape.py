@@ -6,17 +6,14 @@ Letters: Dv width of the picture's encoder, D of the decoder and of the shared s
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.files import read_text
 from plugins.backbones.vit import CLIP_PIXELS
+from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
 from plugins.importing.tensors import Held
-
-HEAD = 64  # width of a tower's attention head in the public configurations
 
 
 @dataclass(frozen=True)
@@ -72,22 +69,6 @@ def read_shape(held: Held) -> Shape:
     )
 
 
-def read_config(file: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: not to be read, or no object; names the file.
-    """
-    text = read_text(file)
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as err:
-        raise ValueError(f"{file}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from err
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: expected a JSON object, got a {type(config).__name__}")
-    return config
-
-
 def configured(shape: Shape, file: str) -> Shape:
     """The shape with what an open_clip configuration says of heads and mask; its sizes must be the tensors'.
 
@@ -95,18 +76,18 @@ def configured(shape: Shape, file: str) -> Shape:
         ValueError: it says otherwise, or what this import does not know; names the file and the setting.
     """
     config = read_config(file)
-    model = config.get("model_cfg", config)  # the hub's open_clip_config.json has it one level down
-    if not isinstance(model, dict):
-        raise ValueError(f"{file}: model_cfg is {model!r}; expected a JSON object")
-    _check_pixels(config.get("preprocess_cfg"), file)
+    model = section(config, "model_cfg", file) or config  # the hub's open_clip_config.json has it one level down
+    pixels = section(config, "preprocess_cfg", file)
+    for name, expected in zip(("mean", "std"), CLIP_PIXELS, strict=True):
+        check_pixels(pixels, f"preprocess_cfg.{name}", expected, file)
     said = dict(_flat({name: value for name, value in model.items() if name != "preprocess_cfg"}))
     mask = said.get("text_cfg.correct_cls_mask", shape.correct_mask)
     if type(mask) is not bool:
         raise ValueError(f"{file}: text_cfg.correct_cls_mask is {mask!r}; expected true or false")
     told = {
-        "vision_head": _dividing(said, "vision_cfg.head_width", shape.vision_head, shape.width, file),
-        "pooler_heads": _dividing(said, "vision_cfg.attn_pooler_heads", shape.pooler_heads, shape.dim, file),
-        "text_heads": _dividing(said, "text_cfg.heads", shape.text_heads, shape.dim, file),
+        "vision_head": dividing(said, "vision_cfg.head_width", shape.vision_head, shape.width, file),
+        "pooler_heads": dividing(said, "vision_cfg.attn_pooler_heads", shape.pooler_heads, shape.dim, file),
+        "text_heads": dividing(said, "text_cfg.heads", shape.text_heads, shape.dim, file),
     }
     shape = dataclasses.replace(shape, correct_mask=mask, **told)
     wanted = _wanted(shape)
@@ -116,20 +97,6 @@ def configured(shape: Shape, file: str) -> Shape:
         if name in wanted and value != wanted[name]:
             raise ValueError(f"{file}: {name} is {value!r}; expected {wanted[name]!r} for this checkpoint")
     return shape
-
-
-def _dividing(said: dict[str, Any], name: str, usual: int, width: int, file: str) -> int:
-    number = said.get(name, usual)
-    if type(number) is not int or number < 1 or width % number:
-        raise ValueError(f"{file}: {name} is {number!r}; expected a number that divides the width {width}")
-    return number
-
-
-def _check_pixels(said: Any, file: str) -> None:
-    for name, expected in zip(("mean", "std"), CLIP_PIXELS, strict=True):
-        given = said.get(name) if isinstance(said, dict) else None
-        if given is not None and given != list(expected):
-            raise ValueError(f"{file}: preprocess_cfg.{name} is {given!r}; this import knows CLIP's, {list(expected)}")
 
 
 UNREAD = {f"multimodal_cfg.{name}" for name in ("mlp_ratio", "dim_head", "n_queries", "attn_pooler_heads")}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from plugins.backbones.vit import STYLES, ViT
-from plugins.importing.coca_shape import HEAD, read_config
+from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
 from plugins.importing.folder import new_folder, write_recipe, write_weights
 from plugins.importing.tensors import Held, read_tensors
 
@@ -65,22 +65,12 @@ def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
         ValueError: a setting of another type, or other pixels than the style's.
     """
     said = read_config(file)
-    sections = {name: said.get(name) or {} for name in ("model_args", "pretrained_cfg")}
-    for name, section in sections.items():
-        if not isinstance(section, dict):
-            raise ValueError(f"{file}: {name} is {section!r}; expected a JSON object")
-    arguments = {**said, **sections["model_args"]}
+    arguments = {**said, **section(said, "model_args", file)}
     told: dict[str, Any] = {}
     if settings["style"] == "openclip" and "quickgelu" in str(said.get("architecture", "")):
         told["style"] = "clip"
     if "num_heads" in arguments:
-        told["heads"] = heads = arguments["num_heads"]
-        if type(heads) is not int or heads < 1 or settings["dim"] % heads:
-            raise ValueError(
-                f"{file}: num_heads is {heads!r}; expected a number that divides the width {settings['dim']}"
-            )
-    mean = sections["pretrained_cfg"].get("mean")
-    expected = STYLES[told.get("style", settings["style"])][0]
-    if mean is not None and mean != list(expected):
-        raise ValueError(f"{file}: pretrained_cfg.mean is {mean}; pixels of this style have the mean {list(expected)}")
+        told["heads"] = dividing(arguments, "num_heads", 1, settings["dim"], file)
+    mean = STYLES[told.get("style", settings["style"])][0]
+    check_pixels(section(said, "pretrained_cfg", file), "pretrained_cfg.mean", mean, file)
     return told
