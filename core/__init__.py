@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from core.blocks import Cues, run_blocks
     from core.evaluate import Evaluation
-    from core.folder import Held, load
     from core.hookspecs import hookimpl
     from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, Tokenizer, TokenPruner
+    from core.loading import Held, load
     from core.model import Model, Objectives, Step
     from core.part import Between, Count, Filled, Natural, Part, PartError, Positive, Share
     from core.types import Batch, Example, Fused, Masked, Prefixed, Region, Regions, Text, Tokens
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "core.blocks": ("Cues", "run_blocks"),
     "core.evaluate": ("Evaluation",),
-    "core.folder": ("Held", "load"),
+    "core.loading": ("Held", "load"),
     "core.hookspecs": ("hookimpl",),
     "core.kinds": (
         "Backbone",

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.evaluate import Evaluation
-    from core.folder import Held
     from core.kinds import Tokenizer
-    from core.train import Trainer
+    from core.loading import Held
+    from core.training.trainer import Trainer
 
 PROJECT = "patchbay"  # marks hook functions, so it must be unique among pluggy's users
 hookspec = pluggy.HookspecMarker(PROJECT)

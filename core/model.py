@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from core import clips
+from core import video
 from core.kinds import Backbone, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
 from core.part import Filled, Natural, Part, PartError
 from core.step import Step
@@ -125,12 +125,12 @@ class Model(nn.Module):
 
     def trunk(self, images: Tensor) -> Tokens:
         """Blocks before the first pruner, of pictures (B, 3, H, W) or of a clip's every frame (B, T, 3, H, W)."""
-        return clips.trunk(self.backbone, images)
+        return video.trunk(self.backbone, images)
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide; join a clip's
         frames."""
-        return clips.finish(self.backbone, trunk, self._or_null(guide, trunk), self.moments)
+        return video.finish(self.backbone, trunk, self._or_null(guide, trunk), self.moments)
 
     def look(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         """``finish``, then pool."""

@@ -15,16 +15,17 @@ from typing import Any
 
 import torch
 
-from core import checkpoint, discovery, ranks
+from core import discovery, ranks
 from core.cli import run as main
 from core.discovery import Catalog
 from core.evaluate import EvaluateSettings, Evaluation, measure
 from core.files import paths, write_json, write_text
-from core.folder import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
 from core.kinds import Data
+from core.loading import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
 from core.model import Model, Objectives
 from core.recipe import Recipe, differences, dump, read
-from core.train import Trainer, pick_device, pick_precision
+from core.training import checkpoint
+from core.training.trainer import Trainer, pick_device, pick_precision
 from registry import near
 
 REPORT, VERSIONS = "report.json", "versions.json"

@@ -11,7 +11,7 @@ from setuptools import find_packages
 
 from core import discovery
 from core.part import is_filled
-from core.schema import settings_of
+from core.recipe.validation import settings_of
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("registry", "core", "plugins")  # each may import itself and those before it

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from core import checkpoint
 from core.run import build, run
+from core.training import checkpoint
 
 # what a program does to a folder; a kill between two of them is all that can leave it in another state
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}

@@ -123,7 +123,7 @@ def test_every_part_can_be_shown():
 def test_show_of_a_section():
     page = show("train")
     assert "  chunks: whole number at least 1; default 1  # to compute a batch in, with the contrast" in page
-    assert "core/train.py" in page
+    assert "core/training/trainer.py" in page
     assert all(f"section {name!r}" in show(name) for name in SECTIONS)
     assert "  frames: " in show("model")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core import clips
+from core import video
 from core.blocks import Prune
 from core.model import Model, Step
 from core.part import Part
@@ -154,7 +154,7 @@ def test_one_text_guides_all_frames_of_its_clip():
 def test_join_keeps_masks_in_step_with_tokens():
     x = torch.arange(12.0).view(1, 2, 6, 1)
     mask = x.squeeze(-1) % 2 == 0
-    joined = clips.join(Tokens(x, None, mask, (1, 5)), 4)
+    joined = video.join(Tokens(x, None, mask, (1, 5)), 4)
     assert torch.equal(joined.mask, joined.x.squeeze(-1) % 2 == 0)
     assert joined.x.flatten().tolist() == [0, 6, 1, 2, 3, 4, 7, 8, 9, 10, 5, 11]
     assert joined.patches == (2, 10)

@@ -19,8 +19,8 @@ from core.evaluate import EvaluateSettings
 from core.model import Model
 from core.part import is_filled
 from core.recipe import SECTIONS
-from core.schema import settings_of
-from core.train import Group, RunSettings, TrainSettings
+from core.recipe.validation import settings_of
+from core.training.trainer import Group, RunSettings, TrainSettings
 
 FROZEN = Path(__file__).with_name("frozen.json")
 

@@ -11,9 +11,9 @@ import torch
 from test_coca import SOURCE, coca
 from torch import Tensor
 
-from core.batches import portion
-from core.gradcache import Chunk, Gradients
 from core.model import Objectives
+from core.training.gradients import Chunk, Gradients
+from core.training.loader import portion
 from core.types import Batch, Text
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.caption import Captioning

@@ -15,12 +15,12 @@ from tiny import TinyData, tiny_model
 
 from core.evaluate import EvaluateSettings, Evaluation
 from core.kinds import TokenPruner
-from core.train import RunSettings, TrainSettings
+from core.training.trainer import RunSettings, TrainSettings
 from plugins.hooks import curves, journal, meter, pictures, progress, tensorboard
 
 
 def trainer(folder, steps=10, log_every=4, first=0, **run):
-    """What hooks read of core.train.Trainer."""
+    """What hooks read of core.training.trainer.Trainer."""
     return SimpleNamespace(
         step=first,
         first_step=first,

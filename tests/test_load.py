@@ -16,10 +16,10 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
-from core.folder import Sizes, start, without_weights
+from core.loading import Sizes, start, without_weights
 from core.part import Part
 from core.recipe import read
-from core.source import RecipeErrors
+from core.recipe.yaml_tree import RecipeErrors
 from plugins.data.coco import Coco
 from plugins.data.collection import PictureSource
 from plugins.generation.caption import caption

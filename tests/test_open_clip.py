@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import discovery
-from core.checkpoint import load_weights
 from core.cli import main
-from core.folder import Sizes, recipe_in
+from core.loading import Sizes, recipe_in
 from core.model import Model
 from core.recipe import read_model
+from core.training.checkpoint import load_weights
 from core.types import Text, Tokens
 from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate

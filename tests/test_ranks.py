@@ -20,7 +20,7 @@ from torch import Tensor, multiprocessing
 
 from core import hookspecs
 from core.model import Objectives
-from core.train import RunSettings, Trainer, TrainSettings
+from core.training.trainer import RunSettings, Trainer, TrainSettings
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.objectives.itc_momentum import MomentumContrast

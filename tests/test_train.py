@@ -12,11 +12,11 @@ import small
 import torch
 
 from core import discovery, hookspecs
-from core.checkpoint import load_weights
-from core.optim import freeze
 from core.recipe import read
-from core.source import RecipeErrors
-from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
+from core.recipe.yaml_tree import RecipeErrors
+from core.training.checkpoint import load_weights
+from core.training.optimizer import freeze
+from core.training.trainer import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
 from plugins.metrics import memory
 
 SOURCE = small.data()

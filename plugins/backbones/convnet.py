@@ -71,7 +71,7 @@ class ConvNet(Backbone):
     def _load(self, file: str) -> None:
         """Take over all weights but the classifier's."""
         state, own = read_weights(file), self.net.state_dict()
-        classifier = str(cast(Any, self.net).pretrained_cfg.get("classifier") or "")
+        classifier = str(cast("Any", self.net).pretrained_cfg.get("classifier") or "")
         faults = {
             "lacks": [k for k in own if k not in state and not k.endswith("num_batches_tracked")],
             "has": misshapen(state, own),
@@ -91,7 +91,7 @@ def _made(net: str, stride: int) -> nn.Module:
     """
     dilated = {} if stride == LAST else {"output_stride": stride}
     try:
-        return cast(nn.Module, timm.create_model(net, num_classes=0, global_pool="", **dilated))
+        return cast("nn.Module", timm.create_model(net, num_classes=0, global_pool="", **dilated))
     except (TypeError, AssertionError) as err:
         raise ValueError(f"net: {net!r} cannot be had at stride {stride}; timm makes it at {LAST} alone") from err
 

@@ -60,8 +60,8 @@ class Check:
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
-        from core.folder import weights_in
-        from core.train import check_batch
+        from core.loading import weights_in
+        from core.training.trainer import check_batch
         from plugins.metrics import dry, memory
 
         train = self.recipe.train

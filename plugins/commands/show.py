@@ -16,9 +16,9 @@ from registry import Entry, Owner, UnknownName, near
 
 SECTIONS = {
     "model": "core.model:Model",
-    "train": "core.train:TrainSettings",
+    "train": "core.training.trainer:TrainSettings",
     "evaluate": "core.evaluate:EvaluateSettings",
-    "run": "core.train:RunSettings",
+    "run": "core.training.trainer:RunSettings",
 }
 
 
@@ -62,7 +62,7 @@ def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
     """What the page says, for scripts."""
     from core.part import is_filled
     from core.recipe import plain
-    from core.schema import REQUIRED, describe, settings_of
+    from core.recipe.validation import REQUIRED, describe, settings_of
 
     settings = {
         setting: {
@@ -79,7 +79,7 @@ def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
 
 def _page(kind: str, name: str, entry: Entry[Any]) -> str:
     from core.part import is_filled
-    from core.schema import REQUIRED, describe, settings_of
+    from core.recipe.validation import REQUIRED, describe, settings_of
 
     lines = [f"{kind} {name!r}", "", inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
     settings = settings_of(entry.cls)

@@ -106,7 +106,7 @@ class DecoupledDecoder(StepwiseDecoder):
 
     @property
     def embedding(self) -> nn.Parameter:
-        return cast(nn.Parameter, self.words.weight)
+        return cast("nn.Parameter", self.words.weight)
 
     def read(self, text: Text) -> Tokens:
         length = int(text.ids.shape[1])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.files import paths, read_text, write_text
 from core.hookspecs import hookimpl
-from core.train import Trainer
+from core.training.trainer import Trainer
 from plugins.hooks.meter import Meter, due
 
 FILE = "metrics.jsonl"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.train import Trainer
+from core.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

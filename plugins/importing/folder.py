@@ -12,9 +12,9 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.checkpoint import WEIGHTS
 from core.files import write_text
-from core.folder import RECIPE
+from core.loading import RECIPE
+from core.training.checkpoint import WEIGHTS
 from plugins.data.tokenizer import SubwordTokenizer, load_tokenizer
 
 

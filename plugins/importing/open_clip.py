@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core import discovery
-from core.folder import Sizes, recipe_in
+from core.loading import Sizes, recipe_in
 from core.recipe import read_model
 from plugins.importing.coca_shape import Shape, configured, read_shape
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights

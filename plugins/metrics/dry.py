@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
 from core.flops import Counted, Pair
-from core.folder import beginning
+from core.loading import beginning
 from core.model import Model, Objectives, Step
-from core.optim import freeze
 from core.recipe import Recipe
 from core.run import assemble, check_split
-from core.train import pick_device, pick_precision
+from core.training.optimizer import freeze
+from core.training.trainer import pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens
 from plugins.metrics import counter, memory
 
@@ -138,7 +138,8 @@ class Dry:
         return max(saved.bytes, contrasts)
 
     def _contrasts(self) -> int:
-        """Bytes that the contrasts keep, which are computed of all chunks' features together: core.gradcache."""
+        """Bytes that the contrasts keep, which are computed of all chunks' features together:
+        core.training.gradients."""
         saved = memory.Saved(self.objectives)
         step = Step(self.model, self.batch(self.recipe.train.chunks))
         whole = self.recipe.train.batch

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.optim import hidden_maps
+from core.training.optimizer import hidden_maps
 
 FACTORED = 16  # least side of a matrix whose second moment Adafactor keeps as a row and a column
 

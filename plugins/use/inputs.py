@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from core.folder import Sizes
+from core.loading import Sizes
 from plugins.data.augment import squared
 from plugins.data.pictures import read_rgb, shrunk
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from core.folder import Held
 from core.hookspecs import hookimpl
 from core.kinds import Tokenizer
+from core.loading import Held
 from core.model import Model
 from plugins.data.tokenizer import load_tokenizer
 from plugins.packing import pack

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from serving import measured, serve, timed, training_step
 
 from core import discovery
-from core.checkpoint import load_weights
-from core.folder import Sizes, recipe_in
+from core.loading import Sizes, recipe_in
 from core.model import Model, Objectives
-from core.optim import make_optimizer
 from core.recipe import read_model
-from core.train import TrainSettings
+from core.training.checkpoint import load_weights
+from core.training.optimizer import make_optimizer
+from core.training.trainer import TrainSettings
 from core.types import Batch, Text
 from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate

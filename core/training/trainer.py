@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core import checkpoint, ranks
-from core.batches import Wanted, load
-from core.gradcache import Gradients
+from core import ranks
 from core.kinds import Data
 from core.model import Model, Objectives
-from core.optim import freeze, make_optimizer
 from core.part import Between, Count, Natural, Positive, Share
+from core.training import checkpoint
+from core.training.gradients import Gradients
+from core.training.loader import Wanted, load
+from core.training.optimizer import freeze, make_optimizer
 from core.types import Batch
 
 Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean, which with 1 would learn nothing
@@ -50,7 +51,9 @@ class TrainSettings:
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     accumulate: Count = 1  # batches to one optimizer step
-    chunks: Count = 1  # to compute a batch in, with the contrast of the whole: core.gradcache; itm stays within a chunk
+    chunks: Count = (
+        1  # to compute a batch in, with the contrast of the whole: core.training.gradients; itm stays within a chunk
+    )
     ema: Decay = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
     clip: Positive = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import checkpoint, discovery
+from core import discovery
 from core.files import paths, read_text, write_json
 from core.kinds import Data, Tokenizer
 from core.model import Model
 from core.part import Part
 from core.recipe import Recipe, read_model
-from core.train import pick_device, pick_precision
+from core.training import checkpoint
+from core.training.trainer import pick_device, pick_precision
 
 RECIPE, SIZES = "recipe.yaml", "sizes.json"
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -1,4 +1,4 @@
-"""What every data part and tokenizer must hold; third parties import this from core.contracts."""
+"""What every data part and tokenizer must hold; third parties import this from core.contracts.parts."""
 
 from __future__ import annotations
 

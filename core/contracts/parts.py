@@ -13,23 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from core.blocks import Cues, prune
-from core.data_contracts import check_data, check_tokenizer
 from core.decoding import StepwiseDecoder
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
 from core.part import Part
 from core.types import Text, Tokens
 
-__all__ = [
-    "check_backbone",
-    "check_data",
-    "check_decoder",
-    "check_fusion",
-    "check_head",
-    "check_pooler",
-    "check_pruner",
-    "check_text_encoder",
-    "check_tokenizer",
-]
 B, P, L, D, G = 3, 12, 7, 32, 16
 
 

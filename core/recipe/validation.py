@@ -12,7 +12,7 @@ from typing import Any, Literal, Union
 
 from core.discovery import Catalog
 from core.part import FILLED, Between, Part, is_filled, parameters
-from core.source import Items, Node, Problem, Scalar, Table
+from core.recipe.yaml_tree import Items, Node, Problem, Scalar, Table
 from registry import UnknownName, near
 
 REQUIRED = inspect.Parameter.empty

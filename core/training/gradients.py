@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from core import ranks
-from core.batches import portion
 from core.model import Objectives, Step
+from core.training.loader import portion
 from core.types import Batch, Tokens
 
 

@@ -11,7 +11,7 @@ from core.model import Objectives
 from registry import near
 
 if TYPE_CHECKING:
-    from core.train import TrainSettings
+    from core.training.trainer import TrainSettings
 
 
 def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:

@@ -14,12 +14,10 @@ from core.evaluate import EvaluateSettings
 from core.kinds import Data, Objective
 from core.model import Model
 from core.part import Part
-from core.schema import BAD, Reader, settings_of
-from core.source import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file
-from core.train import RunSettings, TrainSettings
+from core.recipe.validation import BAD, Reader, settings_of
+from core.recipe.yaml_tree import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file
+from core.training.trainer import RunSettings, TrainSettings
 from registry import near
-
-__all__ = ["Problem", "Recipe", "RecipeErrors", "Slot", "differences", "dump", "plain", "read", "read_model"]
 
 
 @dataclass(frozen=True)
