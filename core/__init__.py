@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from core.blocks import Cues, run_blocks
-    from core.evaluate import Evaluation
+    from core.evaluation import Evaluation
     from core.hookspecs import hookimpl
     from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, Tokenizer, TokenPruner
     from core.loading import Held, load
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "core.blocks": ("Cues", "run_blocks"),
-    "core.evaluate": ("Evaluation",),
+    "core.evaluation": ("Evaluation",),
     "core.loading": ("Held", "load"),
     "core.hookspecs": ("hookimpl",),
     "core.kinds": (

@@ -10,7 +10,7 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from core.evaluate import Evaluation
+    from core.evaluation import Evaluation
     from core.kinds import Tokenizer
     from core.loading import Held
     from core.training.trainer import Trainer

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from core import video
 from core.kinds import Backbone, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
+from core.objectives import Step
 from core.part import Filled, Natural, Part, PartError
-from core.step import Step
 from core.types import Batch, Fused, Text, Tokens
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 from core import discovery, ranks
 from core.cli import run as main
 from core.discovery import Catalog
-from core.evaluate import EvaluateSettings, Evaluation, measure
+from core.evaluation import EvaluateSettings, Evaluation, measure
 from core.files import paths, write_json, write_text
 from core.kinds import Data
 from core.loading import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
@@ -131,7 +131,7 @@ def report_on(
     folder: str,
 ) -> dict[str, Any]:
     """Measure, write report.json, draw into the folder, print the closing table."""
-    from core.report import table
+    from core.evaluation import table
 
     evaluation = Evaluation(model.to(device), data, settings, device, precision)
     report = measure(catalog.hooks, evaluation)

@@ -7,7 +7,7 @@ import small
 import torch
 from test_coca import coca
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import EvaluateSettings, Evaluation
 from plugins.metrics import captions
 
 SOURCE = small.data()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from core import discovery
 from core.cli import main
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import EvaluateSettings, Evaluation
 from core.kinds import Data
 from core.model import Model, Objectives
 from core.part import Part, PartError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from core import discovery
 from core.cli import RUN
-from core.evaluate import EvaluateSettings
+from core.evaluation import EvaluateSettings
 from core.model import Model
 from core.part import is_filled
 from core.recipe import SECTIONS

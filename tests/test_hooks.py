@@ -13,7 +13,7 @@ import torch
 from matplotlib.image import imread
 from tiny import TinyData, tiny_model
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import EvaluateSettings, Evaluation
 from core.kinds import TokenPruner
 from core.training.trainer import RunSettings, TrainSettings
 from plugins.hooks import curves, journal, meter, pictures, progress, tensorboard

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import EvaluateSettings, Evaluation
 from core.kinds import TokenPruner
 from plugins.metrics import cost, patches, retrieval, several
 from plugins.pruners.random import RandomPruner

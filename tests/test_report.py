@@ -1,7 +1,7 @@
 """The closing table: what it says, what it stands beside, and what it does with the unknown."""
 
 from core.discovery import load
-from core.report import table as of
+from core.evaluation import table as of
 from plugins.metrics.counter import amount
 
 HOOKS = load().hooks

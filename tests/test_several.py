@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import EvaluateSettings, Evaluation
 from plugins.metrics import retrieval, several
 
 KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 from torch.nn.functional import normalize
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import EvaluateSettings, Evaluation
 from core.model import Model
 from core.part import Part
 from core.types import Tokens

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from core.blocks import Cues, prune
-from core.decoding import StepwiseDecoder
-from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
+from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
 from core.part import Part
 from core.types import Text, Tokens
 

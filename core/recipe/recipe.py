@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from core.discovery import Catalog
-from core.evaluate import EvaluateSettings
+from core.evaluation import EvaluateSettings
 from core.kinds import Data, Objective
 from core.model import Model
 from core.part import Part

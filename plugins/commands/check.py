@@ -117,7 +117,7 @@ def _place(err: Exception) -> str:
 
 
 def _table(report: dict[str, Any]) -> list[str]:
-    from core.report import columns
+    from core.evaluation import columns
     from plugins.metrics.counter import amount
 
     rows: list[tuple[str, str]] = []

@@ -153,7 +153,7 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
 
 
 def _table(report: Report) -> list[str]:
-    from core.report import columns
+    from core.evaluation import columns
     from plugins.metrics.counter import amount, ratio
 
     words = f" with a text of {report['text_length']} words (full length)" if "text_length" in report else ""
@@ -189,7 +189,7 @@ def _checks(report: Report) -> list[tuple[str, ...]]:
 
 
 def _training_table(report: Report) -> list[str]:
-    from core.report import columns
+    from core.evaluation import columns
     from plugins.metrics.counter import amount, ratio
 
     training = report["training"]

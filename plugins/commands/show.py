@@ -17,7 +17,7 @@ from registry import Entry, Owner, UnknownName, near
 SECTIONS = {
     "model": "core.model:Model",
     "train": "core.training.trainer:TrainSettings",
-    "evaluate": "core.evaluate:EvaluateSettings",
+    "evaluate": "core.evaluation:EvaluateSettings",
     "run": "core.training.trainer:RunSettings",
 }
 

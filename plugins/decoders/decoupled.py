@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.decoding import StepwiseDecoder
 from core.hookspecs import hookimpl
+from core.kinds import StepwiseDecoder
 from core.part import Count, Filled, Natural, Share, parameters
 from core.types import Text, Tokens
 from plugins.decoders.stepwise import CachedDecoding, Layer

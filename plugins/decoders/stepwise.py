@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from core.decoding import Decoding
+from core.kinds import Decoding
 from core.types import Text, Tokens
 from plugins.layers import Attention, OpenClipLayer, PostNormLayer, PreNormLayer, key_mask
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.decoding import Decoding, StepwiseDecoder
-from core.kinds import Decoder
+from core.kinds import Decoder, Decoding, StepwiseDecoder
 from core.types import Text, Tokens
 from plugins.generation.beam import Beams
 from plugins.generation.settings import Generation, Written

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.decoding import Decoding
-from core.kinds import Decoder
+from core.kinds import Decoder, Decoding
 from core.types import Text, Tokens
 
 

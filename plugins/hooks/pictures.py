@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.types import Example, Region

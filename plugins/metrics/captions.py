@@ -9,10 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.report import columns
 from core.types import Example
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation

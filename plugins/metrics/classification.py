@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
 from plugins.metrics.zero_shot import accuracy
 
 HEAD = "classify"

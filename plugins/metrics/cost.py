@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns
 from core.flops import Pair
 from core.hookspecs import hookimpl
-from core.report import columns
 from plugins.metrics.counter import amount, ratio
 
 logger = logging.getLogger("patchbay")

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.model import Model
-from core.report import columns, percent
 from core.types import Tokens
 from plugins.metrics.features import cosines, features, image_features
 from plugins.metrics.retrieval import encode, ranks, reranks

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
 from core.types import Example, Text, Tokens
 from plugins.metrics import several
 from plugins.metrics.features import cosines, features, image_features, margins, text_features

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluate import Evaluation
-from core.report import percent
+from core.evaluation import Evaluation, percent
 from core.types import Example
 from plugins.metrics.features import cosines, text_features
 

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.decoding import StepwiseDecoder
-from core.kinds import Tokenizer
+from core.kinds import StepwiseDecoder, Tokenizer
 from core.model import Model
 from plugins.generation.settings import Generation
 from registry import near

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from torch import Tensor
 
-from core.lazy import once
 from core.types import Batch, Fused, Tokens
+
+T = TypeVar("T")
+
+
+class once(Generic[T]):  # noqa: N801  (reads as a decorator)
+    """A feature made when first read, then kept: cached_property without the lock that stops torch.compile."""
+
+    def __init__(self, compute: Callable[[Any], T]):
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    @overload
+    def __get__(self, owner: None, cls: Any) -> once[T]: ...
+    @overload
+    def __get__(self, owner: object, cls: Any) -> T: ...
+    def __get__(self, owner: object | None, cls: Any = None) -> Any:
+        if owner is None:
+            return self
+        value = self.compute(owner)
+        setattr(owner, self.name, value)  # a non-data descriptor: the next read never comes here
+        return value
+
 
 if TYPE_CHECKING:
     from core.model import Model
