@@ -19,9 +19,9 @@ from core.run import build
 from core.types import Sketch
 from plugins.commands.check import Check, check
 from plugins.commands.flops import flops
+from plugins.compute import dry_run, memory
+from plugins.compute.dry_run import Dry
 from plugins.heads.match import Match
-from plugins.metrics import dry, memory
-from plugins.metrics.dry import Dry
 from plugins.objectives.itc import ImageTextContrast
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def recipe_of(name: str, *overrides: str) -> Recipe:
 
 def dry_of(name: str, *overrides: str) -> Dry:
     recipe = recipe_of(name, *overrides)
-    return dry.assembled(recipe, dry.sketch(recipe))
+    return dry_run.assembled(recipe, dry_run.sketch(recipe))
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +278,7 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
 
     monkeypatch.setattr(recipe.data.cls, "sketch", fail)
     with pytest.raises(PartError, match=r"pretrain\.yaml:\d+:\d+: data: data 'scenes': no such thing"):
-        dry.sketch(recipe)
+        dry_run.sketch(recipe)
 
 
 def test_the_sketch_of_the_embedded_data():

@@ -19,7 +19,7 @@ from core.cli import guarded
 from plugins.commands.check import check
 from plugins.commands.list import metadata_rows, rows
 from plugins.commands.show import SECTIONS, show
-from plugins.metrics.memory import parameters
+from plugins.compute.memory import parameters
 from registry import UnknownName
 
 ROOT = Path(__file__).parents[1]

@@ -9,19 +9,19 @@ import torch
 
 from core import discovery
 from core.blocks import Prune
-from core.flops import Pair, count
 from core.model import Model
 from core.part import Part
 from core.recipe import read
 from core.types import Sketch, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import inference
+from plugins.compute import closed_form, dry_run, memory, torch_macs
+from plugins.compute.fvcore_macs import Pair, count
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.heads.lm_head import LanguageModelHead
 from plugins.heads.projection import Projection
 from plugins.heads.unit import Unit
 from plugins.heads.vocabulary import Vocabulary
-from plugins.metrics import closed_form, counter, dry, memory
 from plugins.poolers.attentional import AttentionalPoolers
 from plugins.poolers.query import QueryPooler
 from plugins.poolers.shared import SharedPooler
@@ -61,7 +61,7 @@ def coca(pooler, decoder, prune=(), words=HEADS["words"]):
 def three_ways(model):
     images, ids = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8), torch.zeros(1, L, dtype=torch.long)
     text = Text(ids, torch.ones_like(ids, dtype=torch.bool))
-    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=counter.count)]
+    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=torch_macs.count)]
     return [*(way.parts for way in ways), closed_form.of_pair(model, L).parts]
 
 
@@ -98,7 +98,7 @@ def test_the_lower_half_is_read_once_for_guide_feature_and_words():
 
 def made(name, sizes):
     recipe = read(str(COCA / f"{name}.yaml"), [], discovery.load())
-    return dry.assembled(recipe, sizes)
+    return dry_run.assembled(recipe, sizes)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_tied_words_count_once_in_parameters_and_memory(name, tied):
 
 def test_zeros_without_memory_count_as_a_drawn_model_does():
     recipe = read(str(COCA / "with_tpd.yaml"), [], discovery.load())
-    inputs = dry.full(SMALL, 1)
-    drawn, blank = dry.build(recipe, SMALL), dry.blank(recipe, SMALL)
+    inputs = dry_run.full(SMALL, 1)
+    drawn, blank = dry_run.build(recipe, SMALL), dry_run.blank(recipe, SMALL)
     assert Pair(drawn).count(*inputs) == Pair(blank).count(*inputs)
     assert all(p.untyped_storage().nbytes() == p.element_size() for p in blank.parameters())
     assert count(blank.heads["words"], (torch.zeros(1, 128),)).total == 128 * 217

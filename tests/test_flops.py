@@ -12,17 +12,17 @@ from torch import nn
 
 from core import cli, discovery
 from core.blocks import Prune
-from core.flops import Pair, count
 from core.model import Model
 from core.part import Part
 from core.recipe import read
 from core.types import Sketch, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import flops, inference, timm_flops
+from plugins.compute import closed_form, dry_run, torch_macs
+from plugins.compute.fvcore_macs import Pair, count
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
-from plugins.metrics import closed_form, counter, dry
 from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
@@ -155,7 +155,7 @@ def test_the_same_in_training_under_autocast_and_by_torchs_counter():
         counted = Pair(model).count(images, text)
     assert model.training
     assert counted == Pair(model.eval()).count(images, text)
-    assert counted == Pair(model).count(images, text, by=counter.count)
+    assert counted == Pair(model).count(images, text, by=torch_macs.count)
 
 
 def pruning(cls, after, **settings):
@@ -166,7 +166,7 @@ def three_ways(model, side, length, pairs=1):
     """MACs by part of the model as it is: fvcore, torch's counter, closed form."""
     images, ids = torch.zeros(pairs, 3, side, side, dtype=torch.uint8), torch.zeros(pairs, length, dtype=torch.long)
     text = Text(ids, torch.ones_like(ids, dtype=torch.bool))
-    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=counter.count)]
+    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=torch_macs.count)]
     return [*(way.parts for way in ways), closed_form.of_pair(model, length).parts]
 
 
@@ -295,7 +295,7 @@ def test_closed_form_unpruned(side, cell):
 def test_copa_base_three_ways():
     """The recipe's own model: fvcore, torch's counter and the closed form within 0.01 %, pruned and unpruned."""
     recipe = read(str(COPA / "pretrain_4m.yaml"), [], discovery.load())
-    report = inference(dry.assembled(recipe, Sketch(256, 25, 30522)))
+    report = inference(dry_run.assembled(recipe, Sketch(256, 25, 30522)))
     assert {key: found["difference"] <= 1e-4 for key, found in report["checks"].items()} == {
         "torch": True,
         "closed_form": True,
@@ -309,19 +309,19 @@ def test_copa_base_three_ways():
 def test_training_step_of_a_linear_chain():
     """Backward costs twice the forward but for the first layer, whose input needs no gradient."""
     layers = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
-    with counter.counter() as forward:
+    with torch_macs.counter() as forward:
         loss = layers(torch.zeros(10, 8)).sum()
-    with counter.counter() as backward:
+    with torch_macs.counter() as backward:
         loss.backward()
-    assert counter.macs(forward) == 10 * (8 * 16 + 16 * 4)
-    assert counter.macs(backward) == 10 * (8 * 16 + 2 * 16 * 4)
+    assert torch_macs.macs(forward) == 10 * (8 * 16 + 16 * 4)
+    assert torch_macs.macs(backward) == 10 * (8 * 16 + 2 * 16 * 4)
 
 
 def test_attention_backward_of_the_fused_kernel():
     query, key = (torch.zeros(2, 3, n, 8, requires_grad=True) for n in (5, 7))
-    with counter.counter() as backward:
+    with torch_macs.counter() as backward:
         nn.functional.scaled_dot_product_attention(query, key, key).sum().backward()
-    assert counter.macs(backward) == 2 * 3 * 5 * 7 * 8 * (2 + 5)  # two products forwards, five backwards
+    assert torch_macs.macs(backward) == 2 * 3 * 5 * 7 * 8 * (2 + 5)  # two products forwards, five backwards
 
 
 LITTLE = ["train.batch=4", "train.accumulate=2", "data.train_size=100", "data.regions=4"]

@@ -14,6 +14,7 @@ from torch import nn
 from core.kinds import Decoder
 from core.model import Step
 from core.types import Batch, Text, Tokens
+from plugins.compute.torch_macs import counter, macs
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.generation.beam import Beams
 from plugins.generation.caption import caption
@@ -21,7 +22,6 @@ from plugins.generation.generate import generate, uniform
 from plugins.generation.settings import Generation
 from plugins.generation.whole import WholeDecoding
 from plugins.generation.words import HEAD, draw, penalise
-from plugins.metrics.counter import counter, macs
 
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
 MODES = ("greedy", "sample", "beam")

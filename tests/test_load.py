@@ -20,12 +20,12 @@ from core.loading import Sizes, start, without_weights
 from core.part import Part
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
+from plugins.compute.dry_run import sketch
 from plugins.data.coco import Coco
 from plugins.data.collection import PictureSource
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias
-from plugins.metrics.dry import sketch
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
 from plugins.use.inputs import prepared

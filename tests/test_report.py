@@ -2,7 +2,7 @@
 
 from core.discovery import load
 from core.evaluation import table as of
-from plugins.metrics.counter import amount
+from plugins.compute.torch_macs import amount
 
 HOOKS = load().hooks
 

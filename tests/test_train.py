@@ -17,7 +17,7 @@ from core.recipe.yaml_tree import RecipeErrors
 from core.training.checkpoint import load_weights
 from core.training.optimizer import freeze
 from core.training.trainer import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
-from plugins.metrics import memory
+from plugins.compute import memory
 
 SOURCE = small.data()
 

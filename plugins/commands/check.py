@@ -33,7 +33,7 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         ``parameters`` {total, parts}: numbers; tied weights once, no teacher. ``macs`` {total, unpruned, parts}: of one
-        picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.metrics.dry.
+        picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.compute.dry_run.
         ``step`` {pictures, chunks, precision, device}: what the memory is for. ``notes``: what could not be
         looked at, which is no fault.
     """
@@ -62,7 +62,7 @@ class Check:
     def run(self) -> None:
         from core.loading import weights_in
         from core.training.trainer import check_batch
-        from plugins.metrics import dry, memory
+        from plugins.compute import dry_run, memory
 
         train = self.recipe.train
         self.attempt("the batch", lambda: check_batch(train))
@@ -73,11 +73,11 @@ class Check:
                 weights_in(train.start)
             except ValueError as err:
                 self.report["notes"].append(f"not checked: {err}")
-        sizes = self.attempt("the data", lambda: dry.sketch(self.recipe))
+        sizes = self.attempt("the data", lambda: dry_run.sketch(self.recipe))
         if sizes is None:
             return
         self.report["notes"] += [f"not here, so not checked: {thing}" for thing in sizes.absent]
-        made = self.attempt("building", lambda: dry.assembled(self.recipe, sizes))
+        made = self.attempt("building", lambda: dry_run.assembled(self.recipe, sizes))
         if made is None:
             return
         self.report["step"] = {
@@ -93,7 +93,7 @@ class Check:
         if saved is None or self.problems:
             return
         self.report["memory"] = made.memory(saved)
-        self.report["macs"] = self.attempt("inference", lambda: dry.macs(made)) or {}
+        self.report["macs"] = self.attempt("inference", lambda: dry_run.macs(made)) or {}
 
     def attempt(self, what: str, work: Callable[[], T]) -> T | None:
         """The work's result; what stops it is noted, as a problem unless only values are missing."""
@@ -118,7 +118,7 @@ def _place(err: Exception) -> str:
 
 def _table(report: dict[str, Any]) -> list[str]:
     from core.evaluation import columns
-    from plugins.metrics.counter import amount
+    from plugins.compute.torch_macs import amount
 
     rows: list[tuple[str, str]] = []
 

@@ -1,7 +1,8 @@
 """What inference costs, pruned against unpruned: multiply-adds counted, pictures a second measured.
 
-Both are of one path, core.flops.Pair: vision encoder, text encoder, pruner and fusion for pictures each paired with
-one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's place). The texts
+Both are of one path, plugins.compute.fvcore_macs.Pair: vision encoder, text encoder, pruner and fusion for pictures
+each paired with one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's
+place). The texts
 are those of held-out pictures, padded to the longest of them; ``patchbay flops`` counts a text of full length.
 """
 
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 
 from core.evaluation import Evaluation, columns
-from core.flops import Pair
 from core.hookspecs import hookimpl
-from plugins.metrics.counter import amount, ratio
+from plugins.compute.fvcore_macs import Pair
+from plugins.compute.torch_macs import amount, ratio
 
 logger = logging.getLogger("patchbay")
 

@@ -18,7 +18,7 @@ from core.model import Objectives
 from core.recipe import Recipe, read
 from core.run import assemble
 from core.types import Batch, Sketch, Text
-from plugins.metrics import dry
+from plugins.compute import dry_run
 from plugins.metrics.cost import alternate
 
 COCA = Path(__file__).parents[2] / "projects" / "coca"
@@ -38,7 +38,7 @@ def recipe(name: str, layers: int, pairs: int) -> Recipe:
 
 def macs(chosen: Recipe, sizes: Sketch) -> dict[str, int]:
     """Of a step, forward and backward, by shapes alone."""
-    made = dry.assembled(chosen, sizes)
+    made = dry_run.assembled(chosen, sizes)
     costs = {"both": made.cost(), **made.alone()}
     return {which: cost.forward + cost.backward for which, cost in costs.items()}
 
@@ -58,7 +58,7 @@ def test_second_loss(size, request):
     ratios = [counted["both"] / counted[loss] for loss in ONE]
     assert 1 < ratios[1] < 1.05 < ratios[0] < 2, "the contrast comes almost free with the captions, not the reverse"
 
-    both, drawn = assemble(chosen, dry.build(chosen, sizes)).train(), batch(sizes, pairs)
+    both, drawn = assemble(chosen, dry_run.build(chosen, sizes)).train(), batch(sizes, pairs)
     alone = {loss: Objectives(both.model, {loss: both.parts[loss]}, both.weights).train() for loss in ONE}
     steps = {"both": both, **alone}
 

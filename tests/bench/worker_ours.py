@@ -20,10 +20,10 @@ from core.training.checkpoint import load_weights
 from core.training.optimizer import make_optimizer
 from core.training.trainer import TrainSettings
 from core.types import Batch, Text
+from plugins.compute.torch_macs import counter, macs
 from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation, Written
-from plugins.metrics.counter import counter, macs
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.packing import PackedLinear, pack

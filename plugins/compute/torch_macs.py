@@ -1,6 +1,7 @@
 """Multiply-adds (MACs) by torch's own counter: forwards and backwards, on real or fake tensors.
 
-The same is counted as in core.flops, which it is held against: torch's counter has no formula for the fused attention
+The same is counted as in plugins.compute.fvcore_macs, which it is held against: torch's counter has no formula for
+the fused attention
 of a CPU, and its own for other devices takes values to be as wide as keys. Fused attention's backward computes the
 weights anew, as FlashAttention does: five products for the forward's two.
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.flops import Counted, plain
+from plugins.compute.fvcore_macs import Counted, plain
 
 Shape = Sequence[int]
 
@@ -64,7 +65,7 @@ def macs(counter: FlopCounterMode) -> int:
 
 
 def count(module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]]) -> Counted:
-    """As core.flops.count: MACs of ``module(*inputs)`` in eval mode, by part, what belongs to none as ``other``."""
+    """MACs of ``module(*inputs)`` in eval mode by part, the rest as ``other``; see fvcore_macs.count."""
     with plain(module), _frozen(module), counter() as running, _by_part(running, parts) as sums:
         module(*inputs)
     rest = sums.pop("other")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
-from core.flops import Counted, Pair
 from core.loading import beginning
 from core.model import Model, Objectives, Step
 from core.recipe import Recipe
@@ -21,7 +20,8 @@ from core.run import assemble, check_split
 from core.training.optimizer import freeze
 from core.training.trainer import pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens
-from plugins.metrics import counter, memory
+from plugins.compute import memory, torch_macs
+from plugins.compute.fvcore_macs import Counted, Pair
 
 Context = AbstractContextManager[Any]
 
@@ -115,12 +115,12 @@ class Dry:
         )
 
     def pair(self, pruned: bool = True) -> Counted:
-        """MACs of core.flops.Pair for one picture and one text of full length, by torch's counter."""
+        """MACs of plugins.compute.fvcore_macs.Pair for one picture and one text of full length, by torch's counter."""
         with self.within():
             if pruned:
-                return Pair(self.model).count(*self.inputs(1), by=counter.count)
+                return Pair(self.model).count(*self.inputs(1), by=torch_macs.count)
             with self.model.unpruned():
-                return Pair(self.model).count(*self.inputs(1), by=counter.count)
+                return Pair(self.model).count(*self.inputs(1), by=torch_macs.count)
 
     def step(self) -> int:
         """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
@@ -170,10 +170,10 @@ class Dry:
         return self.objectives(batch)[0]
 
     def _cost(self, loss_of: Callable[[Batch], Tensor]) -> Cost:
-        forward, backward = counter.counter(), counter.counter()
+        forward, backward = torch_macs.counter(), torch_macs.counter()
         with self.within():
             self._pass(loss_of, forward, backward)
-        return Cost(counter.macs(forward), counter.macs(backward))
+        return Cost(torch_macs.macs(forward), torch_macs.macs(backward))
 
     def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context, chunks: int = 1) -> None:
         if "regions" in self.objectives.reads and self.sizes.regions < chunks:
@@ -186,7 +186,7 @@ class Dry:
             loss.backward()
 
     def memory(self, saved: int) -> dict[str, int]:
-        """Bytes at the recipe's batch, of which the forward pass keeps ``saved``: see plugins.metrics.memory.
+        """Bytes at the recipe's batch, of which the forward pass keeps ``saved``: see plugins.compute.memory.
 
         Raises:
             ValueError: ``train.groups`` names parameters that there are not.

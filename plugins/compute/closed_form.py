@@ -1,6 +1,7 @@
 """What Patchbay's own parts cost, from their sizes alone: the formulas that the counters are held against.
 
-All in multiply-adds (MACs) of one picture beside one text; norms, activations and softmax left out, as in core.flops.
+All in multiply-adds (MACs) of one picture beside one text; norms, activations and softmax left out, as in
+plugins.compute.fvcore_macs.
 Letters: N tokens, L words, P patches, D width.
 """
 
@@ -12,10 +13,10 @@ from timm.layers import HybridEmbed
 from torch import nn
 
 from core.blocks import by_block
-from core.flops import Counted
 from core.kinds import Decoder, Pooler, TokenPruner
 from core.model import Model
 from plugins.backbones.vit import ViT
+from plugins.compute.fvcore_macs import Counted
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
@@ -129,7 +130,8 @@ def _left(pruner: TokenPruner, patches: int) -> int:
 
 
 def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:
-    """What core.flops.Pair costs for one picture (or clip) and one text of ``text_length`` words, by part.
+    """What plugins.compute.fvcore_macs.Pair costs for one picture (or clip) and one text of ``text_length`` words,
+    by part.
 
     Raises:
         NoFormula: a part of a class that is not Patchbay's own, or whose network is not (``convnet``); names it.
@@ -218,7 +220,7 @@ def _decoder(decoder: Decoder, tokens: int, image_dim: int, words: int) -> int:
 
 
 def _heads(model: Model, pooled: bool, words: int) -> int:
-    """What core.flops.Pair runs where nothing is fused."""
+    """What plugins.compute.fvcore_macs.Pair runs where nothing is fused."""
     rows = {"words": words if model.decoder else 0, "image": int(pooled), "classify": int(pooled)}
     rows["text"] = int(model.reader is not None)
     return sum(count * _head(model.heads[name]) for name, count in rows.items() if count and name in model.heads)
