@@ -19,9 +19,9 @@ from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.generation.beam import Beams
 from plugins.generation.caption import caption
 from plugins.generation.generate import generate, uniform
+from plugins.generation.sampling import HEAD, draw, penalise
 from plugins.generation.settings import Generation
-from plugins.generation.whole import WholeDecoding
-from plugins.generation.words import HEAD, draw, penalise
+from plugins.generation.uncached import WholeDecoding
 
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
 MODES = ("greedy", "sample", "beam")

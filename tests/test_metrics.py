@@ -10,7 +10,7 @@ from tiny import TinyData, tiny_model
 
 from core.evaluation import EvaluateSettings, Evaluation
 from core.kinds import TokenPruner
-from plugins.metrics import cost, patches, retrieval, several
+from plugins.metrics import efficiency, patches, recall, retrieval
 from plugins.pruners.random import RandomPruner
 
 
@@ -39,8 +39,8 @@ def test_ranks_count_the_wrong_ones_that_are_not_below(n, seed, coarse):
 
 def test_recall_of_a_constant_score_is_zero():
     ranks = retrieval.ranks(torch.zeros(8, 8))
-    assert several.recall(ranks, 1) == several.recall(ranks, 5) == 0
-    assert several.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
+    assert recall.recall(ranks, 1) == recall.recall(ranks, 5) == 0
+    assert recall.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
 
 
 def test_reranking_orders_the_best_only():
@@ -229,7 +229,7 @@ def test_no_section_without_a_scoring_pruner():
 
 
 def test_cost_sections():
-    report = measured(cost.evaluate, rounds=2)
+    report = measured(efficiency.evaluate, rounds=2)
     macs, rates, spread = report["macs"], report["images_per_second"], report["images_per_second_spread"]
     assert set(macs) == {"total", "unpruned", "parts"}
     assert sum(macs["parts"].values()) == macs["total"]
@@ -240,14 +240,14 @@ def test_cost_sections():
 
 def test_no_rounds_no_times():
     model = tiny_model()
-    report = measured(cost.evaluate, model, rounds=0)
+    report = measured(efficiency.evaluate, model, rounds=0)
     assert report["images_per_second"] == {"pruned": None, "unpruned": None}
     assert model.backbone.pruning
 
 
 def test_measures_take_turns():
     order = []
-    taken = cost.alternate({n: lambda n=n: order.append(n) for n in "ab"}, 2, torch.device("cpu"))
+    taken = efficiency.alternate({n: lambda n=n: order.append(n) for n in "ab"}, 2, torch.device("cpu"))
     assert order == list("ababab")  # the first pair warms up
     assert {name: len(times) for name, times in taken.items()} == {"a": 2, "b": 2}
 
@@ -255,5 +255,5 @@ def test_measures_take_turns():
 def test_bf16_measures_too():
     asked = evaluation(precision="bf16")
     with torch.no_grad(), asked.autocast():
-        for hook in (retrieval.evaluate, patches.evaluate, cost.evaluate):
+        for hook in (retrieval.evaluate, patches.evaluate, efficiency.evaluate):
             assert hook(asked)

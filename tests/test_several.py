@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
 from core.evaluation import EvaluateSettings, Evaluation
-from plugins.metrics import retrieval, several
+from plugins.metrics import recall, retrieval
 
 KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}
 
@@ -49,7 +49,7 @@ def test_ranks_are_those_of_a_loop_however_few_cosines_are_held(counts, seed, ro
     draw = torch.Generator().manual_seed(seed)
     pictures, texts = (torch.randint(-2, 3, (size, 2), generator=draw).float() for size in (len(counts), len(owner)))
     scores = (pictures @ texts.T).tolist()  # whole numbers: many ties, and no rounding
-    i2t, t2i = several.ranks(pictures, texts, torch.tensor(owner), room)
+    i2t, t2i = recall.ranks(pictures, texts, torch.tensor(owner), room)
     for picture, row in enumerate(scores):
         best = max(score for score, own in zip(row, owner, strict=True) if own == picture)
         wrong = [score for score, own in zip(row, owner, strict=True) if own != picture]
@@ -62,15 +62,15 @@ def test_ranks_are_those_of_a_loop_however_few_cosines_are_held(counts, seed, ro
 def test_with_one_caption_each_they_are_the_ordinary_ranks():
     draw = torch.Generator().manual_seed(0)
     pictures, texts = torch.randn(9, 4, generator=draw), torch.randn(9, 4, generator=draw)
-    i2t, t2i = several.ranks(pictures, texts, torch.arange(9))
+    i2t, t2i = recall.ranks(pictures, texts, torch.arange(9))
     assert torch.equal(i2t, retrieval.ranks(pictures @ texts.T))
     assert torch.equal(t2i, retrieval.ranks(texts @ pictures.T))
 
 
 def test_what_is_not_a_number_finds_nothing():
     bad = torch.full((6, 3), torch.nan)
-    i2t, t2i = several.ranks(bad, bad, torch.arange(6))
-    assert several.recalls(i2t, t2i) == {
+    i2t, t2i = recall.ranks(bad, bad, torch.arange(6))
+    assert recall.recalls(i2t, t2i) == {
         f"{way}_r{cut}": float(cut == 10) for way in ("i2t", "t2i") for cut in (1, 5, 10)
     }
     assert retrieval.ranks(bad @ bad.T).tolist() == [5] * 6
@@ -79,7 +79,7 @@ def test_what_is_not_a_number_finds_nothing():
 def test_any_own_caption_will_do():
     pictures = torch.eye(3)
     texts = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])  # the first is of picture 0 and fits 1
-    i2t, t2i = several.ranks(pictures, texts, torch.tensor([0, 0, 1, 2]))
+    i2t, t2i = recall.ranks(pictures, texts, torch.tensor([0, 0, 1, 2]))
     assert i2t.tolist() == [0, 1, 0]  # picture 1 is as near to picture 0's caption as to its own
     assert t2i.tolist() == [2, 0, 0, 0]
 
@@ -146,7 +146,7 @@ def test_chance_is_what_random_features_reach():
     chance, draw = found["several"]["chance"], torch.Generator().manual_seed(0)
     owner = torch.arange(30).repeat_interleave(3)
     tries = [
-        several.recalls(*several.ranks(*(torch.randn(size, 60, generator=draw) for size in (30, 90)), owner))
+        recall.recalls(*recall.ranks(*(torch.randn(size, 60, generator=draw) for size in (30, 90)), owner))
         for _ in range(300)
     ]
     for key in KEYS:

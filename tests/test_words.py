@@ -12,7 +12,7 @@ from core.model import Step
 from core.types import Text
 from plugins.heads.vocabulary import Vocabulary
 from plugins.objectives.caption import Captioning
-from plugins.objectives.words import labelled, word_loss
+from plugins.objectives.token_loss import labelled, word_loss
 
 PLACES, WIDTH, WORDS = 23, 8, 50
 

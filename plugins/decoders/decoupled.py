@@ -13,7 +13,7 @@ from core.hookspecs import hookimpl
 from core.kinds import StepwiseDecoder
 from core.part import Count, Filled, Natural, Share, parameters
 from core.types import Text, Tokens
-from plugins.decoders.stepwise import CachedDecoding, Layer
+from plugins.decoders.kv_cache import CachedDecoding, Layer
 from plugins.layers import (
     OpenClipLayer,
     PostNormLayer,

@@ -11,9 +11,9 @@ from torch import Tensor
 from core.kinds import Decoder, Decoding, StepwiseDecoder
 from core.types import Text, Tokens
 from plugins.generation.beam import Beams
+from plugins.generation.sampling import ban, draw, penalise
 from plugins.generation.settings import Generation, Written
-from plugins.generation.whole import WholeDecoding
-from plugins.generation.words import ban, draw, penalise
+from plugins.generation.uncached import WholeDecoding
 
 
 @torch.no_grad()

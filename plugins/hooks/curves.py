@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.training.trainer import Trainer
-from plugins.hooks.journal import lines
+from plugins.hooks.metrics_log import lines
 
 ACROSS = 3  # panels in a row
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from core.files import write_json
+from plugins.importing.checkpoint_file import Held, read_tensors
 from plugins.importing.config import HEAD, dividing, read_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.importing.tensors import Held, read_tensors
 from plugins.text.weights import BERT_NAMES, BERT_WAYS
 
 TABLES = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}

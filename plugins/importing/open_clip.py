@@ -8,9 +8,9 @@ from torch import Tensor
 from core import discovery
 from core.loading import Sizes, recipe_in
 from core.recipe import read_model
-from plugins.importing.coca_shape import Shape, configured, read_shape
+from plugins.importing.checkpoint_file import Held, read_tensors
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.importing.tensors import Held, read_tensors
+from plugins.importing.open_clip_config import Shape, configured, read_shape
 
 BUFFERS = r".*\battn_mask"  # masks that older checkpoints hold
 BLOCK = {"ln_1": "norm1", "attn.out_proj": "attn.proj", "ln_2": "norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from plugins.backbones.vit import STYLES, ViT
+from plugins.importing.checkpoint_file import Held, read_tensors
 from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
 from plugins.importing.folder import new_folder, write_recipe, write_weights
-from plugins.importing.tensors import Held, read_tensors
 
 HARMLESS = (r"head\..*", r"head_drop\..*")  # classes, of which no part makes use
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.types import Example
-from plugins.data.labels import patch_labels
+from plugins.objectives.pta import patch_labels
 from plugins.pruners.selection import kept_count
 
 QUARTER = 0.25

@@ -1,7 +1,7 @@
 """R@1, R@5, R@10 from picture to text and back: by ITC, and with the best candidates ordered anew by ITM.
 
 A query's one right answer is its own counterpart; ``ceiling`` says how far that rule lets a perfect model come. Where
-the data has several captions of a picture, the block ``several`` asks with all of them (plugins/metrics/several.py).
+the data has several captions of a picture, the block ``several`` asks with all of them (plugins/metrics/recall.py).
 Ties count against the model, and so does NaN: candidates not below the right answer stand before it.
 
 By ITC each picture is pruned under the null guide, whatever the model's guide policy: at retrieval time nobody knows
@@ -22,9 +22,9 @@ from torch import Tensor
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.types import Example, Text, Tokens
-from plugins.metrics import several
+from plugins.metrics import recall
 from plugins.metrics.features import cosines, features, image_features, margins, text_features
-from plugins.metrics.several import CUTS, recalls
+from plugins.metrics.recall import CUTS, recalls
 
 
 @hookimpl
@@ -47,7 +47,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         "ceiling": ceiling(truths(evaluation, examples)),
         **recalls(ranks(similar), ranks(similar.T)),
         "reranked": None,
-        "several": several.measured(evaluation, examples, pictures, texts),
+        "several": recall.measured(evaluation, examples, pictures, texts),
     }
     if matches:
         # with nothing guided the later blocks see no text: once per picture, not once per pair
@@ -76,7 +76,7 @@ def _told(section: dict[str, Any]) -> list[str]:
         f"Retrieval among {n} (%). A caption may fit several pictures: R@1 can reach {percent(ceiling)} at most",
         " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
         *lines,
-        *(columns(several.told(section["several"]), least=5) if section.get("several") else ()),
+        *(columns(recall.told(section["several"]), least=5) if section.get("several") else ()),
     ]
 
 

@@ -12,7 +12,7 @@ from core.kinds import Objective
 from core.model import Step
 from core.part import Share
 from core.types import Batch
-from plugins.objectives.words import labelled, word_loss
+from plugins.objectives.token_loss import labelled, word_loss
 
 
 class Captioning(Objective):

@@ -12,7 +12,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
-from plugins.objectives.gathering import pair_logits
+from plugins.objectives.all_gather import pair_logits
 
 
 def contrast(rows: Tensor, columns: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:

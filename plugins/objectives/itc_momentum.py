@@ -15,7 +15,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Model, Step
 from core.part import Count, Natural, Share
-from plugins.objectives.gathering import gathered
+from plugins.objectives.all_gather import gathered
 
 
 class MomentumContrast(Objective):

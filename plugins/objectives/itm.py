@@ -13,7 +13,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
 from core.part import Share
-from plugins.objectives.gathering import pair_logits
+from plugins.objectives.all_gather import pair_logits
 
 
 def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from core.kinds import Objective
 from core.model import Step
 from core.part import Share
 from core.types import Batch, Masked
-from plugins.objectives.words import word_loss
+from plugins.objectives.token_loss import word_loss
 
 
 class MaskedLanguageModelling(Objective):

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.kinds import Objective
 from core.model import Step
-from plugins.objectives.gathering import pair_logits
+from plugins.objectives.all_gather import pair_logits
 
 
 def pairwise_sigmoid(logits: Tensor, own: Tensor) -> Tensor:

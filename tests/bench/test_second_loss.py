@@ -19,7 +19,7 @@ from core.recipe import Recipe, read
 from core.run import assemble
 from core.types import Batch, Sketch, Text
 from plugins.compute import dry_run
-from plugins.metrics.cost import alternate
+from plugins.metrics.efficiency import alternate
 
 COCA = Path(__file__).parents[2] / "projects" / "coca"
 ONE = ("itc", "caption")

@@ -26,7 +26,7 @@ from plugins.generation.generate import generate
 from plugins.generation.settings import Generation, Written
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
-from plugins.packing import PackedLinear, pack
+from plugins.use.packing import PackedLinear, pack
 
 
 class Ours:

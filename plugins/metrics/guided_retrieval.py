@@ -18,8 +18,8 @@ from core.hookspecs import hookimpl
 from core.model import Model
 from core.types import Tokens
 from plugins.metrics.features import cosines, features, image_features
+from plugins.metrics.recall import recalls
 from plugins.metrics.retrieval import encode, ranks, reranks
-from plugins.metrics.several import recalls
 
 WAYS = {"null_guide": "null guide", "own_text": "best ordered anew under their text", "unpruned": "unpruned"}
 

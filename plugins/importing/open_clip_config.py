@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins.backbones.vit import CLIP_PIXELS
+from plugins.importing.checkpoint_file import Held
 from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
-from plugins.importing.tensors import Held
 
 
 @dataclass(frozen=True)
