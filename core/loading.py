@@ -88,7 +88,8 @@ class Held:
 
 
 def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Any:
-    """The model in a folder, ready for use: what the plugins' ``use`` hook makes of it (plugins.use.loaded.Loaded).
+    """The model in a folder, ready for use: what the plugins' ``use`` hook makes of it
+    (plugins.inference.predictor.Loaded).
 
     The folder is all that is read: recipe.yaml's model, sizes.json, the vocabulary, model.safetensors. Files that the
     recipe's parts were started from (their setting ``weights``) and the data may be gone.

@@ -26,11 +26,11 @@ from plugins.data.collection import PictureSource
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias
+from plugins.inference.inputs import prepared
+from plugins.inference.predictor import Loaded
+from plugins.inference.settings import generation
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
-from plugins.use.inputs import prepared
-from plugins.use.loaded import Loaded
-from plugins.use.settings import generation
 
 CLASSES = ["red star", "blue ring", "green cross"]
 

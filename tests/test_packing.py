@@ -12,7 +12,7 @@ from torch import nn
 
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
-from plugins.use.packing import PackedLinear, pack
+from plugins.inference.packing import PackedLinear, pack
 
 SOURCE = small.data()
 

@@ -14,7 +14,7 @@ from held import COCA, made, paint
 from safetensors.torch import load_file
 
 from core import cli, load
-from plugins.use.loaded import Loaded
+from plugins.inference.predictor import Loaded
 
 VERBS = ("caption", "embed", "retrieve", "classify")
 ROOT = Path(__file__).parents[1]

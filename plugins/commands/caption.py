@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import guarded
 from core.hookspecs import hookimpl
-from plugins.use.verbs import Shown, answer, count, parser
+from plugins.inference.verbs import Shown, answer, count, parser
 
 if TYPE_CHECKING:
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Loaded
 
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {  # of plugins.generation.settings.Generation
     "beams": (count, "beam search of this width"),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import guarded
 from core.hookspecs import hookimpl
-from plugins.use.verbs import TEXT_HELP, Shown, answer, parser, texts_of, usable
+from plugins.inference.verbs import TEXT_HELP, Shown, answer, parser, texts_of, usable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Loaded
 
 TENSORS = ".safetensors"
 

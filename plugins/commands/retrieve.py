@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import guarded
 from core.hookspecs import hookimpl
-from plugins.use.verbs import TEXT_HELP, Shown, answer, count, parser, texts_of
+from plugins.inference.verbs import TEXT_HELP, Shown, answer, count, parser, texts_of
 
 if TYPE_CHECKING:
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Loaded
 
 
 @hookimpl

@@ -24,9 +24,9 @@ from plugins.compute.torch_macs import counter, macs
 from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation, Written
+from plugins.inference.packing import PackedLinear, pack
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
-from plugins.use.packing import PackedLinear, pack
 
 
 class Ours:

@@ -9,8 +9,8 @@ from core.kinds import Tokenizer
 from core.loading import Held
 from core.model import Model
 from plugins.data.tokenizer import load_tokenizer
-from plugins.use.loaded import Loaded
-from plugins.use.packing import pack
+from plugins.inference.packing import pack
+from plugins.inference.predictor import Loaded
 
 
 @hookimpl(trylast=True)
@@ -25,7 +25,8 @@ def use(held: Held) -> Loaded:
 
 
 def ready(model: Model, device: torch.device, precision: str) -> None:
-    """Pack the linear maps (plugins.use.packing), save those whose results are wanted in full precision whatever it
+    """Pack the linear maps (plugins.inference.packing), save those whose results are wanted in full precision
+    whatever it
     is."""
     if precision == "fp32":
         if device.type == "cpu":

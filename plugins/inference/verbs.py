@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from tqdm import tqdm
 
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Loaded
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 READERS, AHEAD = 4, 64  # threads that read pictures, and how many pictures they may be ahead
@@ -103,7 +103,7 @@ class Shown:
 
     def __iter__(self) -> Iterator[Tensor]:
         """(3, S, S) uint8 each, read ahead by a few threads."""
-        from plugins.use.inputs import prepared
+        from plugins.inference.inputs import prepared
 
         with ThreadPoolExecutor(READERS) as pool:
             rest = iter(self.files)

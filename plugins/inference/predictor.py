@@ -17,10 +17,10 @@ from core.loading import Held
 from core.types import Tokens
 from plugins.generation.caption import scored
 from plugins.generation.generate import uniform
+from plugins.inference.inputs import Picture, Pictures, Texts, asked, chunks, pictures_of, prepared, texts_of
+from plugins.inference.settings import generation, longest_written
 from plugins.metrics.features import cosines, features, margins
 from plugins.metrics.zero_shot import ENSEMBLE, ensemble
-from plugins.use.inputs import Picture, Pictures, Texts, asked, chunks, pictures_of, prepared, texts_of
-from plugins.use.settings import generation, longest_written
 
 Ranked = list[tuple[str, float]]  # names with their probabilities, the likeliest first
 
