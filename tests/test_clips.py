@@ -12,8 +12,8 @@ from core.part import Part
 from core.types import Batch, Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.data.clips import WAYS, Clips, Pose, path
-from plugins.data.compose import stream
-from plugins.data.painter import BACKGROUNDS
+from plugins.data.drawing.compositing import stream
+from plugins.data.drawing.scene_painter import BACKGROUNDS
 from plugins.heads.classify import Classify
 from plugins.heads.unit import Unit
 from plugins.poolers.query import QueryPooler

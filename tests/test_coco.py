@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from core import contracts
 from core.types import Struct
-from plugins.data.album import share_out
+from plugins.data.annotations.image_pool import share_out
+from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import BERT, PIECES, Coco
-from plugins.data.collection import PictureSource
 
 REAL = Path(__file__).parents[1].parent / "shared/data/coco"
 ALL = frozenset({"masked", "prefixed", "regions"})

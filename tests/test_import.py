@@ -15,9 +15,9 @@ from transformers import BertConfig, BertModel
 from core.cli import main
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
-from plugins.data.tokenizer import SPECIAL
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.text.bert import BertEncoder
+from plugins.text.tokenizer import SPECIAL
 
 PIECES = [*SPECIAL, *(f"word{i}" for i in range(55))]
 

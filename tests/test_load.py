@@ -21,8 +21,8 @@ from core.part import Part
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
 from plugins.compute.dry_run import sketch
+from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import Coco
-from plugins.data.collection import PictureSource
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias

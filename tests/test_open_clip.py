@@ -21,9 +21,9 @@ from core.model import Model
 from core.recipe import read_model
 from core.training.checkpoint import load_weights
 from core.types import Text, Tokens
-from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation
+from plugins.text.tokenizer import load_tokenizer
 
 CAPTIONS = Path(__file__).parents[1].parent / "shared" / "data" / "coco" / "captions.json"
 TEXTS = ["A cat.", "Two men ride a horse along the beach, under a red sky", "a very long tale of dogs " * 20]

@@ -15,12 +15,12 @@ from core.model import Model
 from core.part import Part
 from core.types import Tokens
 from plugins.backbones.vit import ViT
-from plugins.data.prompts import PROMPTS
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.heads.unit import Unit
 from plugins.metrics import zero_shot
 from plugins.metrics.features import cosines
 from plugins.metrics.zero_shot import ENSEMBLE, accuracy, ensemble
+from plugins.text.prompts import PROMPTS
 
 PICTURES = 18  # two of each of tiny data's nine classes
 

@@ -18,11 +18,11 @@ from core import kinds
 from core.hookspecs import hookimpl
 from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example
-from plugins.data import compose, shapes
 from plugins.data.batching import make_batch
-from plugins.data.compose import Sprite
-from plugins.data.painter import BACKGROUNDS, SEEN, Combination, Painter
-from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+from plugins.data.drawing import compositing, shapes
+from plugins.data.drawing.compositing import Sprite
+from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 
 TRAVEL = (0.3, 0.45)  # how far a shape moves from the first frame to the last, as a share of S, across or down
 ROOM = (0.2, 0.8)  # where it is half-way
@@ -112,7 +112,7 @@ class Clips(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compose.first(self._held_out, split, count, self.draw)
+        return compositing.first(self._held_out, split, count, self.draw)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
         return [(example, example.labels[0]) for example in self.held_out(split, count)]
@@ -127,7 +127,7 @@ class Clips(kinds.Data):
 
     def draw(self, split: str, number: int) -> Example:
         """Clip ``number`` of a split."""
-        rng = compose.stream("clip", self.seed, split, number)
+        rng = compositing.stream("clip", self.seed, split, number)
         motion = rng.choice(self.classes) if split == "train" else self.classes[number % len(self.classes)]
         canvas = self._painter.canvas(rng, rng.randrange(*BACKGROUNDS[split]))  # (3, S, S)
         for _ in range(rng.randint(0, self.still)):
@@ -150,7 +150,7 @@ class Clips(kinds.Data):
         if key not in self._sprites:
             share = SIDES[0] * (SIDES[1] / SIDES[0]) ** (level / (LEVELS - 1))
             self._sprites[key] = shapes.draw_scaled(*combination, share, texture, side)
-        compose.stamp(canvas, self._sprites[key], pose.x, pose.y)
+        compositing.stamp(canvas, self._sprites[key], pose.x, pose.y)
 
 
 def drawn(rng: Random) -> Pose:

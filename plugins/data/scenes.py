@@ -11,10 +11,10 @@ from core import kinds
 from core.hookspecs import hookimpl
 from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example
-from plugins.data import compose, shapes, telling
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
-from plugins.data.painter import CLASSES, Painter
-from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+from plugins.data.drawing import captions, compositing, shapes
+from plugins.data.drawing.scene_painter import CLASSES, Painter
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 
 CORPUS = 2000  # training scenes whose texts make the vocabulary
 
@@ -57,7 +57,7 @@ class Scenes(kinds.Data):
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
         self.regions, self.mask, self.labelled = regions, mask, labelled
-        self.boxed: Sequence[int] = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(boxes, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
         self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
         self._singles: dict[str, list[Example]] = {split: [] for split in self.splits()}
@@ -85,7 +85,7 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compose.first(self._held_out, split, count, self._painter.scene)
+        return compositing.first(self._held_out, split, count, self._painter.scene)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
         """As many as asked for; of 70 classes, in "withheld" of the 10 others. A class is named as "red circle".
@@ -93,18 +93,18 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        examples = compose.first(self._singles, split, count, self._painter.single)
+        examples = compositing.first(self._singles, split, count, self._painter.single)
         return [(example, example.labels[0]) for example in examples]
 
     def references(self, example: Example) -> Sequence[str]:
-        return telling.references(example)
+        return captions.references(example)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        return telling.describes(caption, picture)
+        return captions.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training scene ``number``, or the labelled picture in its place."""
-        single = compose.chosen(self.labelled, self._painter.seed, "labelled", number // 2)
+        single = compositing.chosen(self.labelled, self._painter.seed, "labelled", number // 2)
         return self._painter.single("train", number) if single else self._painter.scene("train", number)
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
@@ -119,7 +119,7 @@ def _made(seed: int, length: int) -> kinds.Tokenizer:
     painter = Painter(64, seed)
     examples = [painter.scene("train", number) for number in range(CORPUS)]
     classes = [CLASS_TEXT.format(label=shape) for shape in shapes.SHAPES]
-    return train_tokenizer([*classes, *(text for example in examples for text in telling.texts(example))], length)
+    return train_tokenizer([*classes, *(text for example in examples for text in captions.texts(example))], length)
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.files import write_text
 from core.loading import RECIPE
 from core.training.checkpoint import WEIGHTS
-from plugins.data.tokenizer import SubwordTokenizer, load_tokenizer
+from plugins.text.tokenizer import SubwordTokenizer, load_tokenizer
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional
 
 from core.loading import Sizes
 from plugins.data.augment import squared
-from plugins.data.pictures import read_rgb, shrunk
+from plugins.data.image_files import read_rgb, shrunk
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, or a picture, or (3, h, w) uint8
 Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n pictures
@@ -76,7 +76,8 @@ def prepared(picture: Picture, sizes: Sizes) -> Tensor:
     """A picture as the model was measured with, (3, S, S) uint8, whatever it came in.
 
     The right way up, as its metadata say; CMYK, palettes, grey, 16 bits and transparency as in
-    plugins.data.pictures.rgb. Where ``sizes.crop`` is set the short side becomes S and the middle is cut out, else the
+    plugins.data.image_files.rgb. Where ``sizes.crop`` is set the short side becomes S and the middle is cut out,
+    else the
     whole is squeezed to the square as data parts do with held-out pictures; bicubic, with a filter against aliasing.
 
     Raises:

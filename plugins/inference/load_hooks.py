@@ -8,9 +8,9 @@ from core.hookspecs import hookimpl
 from core.kinds import Tokenizer
 from core.loading import Held
 from core.model import Model
-from plugins.data.tokenizer import load_tokenizer
 from plugins.inference.packing import pack
 from plugins.inference.predictor import Loaded
+from plugins.text.tokenizer import load_tokenizer
 
 
 @hookimpl(trylast=True)

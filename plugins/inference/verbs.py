@@ -80,7 +80,7 @@ def files_of(given: Iterable[str]) -> list[str]:
         ValueError: a folder without pictures.
     """
     from core.files import paths
-    from plugins.data.folders import list_files
+    from plugins.data.drawing.cutout_files import list_files
 
     found: list[str] = []
     for path in given:

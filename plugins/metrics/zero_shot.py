@@ -17,8 +17,8 @@ from torch import Tensor
 
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from plugins.data.prompts import PROMPTS
 from plugins.metrics.features import cosines, image_features, text_features
+from plugins.text.prompts import PROMPTS
 
 ENSEMBLE = (*PROMPTS, "{labels}")
 

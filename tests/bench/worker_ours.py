@@ -21,12 +21,12 @@ from core.training.optimizer import make_optimizer
 from core.training.trainer import TrainSettings
 from core.types import Batch, Text
 from plugins.compute.torch_macs import counter, macs
-from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation, Written
 from plugins.inference.packing import PackedLinear, pack
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
+from plugins.text.tokenizer import load_tokenizer
 
 
 class Ours:

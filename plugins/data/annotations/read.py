@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from core.files import paths
-from plugins.data import formats
-from plugins.data.faults import Fault, Faults
-from plugins.data.formats import Role, Walk
-from plugins.data.pictures import read_bytes
-from plugins.data.records import Records, shown
+from plugins.data.annotations import formats
+from plugins.data.annotations.formats import Role, Walk
+from plugins.data.annotations.records import Records, shown
+from plugins.data.bad_records import Fault, Faults
+from plugins.data.image_files import read_bytes
 from registry import near
 
 MOST_BYTES = 2**31  # of an annotation file

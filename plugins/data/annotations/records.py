@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.data.faults import Fault
+from plugins.data.bad_records import Fault
 
 MOST_LETTERS = 2000  # of a caption or phrase
 LEAST = 0.1  # pixels: what is left of a box has sides no shorter

@@ -13,12 +13,12 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from core import kinds
 from core.files import paths, read_text, write_text
 from core.types import Text
-from plugins.data import byte_pairs
+from plugins.text import clip_bpe
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NEEDED = (PAD, UNK, CLS, SEP)  # [MASK] serves masked language modelling alone
 CLIP_ENDS = (
-    (byte_pairs.START, byte_pairs.END),
+    (clip_bpe.START, clip_bpe.END),
     ("<|startoftext|>", "<|endoftext|>"),
 )  # open_clip's names, and OpenAI's
 
@@ -117,10 +117,10 @@ def load_tokenizer(path: str, length: int) -> SubwordTokenizer:
     """
     file = _find(path)
     if file.endswith(".gz"):
-        return SubwordTokenizer(byte_pairs.from_merges(file), length, source=file)
+        return SubwordTokenizer(clip_bpe.from_merges(file), length, source=file)
     text = read_text(file)
-    if byte_pairs.HEADER in text.partition("\n")[0]:
-        return SubwordTokenizer(byte_pairs.from_merges(file), length, source=file)
+    if clip_bpe.HEADER in text.partition("\n")[0]:
+        return SubwordTokenizer(clip_bpe.from_merges(file), length, source=file)
     tokenizer = _from_json(file, text) if file.endswith(".json") else _from_lines(file, text)
     return SubwordTokenizer(tokenizer, length, source=file)
 

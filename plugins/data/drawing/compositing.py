@@ -1,7 +1,7 @@
 """Pictures put together from things on a background.
 
 Both ``scenes`` and ``cutouts`` end here: things are placed in jittered cells of a 3 x 3 grid and alpha-blended.
-plugins.data.telling says what can truly be said of them.
+plugins.data.drawing.captions says what can truly be said of them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from plugins.data.collection import Collection, Photo
-from plugins.data.faults import LOG, Fault, Faults
+from plugins.data.annotations.image_source import Collection, Photo
+from plugins.data.bad_records import LOG, Fault, Faults
 
 MOST_KEPT = 512 * 2**20  # bytes of decoded pictures in each process
 ALWAYS = 3  # pictures may be bad, whatever the budget

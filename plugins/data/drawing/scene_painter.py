@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from core.types import Example, Region
-from plugins.data import compose, shapes, telling
-from plugins.data.compose import Placed, Sprite, Thing
-from plugins.data.prompts import label_caption
-from plugins.data.telling import Facts
+from plugins.data.drawing import captions, compositing, shapes
+from plugins.data.drawing.captions import Facts
+from plugins.data.drawing.compositing import Placed, Sprite, Thing
+from plugins.text.prompts import label_caption
 
 TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
 BACKGROUNDS = {"train": (0, 96), "validation": (96, 120), "test": (120, 144), "withheld": (120, 144)}
@@ -37,16 +37,16 @@ class Painter:
         self._backgrounds: dict[int, NDArray[np.uint8]] = {}
 
     def scene(self, split: str, number: int) -> Example:
-        rng = compose.stream("scene", self.seed, split, number // 2)
+        rng = compositing.stream("scene", self.seed, split, number // 2)
         twins = split != "withheld" and rng.random() < TWINS
         if not twins:
-            rng = compose.stream("scene", self.seed, split, number // 2, number % 2)
+            rng = compositing.stream("scene", self.seed, split, number // 2, number % 2)
         count = rng.randint(3, 5)
         canvas = self.canvas(rng, rng.randrange(*BACKGROUNDS[split]))
-        centres = compose.layout(rng, count)
+        centres = compositing.layout(rng, count)
         combinations = _combinations(rng, count, number % 2 if twins else None, split == "withheld")
-        placed = compose.paste(canvas, [self._object(rng, *combination) for combination in combinations], centres)
-        caption, facts = telling.caption(rng, placed)
+        placed = compositing.paste(canvas, [self._object(rng, *combination) for combination in combinations], centres)
+        caption, facts = captions.caption(rng, placed)
         absent, _ = self._object(rng, *rng.choice([other for other in _classes(split) if other not in combinations]))
         return Example(
             key=f"{split} scene {number}",
@@ -54,17 +54,17 @@ class Painter:
             caption=caption,
             regions=tuple(Region(one.box, _phrase(rng, one.thing), one.thing.label) for one in placed),
             absent=_phrase(rng, absent),
-            questions=(*telling.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
+            questions=(*captions.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
             facts=facts,
         )
 
     def single(self, split: str, number: int) -> Example:
         """One object at any place, captioned by its labels. Training draws its class; held out, they take turns."""
-        rng = compose.stream("single", self.seed, split, number)
+        rng = compositing.stream("single", self.seed, split, number)
         canvas = self.canvas(rng, rng.randrange(*BACKGROUNDS[split]))
         classes = _classes(split)
         shape, colour = rng.choice(classes) if split == "train" else classes[TURN * number % len(classes)]
-        placed = compose.paste(canvas, [self._object(rng, shape, colour)], compose.layout(rng, 1))
+        placed = compositing.paste(canvas, [self._object(rng, shape, colour)], compositing.layout(rng, 1))
         (one,) = placed
         absent, _ = self._object(rng, *rng.choice([other for other in classes if other != (shape, colour)]))
         return Example(

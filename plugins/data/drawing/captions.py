@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from core.types import Example
-from plugins.data.compose import Placed, Thing, stream
+from plugins.data.drawing.compositing import Placed, Thing, stream
 
 MARGIN = 0.15  # least distance of two centres along an axis for a relation to be true; JITTER leaves one to every pair
 REFERENCES = 5  # captions that a written one is measured against

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from core.files import paths
-from plugins.data.faults import Fault
+from plugins.data.bad_records import Fault
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MOST_BYTES, MOST_PIXELS = 32 * 2**20, 2**25  # of a file

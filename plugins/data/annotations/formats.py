@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from plugins.data.faults import Fault, Faults
-from plugins.data.records import Records, box_of, is_number, name_of, shown, text_of
+from plugins.data.annotations.records import Records, box_of, is_number, name_of, shown, text_of
+from plugins.data.bad_records import Fault, Faults
 
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's names and ours
 

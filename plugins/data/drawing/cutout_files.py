@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.files import paths, read_text
-from plugins.data.compose import Sprite, Thing, make_sprite, stream
-from plugins.data.pictures import read_picture
+from plugins.data.drawing.compositing import Sprite, Thing, make_sprite, stream
+from plugins.data.image_files import read_picture
 
 UNSEEN = 0.15  # share of the captions that training never shows
 HELD_OUT = 0.1  # share of the backgrounds kept for validation, and again for test

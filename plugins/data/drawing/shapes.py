@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.data.compose import Sprite, make_sprite
+from plugins.data.drawing.compositing import Sprite, make_sprite
 
 Plane = NDArray[np.float64]
 Mask = NDArray[np.bool_]
