@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.kinds import TokenPruner
 from core.part import Count, Part, PartError
-from core.types import Tokens
+from core.types import Cues, Tokens
 
 
 class Block(Protocol):
@@ -33,31 +33,6 @@ class Block(Protocol):
 
 
 Guide = Tensor | Callable[[Tokens], Tensor] | None  # (B, G), or how to read it off the sequence to be pruned
-
-
-class Cues:
-    """Keys and attention of the block that an ``in_block`` pruner stands in, computed when first asked for."""
-
-    def __init__(self, look: Callable[[], tuple[Tensor, Tensor]] | None = None):
-        self._look = look
-        self._seen: tuple[Tensor, Tensor] | None = None
-
-    def _get(self) -> tuple[Tensor, Tensor]:
-        if self._look is None:
-            raise ValueError("keys and attention are known only to a pruner with place = 'in_block'")
-        if self._seen is None:
-            self._seen = self._look()
-        return self._seen
-
-    @property
-    def keys(self) -> Tensor:
-        """(B, heads, N, D / heads)"""
-        return self._get()[0]
-
-    @property
-    def attention(self) -> Tensor:
-        """(B, heads, N, N), rows sum to 1"""
-        return self._get()[1]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Command:
 
 def _kinds() -> tuple[tuple[type, str], ...]:
     """Each kind's base and its name in messages; imports torch."""
-    from core import kinds
+    from core import kinds, objectives
 
     return (
         (kinds.Backbone, "backbone"),
@@ -59,7 +59,7 @@ def _kinds() -> tuple[tuple[type, str], ...]:
         (kinds.Fusion, "fusion"),
         (kinds.Decoder, "decoder"),
         (kinds.Head, "head"),
-        (kinds.Objective, "objective"),
+        (objectives.Objective, "objective"),
         (kinds.Data, "data"),
     )
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from core.types import Batch, Example, Fused, Sketch, Text, Tokens
 
 if TYPE_CHECKING:
-    from core.blocks import Cues
-    from core.model import Model, Step
+    from core.types import Cues
 
 
 class Backbone(nn.Module, ABC):
@@ -147,32 +146,6 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., outputs)."""
-
-
-class Objective(nn.Module, ABC):
-    """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
-
-    origin: str = ""
-    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
-    contrasts: ClassVar[bool] = False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
-
-    def needs(self) -> tuple[str, ...]:
-        """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
-        return ()
-
-    def units(self, batch: Batch) -> float:
-        """How many equal things the loss is a mean over, by which parts of a batch weigh: rows. On the host."""
-        return len(batch.images)
-
-    def attach(self, model: Model) -> None:
-        """Called once after assembly, for an objective that holds a teacher."""
-
-    def after_step(self, model: Model) -> None:
-        """Called after each optimizer step, for a teacher that follows the model."""
-
-    @abstractmethod
-    def forward(self, step: Step) -> Tensor:
-        """The loss, a scalar."""
 
 
 class Tokenizer(ABC):

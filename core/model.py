@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from core import video
-from core.kinds import Backbone, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
-from core.objectives import Step
+from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
 from core.part import Filled, Natural, Part, PartError
-from core.types import Batch, Fused, Text, Tokens
+from core.types import Fused, Text, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-__all__ = ["Model", "Objectives", "Step"]
 
 
 class Model(nn.Module):
@@ -173,50 +170,3 @@ class Model(nn.Module):
         finally:
             for part in parts:
                 part.pruning = True
-
-
-class Objectives(nn.Module):
-    """The losses of a recipe. An objective of weight 0 is left out, so that it costs nothing.
-
-    Raises:
-        PartError: an objective needs a slot that the model lacks; all such faults at once.
-    """
-
-    average: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
-
-    def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
-        super().__init__()
-        self.model = model
-        self.weights = {name: weights[name] for name in objectives if weights[name] != 0}
-        self.parts = nn.ModuleDict({name: objectives[name] for name in self.weights})
-        faults = [
-            f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
-            for name, part in self.items()
-            for slot in part.needs()
-            if model.missing(slot)
-        ]
-        if faults:
-            raise PartError("\n".join(faults))
-        for _, part in self.items():
-            part.attach(model)
-
-    def items(self) -> list[tuple[str, Objective]]:
-        return [(name, part) for name, part in self.parts.items() if isinstance(part, Objective)]
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The parts of a batch that these objectives need made."""
-        return frozenset(part for _, objective in self.items() for part in objective.reads)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each loss unweighted and detached."""
-        step = Step(self.model, batch)
-        losses = {name: objective(step) for name, objective in self.items()}
-        total = sum(
-            (self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device)
-        )
-        return total, {name: loss.detach() for name, loss in losses.items()}
-
-
-def _slot(slot: str) -> str:
-    return "a pruner that scores patches" if slot == "scores" else f"model.{slot}"

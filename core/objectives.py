@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from core.part import PartError
 from core.types import Batch, Fused, Tokens
+
+if TYPE_CHECKING:
+    from core.model import Model
+
 
 T = TypeVar("T")
 
@@ -85,3 +92,76 @@ class Step:
         assert self.model.fusion is not None
         fused: Fused = self.model.fusion(words, self.view(rows, words))
         return fused
+
+
+class Objective(nn.Module, ABC):
+    """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
+
+    origin: str = ""
+    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
+    contrasts: ClassVar[bool] = False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
+
+    def needs(self) -> tuple[str, ...]:
+        """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
+        return ()
+
+    def units(self, batch: Batch) -> float:
+        """How many equal things the loss is a mean over, by which parts of a batch weigh: rows. On the host."""
+        return len(batch.images)
+
+    def attach(self, model: Model) -> None:
+        """Called once after assembly, for an objective that holds a teacher."""
+
+    def after_step(self, model: Model) -> None:
+        """Called after each optimizer step, for a teacher that follows the model."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar."""
+
+
+class Objectives(nn.Module):
+    """The losses of a recipe. An objective of weight 0 is left out, so that it costs nothing.
+
+    Raises:
+        PartError: an objective needs a slot that the model lacks; all such faults at once.
+    """
+
+    average: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
+
+    def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
+        super().__init__()
+        self.model = model
+        self.weights = {name: weights[name] for name in objectives if weights[name] != 0}
+        self.parts = nn.ModuleDict({name: objectives[name] for name in self.weights})
+        faults = [
+            f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
+            for name, part in self.items()
+            for slot in part.needs()
+            if model.missing(slot)
+        ]
+        if faults:
+            raise PartError("\n".join(faults))
+        for _, part in self.items():
+            part.attach(model)
+
+    def items(self) -> list[tuple[str, Objective]]:
+        return [(name, part) for name, part in self.parts.items() if isinstance(part, Objective)]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The parts of a batch that these objectives need made."""
+        return frozenset(part for _, objective in self.items() for part in objective.reads)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and each loss unweighted and detached."""
+        step = Step(self.model, batch)
+        losses = {name: objective(step) for name, objective in self.items()}
+        total = sum(
+            (self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device)
+        )
+        return total, {name: loss.detach() for name, loss in losses.items()}
+
+
+def _slot(slot: str) -> str:
+    return "a pruner that scores patches" if slot == "scores" else f"model.{slot}"

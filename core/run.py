@@ -22,7 +22,8 @@ from core.evaluation import EvaluateSettings, Evaluation, measure
 from core.files import paths, write_json, write_text
 from core.kinds import Data
 from core.loading import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
-from core.model import Model, Objectives
+from core.model import Model
+from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
 from core.training import checkpoint
 from core.training.trainer import Trainer, pick_device, pick_precision

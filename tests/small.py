@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from core.blocks import Prune
-from core.kinds import Objective
-from core.model import Model, Objectives, Step
+from core.model import Model
+from core.objectives import Objective, Objectives, Step
 from core.part import Part
 from core.types import Batch
 from plugins.backbones.vit import ViT

@@ -13,7 +13,8 @@ from core import discovery
 from core.cli import main
 from core.evaluation import EvaluateSettings, Evaluation
 from core.kinds import Data
-from core.model import Model, Objectives
+from core.model import Model
+from core.objectives import Objectives
 from core.part import Part, PartError
 from core.recipe import read
 from core.run import build, load_run, run

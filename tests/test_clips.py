@@ -7,7 +7,8 @@ import torch
 
 from core import video
 from core.blocks import Prune
-from core.model import Model, Step
+from core.model import Model
+from core.objectives import Step
 from core.part import Part
 from core.types import Batch, Text, Tokens
 from plugins.backbones.vit import ViT

@@ -11,7 +11,8 @@ import small
 import torch
 
 from core.cli import main
-from core.model import Model, Objectives, Step
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.part import Part, PartError
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from core import discovery
 from core.blocks import Prune
-from core.model import Model, Objectives, Step
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.part import Part, PartError
 from core.recipe import read
 from core.run import assemble

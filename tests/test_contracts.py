@@ -9,7 +9,8 @@ import torch
 from core import contracts
 from core.blocks import Prune
 from core.discovery import load
-from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
+from core.objectives import Objective
 from core.part import Part
 from core.types import Tokens
 

@@ -9,7 +9,7 @@ import small
 import torch
 
 from core.blocks import Prune
-from core.model import Step
+from core.objectives import Step
 from core.part import Part, PartError
 from core.types import Batch, Masked, Prefixed, Text
 from plugins.pruners.random import RandomPruner

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from core.model import Objectives
+from core.objectives import Objectives
 from core.part import Part
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.itc import ImageTextContrast

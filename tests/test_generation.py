@@ -12,7 +12,7 @@ from test_coca import coca
 from torch import nn
 
 from core.kinds import Decoder
-from core.model import Step
+from core.objectives import Step
 from core.types import Batch, Text, Tokens
 from plugins.compute.torch_macs import counter, macs
 from plugins.decoders.decoupled import DecoupledDecoder

@@ -11,7 +11,7 @@ import torch
 from test_coca import SOURCE, coca
 from torch import Tensor
 
-from core.model import Objectives
+from core.objectives import Objectives
 from core.training.gradients import Chunk, Gradients
 from core.training.loader import portion
 from core.types import Batch, Text

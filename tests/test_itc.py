@@ -9,7 +9,7 @@ import pytest
 import small
 import torch
 
-from core.model import Step
+from core.objectives import Step
 from plugins.objectives.itc import ImageTextContrast, contrast
 from plugins.objectives.itc_momentum import MomentumContrast
 

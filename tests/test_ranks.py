@@ -19,7 +19,7 @@ from test_coca import SOURCE, coca
 from torch import Tensor, multiprocessing
 
 from core import hookspecs
-from core.model import Objectives
+from core.objectives import Objectives
 from core.training.trainer import RunSettings, Trainer, TrainSettings
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast

@@ -9,7 +9,7 @@ import pytest
 import small
 import torch
 
-from core.model import Objectives, Step
+from core.objectives import Objectives, Step
 from core.part import Part, PartError
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.siglip import PairwiseSigmoid, pairwise_sigmoid

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from core.blocks import Prune, run_blocks
 from core.discovery import load
 from core.kinds import TokenPruner
-from core.model import Model, Objectives, Step
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.part import Part, PartError
 from core.types import Masked, Text, Tokens
 from plugins.backbones.vit import ViT

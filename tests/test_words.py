@@ -8,7 +8,7 @@ from test_coca import SOURCE, coca
 from torch import nn
 from torch.nn import functional as F
 
-from core.model import Step
+from core.objectives import Step
 from core.types import Text
 from plugins.heads.vocabulary import Vocabulary
 from plugins.objectives.caption import Captioning

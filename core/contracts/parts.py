@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.blocks import Cues, prune
+from core.blocks import prune
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
 from core.part import Part
-from core.types import Text, Tokens
+from core.types import Cues, Text, Tokens
 
 B, P, L, D, G = 3, 12, 7, 32, 16
 

@@ -11,8 +11,9 @@ import yaml
 
 from core.discovery import Catalog
 from core.evaluation import EvaluateSettings
-from core.kinds import Data, Objective
+from core.kinds import Data
 from core.model import Model
+from core.objectives import Objective
 from core.part import Part
 from core.recipe.validation import BAD, Reader, settings_of
 from core.recipe.yaml_tree import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file

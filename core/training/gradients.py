@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from core import ranks
-from core.model import Objectives, Step
+from core.objectives import Objectives, Step
 from core.training.loader import portion
 from core.types import Batch, Tokens
 

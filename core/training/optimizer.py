@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from core.model import Objectives
+from core.objectives import Objectives
 from registry import near
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core import ranks
 from core.kinds import Data
-from core.model import Model, Objectives
+from core.model import Model
+from core.objectives import Objectives
 from core.part import Between, Count, Natural, Positive, Share
 from core.training import checkpoint
 from core.training.gradients import Gradients

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
 from core.loading import beginning
-from core.model import Model, Objectives, Step
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble, check_split
 from core.training.optimizer import freeze

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from core import ranks
-from core.model import Step
+from core.objectives import Step
 
 
 class _Gather(torch.autograd.Function):

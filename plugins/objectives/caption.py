@@ -8,8 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
+from core.objectives import Objective, Step
 from core.part import Share
 from core.types import Batch
 from plugins.objectives.token_loss import labelled, word_loss

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
+from core.objectives import Objective, Step
 from core.part import Share
 from core.types import Batch
 

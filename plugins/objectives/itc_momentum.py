@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from core import ranks
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Model, Step
+from core.model import Model
+from core.objectives import Objective, Step
 from core.part import Count, Natural, Share
 from plugins.objectives.all_gather import gathered
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
+from core.objectives import Objective, Step
 from core.part import Share
 from core.types import Batch, Prefixed
 from plugins.objectives.token_loss import word_loss

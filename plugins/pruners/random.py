@@ -7,11 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from core.blocks import Cues
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
 from core.part import Share
-from core.types import Tokens
+from core.types import Cues, Tokens
 from plugins.pruners.selection import best
 
 

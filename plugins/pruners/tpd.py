@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from core.blocks import Cues
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
 from core.part import Filled, Share
-from core.types import Tokens
+from core.types import Cues, Tokens
 from plugins.pruners.selection import best, fuse_rest
 
 

@@ -14,7 +14,7 @@ import torch
 
 from bench.measure import ROUNDS, machine
 from core import discovery
-from core.model import Objectives
+from core.objectives import Objectives
 from core.recipe import Recipe, read
 from core.run import assemble
 from core.types import Batch, Sketch, Text

@@ -14,7 +14,8 @@ from serving import measured, serve, timed, training_step
 
 from core import discovery
 from core.loading import Sizes, recipe_in
-from core.model import Model, Objectives
+from core.model import Model
+from core.objectives import Objectives
 from core.recipe import read_model
 from core.training.checkpoint import load_weights
 from core.training.optimizer import make_optimizer
