@@ -13,21 +13,8 @@ from torch import Tensor
 
 from core.kinds import Data
 from core.model import Model
-from core.part import Count, Natural
+from core.settings import EvaluateSettings
 from core.types import Example
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """The ``evaluate:`` section of a recipe."""
-
-    split: str = "test"  # tune on "validation"
-    candidates: Count = 256  # pictures and captions of the retrieval table
-    rerank: Count = 16  # best candidates that ITM orders anew
-    examples: Count = 256  # pictures behind the patch figures
-    pictures: Natural = 6  # held-out pictures drawn with their patch scores
-    batch: Count = 64
-    rounds: Natural = 5  # timed rounds, pruned and unpruned alternating; 0: no timing
 
 
 @dataclass

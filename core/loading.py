@@ -20,8 +20,8 @@ from core.kinds import Data, Tokenizer
 from core.model import Model
 from core.part import Part
 from core.recipe import Recipe, read_model
+from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
-from core.training.trainer import pick_device, pick_precision
 
 RECIPE, SIZES = "recipe.yaml", "sizes.json"
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -15,18 +15,20 @@ from typing import Any
 
 import torch
 
-from core import discovery, ranks
+from core import discovery, runtime
 from core.cli import run as main
 from core.discovery import Catalog
-from core.evaluation import EvaluateSettings, Evaluation, measure
+from core.evaluation import Evaluation, measure
 from core.files import paths, write_json, write_text
 from core.kinds import Data
 from core.loading import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
 from core.model import Model
 from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
+from core.runtime import pick_device, pick_precision
+from core.settings import EvaluateSettings
 from core.training import checkpoint
-from core.training.trainer import Trainer, pick_device, pick_precision
+from core.training.trainer import Trainer
 from registry import near
 
 REPORT, VERSIONS = "report.json", "versions.json"
@@ -87,14 +89,14 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         RecipeErrors, PartError, ValueError: what the user can put right, in words.
     """
-    ranks.join()
+    runtime.join()
     catalog = discovery.load()
     recipe = read(path, overrides, catalog)
     folder = recipe.run.folder or _fresh_folder(path)
-    resumes = ranks.told(lambda: _check_folder(folder, recipe, catalog))
+    resumes = runtime.told(lambda: _check_folder(folder, recipe, catalog))
     begins = not (resumes and checkpoint.newest(folder))
     built = build(reading(recipe, folder) if resumes else recipe, begins=begins)
-    if ranks.own() == 0:
+    if runtime.own() == 0:
         paths.mkdirs(folder)
         print(f"Run folder: {folder}", flush=True)
         if not resumes:
@@ -116,7 +118,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     finally:
-        ranks.leave()
+        runtime.leave()
     if not (recipe.run.evaluate and trainer.leads):
         return {}
     return report_on(catalog, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)

@@ -7,7 +7,8 @@ import small
 import torch
 from test_coca import coca
 
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
+from core.settings import EvaluateSettings
 from plugins.metrics import captions
 
 SOURCE = small.data()

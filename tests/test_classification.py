@@ -11,13 +11,14 @@ import torch.nn.functional as F
 
 from core import discovery
 from core.cli import main
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objectives
 from core.part import Part, PartError
 from core.recipe import read
 from core.run import build, load_run, run
+from core.settings import EvaluateSettings
 from core.types import Batch, Text
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from core import discovery
 from core.cli import RUN
-from core.evaluation import EvaluateSettings
 from core.model import Model
 from core.part import is_filled
 from core.recipe import SECTIONS
 from core.recipe.validation import settings_of
-from core.training.trainer import Group, RunSettings, TrainSettings
+from core.settings import EvaluateSettings, Group, RunSettings, TrainSettings
 
 FROZEN = Path(__file__).with_name("frozen.json")
 

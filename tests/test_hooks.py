@@ -13,9 +13,9 @@ import torch
 from matplotlib.image import imread
 from tiny import TinyData, tiny_model
 
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.kinds import TokenPruner
-from core.training.trainer import RunSettings, TrainSettings
+from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from plugins.hooks import curves, meter, metrics_log, progress, tensorboard
 from plugins.metrics import patch_maps
 

@@ -13,7 +13,8 @@ import torch
 from test_caption_scores import REAL, held_out, real_photos
 from test_coca import coca
 
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
+from core.settings import EvaluateSettings
 from plugins.metrics import captions, java_scores
 
 # a scorer that gives the share of pictures whose caption is one of the references

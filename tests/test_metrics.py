@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.kinds import TokenPruner
+from core.settings import EvaluateSettings
 from plugins.metrics import efficiency, patches, recall, retrieval
 from plugins.pruners.random import RandomPruner
 

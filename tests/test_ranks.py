@@ -20,7 +20,8 @@ from torch import Tensor, multiprocessing
 
 from core import hookspecs
 from core.objectives import Objectives
-from core.training.trainer import RunSettings, Trainer, TrainSettings
+from core.settings import RunSettings, TrainSettings
+from core.training.trainer import Trainer
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.objectives.itc_momentum import MomentumContrast

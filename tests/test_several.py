@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
+from core.settings import EvaluateSettings
 from plugins.metrics import recall, retrieval
 
 KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}

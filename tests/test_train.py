@@ -14,9 +14,11 @@ import torch
 from core import discovery, hookspecs
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
+from core.runtime import pick_device, pick_precision
+from core.settings import Group, RunSettings, TrainSettings
 from core.training.checkpoint import load_weights
-from core.training.optimizer import freeze
-from core.training.trainer import Group, RunSettings, Trainer, TrainSettings, learning_rate, pick_device, pick_precision
+from core.training.optimizer import freeze, learning_rate
+from core.training.trainer import Trainer
 from plugins.compute import memory
 
 SOURCE = small.data()

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 from torch.nn.functional import normalize
 
-from core.evaluation import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.model import Model
 from core.part import Part
+from core.settings import EvaluateSettings
 from core.types import Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder

@@ -10,14 +10,13 @@ from typing import Any
 import yaml
 
 from core.discovery import Catalog
-from core.evaluation import EvaluateSettings
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
 from core.part import Part
 from core.recipe.validation import BAD, Reader, settings_of
 from core.recipe.yaml_tree import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file
-from core.training.trainer import RunSettings, TrainSettings
+from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from core import ranks
+from core import runtime
 from core.objectives import Objectives, Step
 from core.training.loader import portion
 from core.types import Batch, Tokens
@@ -80,7 +80,7 @@ class Gradients:
     def __init__(self, objectives: Objectives, chunks: int, device: torch.device, precision: str):
         self.objectives, self.chunks, self.device, self.precision = objectives, chunks, device, precision
         self.run: nn.Module = Pass(objectives)
-        if ranks.count() > 1:  # a recipe may leave parts of its model unused
+        if runtime.count() > 1:  # a recipe may leave parts of its model unused
             self.run = DistributedDataParallel(self.run, find_unused_parameters=True)
 
     def __call__(self, batch: Batch, share: float = 1.0, last: bool = True) -> dict[str, Tensor]:
@@ -115,14 +115,14 @@ class Gradients:
         pieces = [portion(batch, index, self.chunks) for index in range(self.chunks)]
         names = [name for name, _ in self.objectives.items()]
         units = [[objective.units(piece) for _, objective in self.objectives.items()] for piece in pieces]
-        wholes = ranks.totals([sum(counted) for counted in zip(*units, strict=True)])
+        wholes = runtime.totals([sum(counted) for counted in zip(*units, strict=True)])
         return [
             Chunk(
                 piece,
                 int(piece.text.mask[:, 1:].sum()),
                 # backward means over ranks, so a rank's part counts that much more
                 {
-                    n: ranks.count() * u / whole if whole else 0.0
+                    n: runtime.count() * u / whole if whole else 0.0
                     for n, u, whole in zip(names, own, wholes, strict=True)
                 },
             )

@@ -40,7 +40,7 @@ def portion(batch: Batch, index: int, count: int) -> Batch:
 class Wanted(Dataset[Batch]):
     """Batches ``first`` to ``last`` - 1: a pure function of their number, so workers and resumes change nothing.
 
-    Of each the ``part``-th of ``parts`` (core.ranks): however many there are, together they are the same batch.
+    Of each the ``part``-th of ``parts`` (core.runtime): however many there are, together they are the same batch.
     """
 
     data: Data

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from core.objectives import Objectives
+from core.settings import TrainSettings
 from registry import near
 
 if TYPE_CHECKING:
-    from core.training.trainer import TrainSettings
+    from core.settings import TrainSettings
 
 
 def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
@@ -101,3 +103,12 @@ def _rates(settings: TrainSettings) -> dict[str, float]:
 
 def _longest(name: str, rates: dict[str, float]) -> str:
     return max((prefix for prefix in rates if name.startswith(prefix)), key=len)
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """The share of the peak learning rate at a step, counted from 0: linear warm-up, then cosine or linear decay."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)  # 0 .. 1
+    left = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
+    return settings.final_lr + (1 - settings.final_lr) * left

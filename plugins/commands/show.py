@@ -16,9 +16,9 @@ from registry import Entry, Owner, UnknownName, near
 
 SECTIONS = {
     "model": "core.model:Model",
-    "train": "core.training.trainer:TrainSettings",
-    "evaluate": "core.evaluation:EvaluateSettings",
-    "run": "core.training.trainer:RunSettings",
+    "train": "core.settings:TrainSettings",
+    "evaluate": "core.settings:EvaluateSettings",
+    "run": "core.settings:RunSettings",
 }
 
 

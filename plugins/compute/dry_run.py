@@ -18,8 +18,8 @@ from core.model import Model
 from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble, check_split
+from core.runtime import pick_device, pick_precision
 from core.training.optimizer import freeze
-from core.training.trainer import pick_device, pick_precision
 from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens
 from plugins.compute import memory, torch_macs
 from plugins.compute.fvcore_macs import Counted, Pair

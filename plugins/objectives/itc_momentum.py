@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core import ranks
+from core import runtime
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
@@ -85,7 +85,7 @@ class MomentumContrast(Objective):
     @torch.no_grad()
     def _enqueue(self, image: Tensor, text: Tensor) -> None:
         """Of all ranks, so that all hold the same queues."""
-        if ranks.count() > 1:
+        if runtime.count() > 1:
             image, text = gathered(image), gathered(text)
         place = (self.filled + torch.arange(len(image), device=image.device)) % self.size  # (B,)
         self.queue_image[place[-self.size :]] = image[-self.size :]

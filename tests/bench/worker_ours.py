@@ -17,9 +17,9 @@ from core.loading import Sizes, recipe_in
 from core.model import Model
 from core.objectives import Objectives
 from core.recipe import read_model
+from core.settings import TrainSettings
 from core.training.checkpoint import load_weights
 from core.training.optimizer import make_optimizer
-from core.training.trainer import TrainSettings
 from core.types import Batch, Text
 from plugins.compute.torch_macs import counter, macs
 from plugins.generation.generate import generate

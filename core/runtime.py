@@ -56,3 +56,24 @@ def means(named: dict[str, Tensor]) -> dict[str, Tensor]:
     held = torch.stack([scalar.float() for scalar in named.values()])
     dist.all_reduce(held)
     return dict(zip(named, (held / count()).unbind(), strict=True))
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: the accelerator where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.autocast(torch.empty(0, device=name).device.type, enabled=False)  # there, and fit to train on
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as err:  # a torch built without CUDA asserts
+        raise ValueError(f"run.device: {name!r} is no device here: {str(err).splitlines()[0]}") from None
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """``auto``: bf16 where the machine multiplies it faster than fp32, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    has_bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if has_bf16 else "fp32"
