@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from core.kinds import TextEncoder as TextEncoder
     from core.kinds import Tokenizer as Tokenizer
     from core.kinds import TokenPruner as TokenPruner
-    from core.loading import Held as Held
     from core.loading import load as load
+    from core.model import Held as Held
     from core.model import Model as Model
     from core.objectives import Objective as Objective
     from core.objectives import Objectives as Objectives

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import pluggy
 import torch
 from torch import Tensor
 
+from core.files import REPORT, write_json
 from core.kinds import Data
 from core.model import Model
 from core.settings import EvaluateSettings
@@ -86,3 +88,23 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{name}.{key}", inner)
     elif value is not None:
         yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def report_on(
+    hooks: pluggy.PluginManager,
+    model: Model,
+    data: Data,
+    settings: EvaluateSettings,
+    device: torch.device,
+    precision: str,
+    folder: str,
+) -> dict[str, Any]:
+    """Measure, write report.json, draw into the folder, print the closing table."""
+
+    evaluation = Evaluation(model.to(device), data, settings, device, precision)
+    report = measure(hooks, evaluation)
+    write_json(os.path.join(folder, REPORT), report)
+    with torch.no_grad(), evaluation.autocast():
+        hooks.hook.draw(evaluation=evaluation, report=report, folder=folder)
+    print(table(hooks, report), flush=True)
+    return report

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from core.evaluation import Evaluation
     from core.kinds import Tokenizer
-    from core.loading import Held
+    from core.model import Held
     from core.training.trainer import Trainer
 
 PROJECT = "patchbay"  # marks hook functions, so it must be unique among pluggy's users

@@ -5,15 +5,20 @@ Letters as in core.types.
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from core import video
-from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
+from core.files import SIZES, paths, read_text, write_json
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
 from core.part import Filled, Natural, Part, PartError
 from core.types import Fused, Text, Tokens
 
@@ -170,3 +175,63 @@ class Model(nn.Module):
         finally:
             for part in parts:
                 part.pruning = True
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a model was built to fit, beside its recipe: the content of sizes.json."""
+
+    image_size: int
+    text_length: int
+    vocabulary: int
+    classes: tuple[str, ...] = ()  # names of what a head "classify" tells apart
+    crop: bool = True  # False: pictures are squeezed to the square, as training's held-out ones; True: cropped to it
+
+    @classmethod
+    def of(cls, data: Data) -> Sizes:
+        words, classes = data.tokenizer.vocabulary, tuple(data.classes)
+        return cls(data.image_size, data.text_length, words, classes, crop=False)
+
+    @classmethod
+    def read(cls, folder: str) -> Sizes:
+        """As ``write`` left it; keys of others are passed over.
+
+        Raises:
+            ValueError: the file is missing or lacks a number; names it.
+        """
+        file = os.path.join(folder, SIZES)
+        if not paths.isfile(file):
+            raise ValueError(f"{file}: no such file. An older run gets it by: patchbay evaluate {folder}")
+        try:
+            held = json.loads(read_text(file))
+            numbers = [held[name] for name in ("image_size", "text_length", "vocabulary")]
+            if not all(isinstance(number, int) and number > 0 for number in numbers):
+                raise ValueError(f"expected whole numbers above 0, got {numbers}")
+            classes, crop = tuple(map(str, held.get("classes", ()))), bool(held.get("crop", True))
+            return cls(numbers[0], numbers[1], numbers[2], classes, crop)
+        except (ValueError, LookupError, TypeError, AttributeError) as err:
+            said = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
+            raise ValueError(f"{file}: {said}") from err
+
+    def write(self, folder: str) -> None:
+        write_json(os.path.join(folder, SIZES), dataclasses.asdict(self))
+
+    def build(self, model: Part[Model]) -> Model:
+        """The model of these sizes, new."""
+        return model(
+            vocabulary=self.vocabulary,
+            text_length=self.text_length,
+            image_size=self.image_size,
+            classes=len(self.classes),
+        )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model out of its folder, in eval mode on ``device``, with what its use takes."""
+
+    model: Model
+    tokenizer: Tokenizer
+    sizes: Sizes
+    device: torch.device
+    precision: str  # "fp32" or "bf16"

@@ -16,22 +16,19 @@ from typing import Any
 import torch
 
 from core import discovery, runtime
-from core.cli import run as main
 from core.discovery import Catalog
-from core.evaluation import Evaluation, measure
-from core.files import paths, write_json, write_text
+from core.evaluation import report_on
+from core.files import RECIPE, SIZES, VERSIONS, paths, write_json, write_text
 from core.kinds import Data
-from core.loading import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
-from core.model import Model
+from core.loading import beginning, check_split, load_run, reading
+from core.model import Model, Sizes
 from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
 from core.runtime import pick_device, pick_precision
-from core.settings import EvaluateSettings
 from core.training import checkpoint
+from core.training.checkpoint import start
 from core.training.trainer import Trainer
-from registry import near
 
-REPORT, VERSIONS = "report.json", "versions.json"
 # what may differ between a run and its resumption
 HARMLESS = {"run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard"}
 HARMLESS |= {"train.save_every", "train.log_every", "train.workers"}
@@ -75,12 +72,6 @@ def assemble(recipe: Recipe, model: Model) -> Objectives:
     return Objectives(model, parts, {name: slot.weight for name, slot in recipe.objectives.items()})
 
 
-def check_split(splits: Sequence[str], split: str) -> None:
-    if split not in splits:
-        known = ", ".join(splits)
-        raise ValueError(f"evaluate.split: {split!r} is no split of this data.{near(split, splits)} It has: {known}.")
-
-
 def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train by a recipe and measure the result; returns the report, which also lies in the run's folder.
 
@@ -121,46 +112,9 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         runtime.leave()
     if not (recipe.run.evaluate and trainer.leads):
         return {}
-    return report_on(catalog, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)
-
-
-def report_on(
-    catalog: Catalog,
-    model: Model,
-    data: Data,
-    settings: EvaluateSettings,
-    device: torch.device,
-    precision: str,
-    folder: str,
-) -> dict[str, Any]:
-    """Measure, write report.json, draw into the folder, print the closing table."""
-    from core.evaluation import table
-
-    evaluation = Evaluation(model.to(device), data, settings, device, precision)
-    report = measure(catalog.hooks, evaluation)
-    write_json(os.path.join(folder, REPORT), report)
-    with torch.no_grad(), evaluation.autocast():
-        catalog.hooks.hook.draw(evaluation=evaluation, report=report, folder=folder)
-    print(table(catalog.hooks, report), flush=True)
-    return report
-
-
-def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:
-    """A run's recipe, data and trained model, from its folder alone.
-
-    A data part with a ``vocabulary`` setting gets the run's own vocabulary unless an override names another.
-
-    Raises:
-        RecipeErrors, PartError, ValueError: the folder holds no whole run, or one that cannot be built here.
-    """
-    recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
-    given = any(override.startswith("data.vocabulary=") for override in overrides)
-    recipe = recipe if given else reading(recipe, folder)
-    data = recipe.data()
-    check_split(data.splits(), recipe.evaluate.split)
-    model = Sizes.of(data).build(without_weights(recipe.model))
-    checkpoint.load_weights(model, folder)
-    return recipe, data, model
+    return report_on(
+        catalog.hooks, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder
+    )
 
 
 def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -173,7 +127,7 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     paths.mkdirs(target)
     if not paths.isfile(os.path.join(folder, SIZES)):  # a run of before there were any
         Sizes.of(data).write(folder)
-    return report_on(catalog, model, data, recipe.evaluate, device, precision, target)
+    return report_on(catalog.hooks, model, data, recipe.evaluate, device, precision, target)
 
 
 def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
@@ -235,4 +189,6 @@ def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from core.cli import main
+
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -13,11 +13,12 @@ from core import discovery
 from core.cli import main
 from core.evaluation import Evaluation
 from core.kinds import Data
+from core.loading import load_run
 from core.model import Model
 from core.objectives import Objectives
 from core.part import Part, PartError
 from core.recipe import read
-from core.run import build, load_run, run
+from core.run import build, run
 from core.settings import EvaluateSettings
 from core.types import Batch, Text
 from plugins.backbones.vit import ViT

@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 
 from core import discovery
-from core.cli import RUN
 from core.model import Model
 from core.part import is_filled
 from core.recipe import SECTIONS
@@ -49,7 +48,7 @@ def current() -> dict[str, dict[str, list[str]]]:
     }
     sections = {"model": Model, "train": TrainSettings, "evaluate": EvaluateSettings, "run": RunSettings}
     return {
-        "commands": {verb: flags(c.target) for verb, c in {"run": RUN, **discovery.builtin_commands()}.items()},
+        "commands": {verb: flags(c.target) for verb, c in discovery.builtin_commands().items()},
         "recipe": {
             "sections": sorted((*SECTIONS, "extends")),
             **{section: keys(cls) for section, cls in sections.items()},

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
-from core.loading import Sizes, start, without_weights
+from core.loading import without_weights
+from core.model import Sizes
 from core.part import Part
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
+from core.training.checkpoint import start
 from plugins.compute.dry_run import sketch
 from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import Coco

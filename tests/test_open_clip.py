@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from core import discovery
 from core.cli import main
-from core.loading import Sizes, recipe_in
-from core.model import Model
+from core.loading import recipe_in
+from core.model import Model, Sizes
 from core.recipe import read_model
 from core.training.checkpoint import load_weights
 from core.types import Text, Tokens

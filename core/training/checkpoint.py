@@ -8,14 +8,16 @@ import logging
 import os
 import re
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
 
-from core.files import read_text, sync, write_json
+from core.files import STATE, WEIGHTS, paths, read_text, sync, write_json
+from core.model import Model
 
-WEIGHTS, STATE = "model.safetensors", "state.json"
 logger = logging.getLogger("patchbay")
 
 
@@ -142,3 +144,54 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
 
 def _step(path: str) -> int:
     return int(path.rpartition("-")[2])
+
+
+def weights_in(folder: str) -> str:
+    """The path of the weights in a folder to start from.
+
+    Raises:
+        ValueError: there are none.
+    """
+    file = os.path.join(folder, WEIGHTS)
+    if not paths.isfile(file):
+        raise ValueError(f"train.start: {file}: no such file; name the folder of a finished run or an import")
+    return file
+
+
+@torch.no_grad()
+def start(model: Model, folder: str) -> str:
+    """Take over a folder's tensors of equal name and shape; nothing is resized. Says in words what was not.
+
+    Raises:
+        ValueError: there are no weights, or none that fits.
+    """
+    file = weights_in(folder)
+    try:
+        held = load_file(file)
+    except Exception as err:
+        raise ValueError(f"train.start: {file}: cannot be read: {err}") from err
+    own, names = model.state_dict(), list(held)
+    same = [name for name in names if name in own and held[name].shape == own[name].shape]
+    for name in same:
+        own[name].copy_(held[name])
+    taken = {own[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
+    if not any(held[name].ndim for name in same):  # a scalar fits anywhere
+        raise ValueError(f"train.start: {file}: none of its {len(names)} tensors has a name and shape of this model's")
+    new = [name for name, tensor in own.items() if tensor.data_ptr() not in taken]
+    lines = [f"Started from {folder}: {len(own) - len(new)} of {len(own)} tensors taken over; new: {_counted(new)}"]
+    if left := [name for name in names if name not in own]:
+        lines.append(f"  in that folder, not in this model: {_counted(left)}")
+    if other := [name for name in names if name in own and name not in same]:
+        first = f"{other[0]} is {_shape(held[other[0]])} there, {_shape(own[other[0]])} here"
+        lines.append(f"  of another shape, so new, for nothing is resized: {_counted(other)}; {first}")
+    return "\n".join(lines)
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _counted(names: Iterable[str]) -> str:
+    """By their first two components: ``decoder.multimodal 12, heads.match 2``."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

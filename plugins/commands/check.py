@@ -60,7 +60,7 @@ class Check:
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
-        from core.loading import weights_in
+        from core.training.checkpoint import weights_in
         from core.training.trainer import check_batch
         from plugins.compute import dry_run, memory
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
-from core.loading import beginning
+from core.loading import beginning, check_split
 from core.model import Model
 from core.objectives import Objectives, Step
 from core.recipe import Recipe
-from core.run import assemble, check_split
+from core.run import assemble
 from core.runtime import pick_device, pick_precision
 from core.training.optimizer import freeze
 from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens

@@ -12,9 +12,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.files import write_text
-from core.loading import RECIPE
-from core.training.checkpoint import WEIGHTS
+from core.files import RECIPE, WEIGHTS, write_text
 from plugins.text.tokenizer import SubwordTokenizer, load_tokenizer
 
 

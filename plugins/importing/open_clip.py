@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from core import discovery
-from core.loading import Sizes, recipe_in
+from core.loading import recipe_in
+from core.model import Sizes
 from core.recipe import read_model
 from plugins.importing.checkpoint_file import Held, read_tensors
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from core.loading import Sizes
+from core.model import Sizes
 from plugins.data.augment import squared
 from plugins.data.image_files import read_rgb, shrunk
 

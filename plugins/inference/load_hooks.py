@@ -6,8 +6,7 @@ import torch
 
 from core.hookspecs import hookimpl
 from core.kinds import Tokenizer
-from core.loading import Held
-from core.model import Model
+from core.model import Held, Model
 from plugins.inference.packing import pack
 from plugins.inference.predictor import Loaded
 from plugins.text.tokenizer import load_tokenizer

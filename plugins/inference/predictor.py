@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.loading import Held
+from core.model import Held
 from core.types import Tokens
 from plugins.generation.caption import scored
 from plugins.generation.generate import uniform

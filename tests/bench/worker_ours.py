@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from serving import measured, serve, timed, training_step
 
 from core import discovery
-from core.loading import Sizes, recipe_in
-from core.model import Model
+from core.loading import recipe_in
+from core.model import Model, Sizes
 from core.objectives import Objectives
 from core.recipe import read_model
 from core.settings import TrainSettings
