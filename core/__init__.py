@@ -27,14 +27,6 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from core.objectives import Objective as Objective
     from core.objectives import Objectives as Objectives
     from core.objectives import Step as Step
-    from core.part import Between as Between
-    from core.part import Count as Count
-    from core.part import Filled as Filled
-    from core.part import Natural as Natural
-    from core.part import Part as Part
-    from core.part import PartError as PartError
-    from core.part import Positive as Positive
-    from core.part import Share as Share
     from core.types import Batch as Batch
     from core.types import Cues as Cues
     from core.types import Example as Example
@@ -45,6 +37,14 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from core.types import Regions as Regions
     from core.types import Text as Text
     from core.types import Tokens as Tokens
+    from registry.part import Between as Between
+    from registry.part import Count as Count
+    from registry.part import Filled as Filled
+    from registry.part import Natural as Natural
+    from registry.part import Part as Part
+    from registry.part import PartError as PartError
+    from registry.part import Positive as Positive
+    from registry.part import Share as Share
 
 
 def _public() -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from core.kinds import TokenPruner
-from core.part import Count, Part, PartError
 from core.types import Cues, Tokens
+from registry.part import Count, Part, PartError
 
 
 class Block(Protocol):

@@ -19,8 +19,8 @@ from typing import Any
 import pluggy
 
 from core import hookspecs
-from core.part import parameters
 from registry import Entry, Owner, Registry, UnknownName, near
+from registry.part import parameters
 
 GROUP = "patchbay.plugins"
 NO_AUTOLOAD = "PATCHBAY_NO_AUTOLOAD"

@@ -12,12 +12,12 @@ from core.discovery import Catalog
 from core.files import RECIPE, paths
 from core.kinds import Data
 from core.model import Held, Model, Sizes
-from core.part import Part
 from core.recipe import Recipe, read, read_model
 from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
 from core.training.checkpoint import weights_in
 from registry import near
+from registry.part import Part
 
 PRECISIONS = ("auto", "fp32", "bf16")
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from core import video
 from core.files import SIZES, paths, read_text, write_json
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
-from core.part import Filled, Natural, Part, PartError
 from core.types import Fused, Text, Tokens
+from registry.part import Filled, Natural, Part, PartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from core.part import PartError
 from core.types import Batch, Fused, Tokens
+from registry.part import PartError
 
 if TYPE_CHECKING:
     from core.model import Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from core.part import Between, Count, Natural, Positive, Share
+from registry.part import Between, Count, Natural, Positive, Share
 
 Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean, which with 1 would learn nothing
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from core.blocks import Prune
 from core.model import Model
 from core.objectives import Objective, Objectives, Step
-from core.part import Part
 from core.types import Batch
 from plugins.backbones.vit import ViT
 from plugins.data.scenes import Scenes
@@ -29,6 +28,7 @@ from plugins.objectives.prefix_lm import PrefixLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 READS = frozenset({"masked", "prefixed", "regions"})
 LOSSES: dict[str, type[Objective]] = {

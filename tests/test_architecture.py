@@ -10,8 +10,8 @@ import pytest
 from setuptools import find_packages
 
 from core import discovery
-from core.part import is_filled
-from core.recipe.validation import settings_of
+from registry.part import is_filled
+from registry.signature import settings_of
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("registry", "core", "plugins")  # each may import itself and those before it

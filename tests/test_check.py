@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 
 from core import cli, discovery
-from core.part import Filled, PartError
 from core.recipe import Recipe, read
 from core.run import build
 from core.types import Sketch
@@ -23,6 +22,7 @@ from plugins.compute import dry_run, memory
 from plugins.compute.dry_run import Dry
 from plugins.heads.match import Match
 from plugins.objectives.itc import ImageTextContrast
+from registry.part import Filled, PartError
 
 ROOT = Path(__file__).parents[1]
 COPA = ROOT / "projects" / "copa"

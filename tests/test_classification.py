@@ -16,7 +16,6 @@ from core.kinds import Data
 from core.loading import load_run
 from core.model import Model
 from core.objectives import Objectives
-from core.part import Part, PartError
 from core.recipe import read
 from core.run import build, run
 from core.settings import EvaluateSettings
@@ -29,6 +28,7 @@ from plugins.metrics import classification as metric
 from plugins.objectives.caption import Captioning
 from plugins.objectives.classification import Classification, sigmoid_losses, softmax_losses
 from plugins.poolers.query import QueryPooler
+from registry.part import Part, PartError
 
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"
 SOURCE = small.data(labelled=0.5)

@@ -9,7 +9,6 @@ from core import video
 from core.blocks import Prune
 from core.model import Model
 from core.objectives import Step
-from core.part import Part
 from core.types import Batch, Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.data.clips import WAYS, Clips, Pose, path
@@ -21,6 +20,7 @@ from plugins.poolers.query import QueryPooler
 from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 DATA = Clips(frames=4, still=2, train_size=300)
 OPPOSITE = {"left": "right", "up": "down", "grows": "shrinks"}

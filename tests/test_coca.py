@@ -13,7 +13,6 @@ import torch
 from core.cli import main
 from core.model import Model
 from core.objectives import Objectives, Step
-from core.part import Part, PartError
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
@@ -23,6 +22,7 @@ from plugins.heads.unit import Unit
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.poolers.attentional import AttentionalPoolers
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"

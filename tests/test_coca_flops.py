@@ -10,7 +10,6 @@ import torch
 from core import discovery
 from core.blocks import Prune
 from core.model import Model
-from core.part import Part
 from core.recipe import read
 from core.types import Sketch, Text
 from plugins.backbones.vit import ViT
@@ -26,6 +25,7 @@ from plugins.poolers.attentional import AttentionalPoolers
 from plugins.poolers.query import QueryPooler
 from plugins.poolers.shared import SharedPooler
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part
 
 COCA = Path(__file__).parents[1] / "projects" / "coca"
 PAPER, SMALL = Sketch(288, 76, 64_000), Sketch(64, 40, 217)

@@ -16,7 +16,6 @@ from core import discovery
 from core.blocks import Prune
 from core.model import Model
 from core.objectives import Objectives, Step
-from core.part import Part, PartError
 from core.recipe import read
 from core.run import assemble
 from core.types import Batch, Text
@@ -28,6 +27,7 @@ from plugins.heads.unit import Unit
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.poolers.attentional import AttentionalPoolers
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part, PartError
 
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"
 V, L, SIDE, B = 60, 9, 32, 3

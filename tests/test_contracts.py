@@ -11,8 +11,8 @@ from core.blocks import Prune
 from core.discovery import load
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
 from core.objectives import Objective
-from core.part import Part
 from core.types import Tokens
+from registry.part import Part
 
 CATALOG = load()
 SMALL = {

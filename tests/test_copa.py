@@ -10,10 +10,10 @@ import torch
 
 from core.blocks import Prune
 from core.objectives import Step
-from core.part import Part, PartError
 from core.types import Batch, Masked, Prefixed, Text
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 

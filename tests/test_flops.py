@@ -13,7 +13,6 @@ from torch import nn
 from core import cli, discovery
 from core.blocks import Prune
 from core.model import Model
-from core.part import Part
 from core.recipe import read
 from core.types import Sketch, Text
 from plugins.backbones.vit import ViT
@@ -27,6 +26,7 @@ from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 COPA = Path(__file__).parents[1] / "projects" / "copa"
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from core import discovery
 from core.model import Model
-from core.part import is_filled
 from core.recipe import SECTIONS
-from core.recipe.validation import settings_of
 from core.settings import EvaluateSettings, Group, RunSettings, TrainSettings
+from registry.part import is_filled
+from registry.signature import settings_of
 
 FROZEN = Path(__file__).with_name("frozen.json")
 

@@ -14,10 +14,10 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from core.objectives import Objectives
-from core.part import Part
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.itc import ImageTextContrast
 from plugins.objectives.siglip import PairwiseSigmoid
+from registry.part import Part
 
 RANKS, ROWS = 2, 4
 LOSSES = {

@@ -18,7 +18,6 @@ from core import discovery, load
 from core import run as running
 from core.loading import without_weights
 from core.model import Sizes
-from core.part import Part
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
 from core.training.checkpoint import start
@@ -33,6 +32,7 @@ from plugins.inference.predictor import Loaded
 from plugins.inference.settings import generation
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
+from registry.part import Part
 
 CLASSES = ["red star", "blue ring", "green cross"]
 

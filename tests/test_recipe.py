@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from core import Backbone, Between, Data, Filled, Head, Objective, Part, Share, TokenPruner, discovery
 from core.discovery import Catalog
-from core.part import Count
 from core.recipe import Recipe, RecipeErrors, differences, dump, plain, read
 from registry import Owner
+from registry.part import Count
 
 ROOT = Path(__file__).parents[1]
 

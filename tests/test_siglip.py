@@ -10,9 +10,9 @@ import small
 import torch
 
 from core.objectives import Objectives, Step
-from core.part import Part, PartError
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.siglip import PairwiseSigmoid, pairwise_sigmoid
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 

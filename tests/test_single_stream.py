@@ -15,7 +15,6 @@ from core.discovery import load
 from core.kinds import TokenPruner
 from core.model import Model
 from core.objectives import Objectives, Step
-from core.part import Part, PartError
 from core.types import Masked, Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.fusion.single_stream import SingleStreamFusion
@@ -25,6 +24,7 @@ from plugins.objectives.itm import ImageTextMatching
 from plugins.objectives.mlm import MaskedLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.text.bert import BertEncoder
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 PRUNERS = load().registries[TokenPruner]

@@ -15,13 +15,13 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from core.blocks import Prune
-from core.part import Part, PartError
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part, PartError
 
 LAYERS, WIDTH = 12, 32
 STYLES = [("plain", "vit_base_patch16_224"), ("clip", "vit_base_patch16_clip_quickgelu_224")]

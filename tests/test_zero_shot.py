@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 
 from core.evaluation import Evaluation
 from core.model import Model
-from core.part import Part
 from core.settings import EvaluateSettings
 from core.types import Tokens
 from plugins.backbones.vit import ViT
@@ -22,6 +21,7 @@ from plugins.metrics import zero_shot
 from plugins.metrics.features import cosines
 from plugins.metrics.zero_shot import ENSEMBLE, accuracy, ensemble
 from plugins.text.prompts import PROMPTS
+from registry.part import Part
 
 PICTURES = 18  # two of each of tiny data's nine classes
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from core.blocks import prune
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
-from core.part import Part
 from core.types import Cues, Text, Tokens
+from registry.part import Part
 
 B, P, L, D, G = 3, 12, 7, 32, 16
 

@@ -13,11 +13,12 @@ from core.discovery import Catalog
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
-from core.part import Part
-from core.recipe.validation import BAD, Reader, settings_of
+from core.recipe.validation import BAD, Reader
 from core.recipe.yaml_tree import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
+from registry.part import Part
+from registry.signature import settings_of
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import types
 import typing
@@ -11,70 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union
 
 from core.discovery import Catalog
-from core.part import FILLED, Between, Part, is_filled, parameters
 from core.recipe.yaml_tree import Items, Node, Problem, Scalar, Table
 from registry import UnknownName, near
+from registry.part import FILLED, Between, Part, is_filled
+from registry.signature import REQUIRED, describe, is_list, is_mapping, settings_of, spell
 
-REQUIRED = inspect.Parameter.empty
 BAD: Any = object()  # what a slot holds whose problem has been noted
 Fields = Mapping[str, tuple[Any, Any]]  # name -> annotation, default or REQUIRED
-
-
-def settings_of(cls: type) -> dict[str, tuple[Any, Any]]:
-    """What a recipe may say of a part or a dataclass: name -> annotation, default or REQUIRED."""
-    if dataclasses.is_dataclass(cls):
-        hints = typing.get_type_hints(cls, include_extras=True)
-        return {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(cls) if f.init}
-    return {name: (hint, parameter.default) for name, (hint, parameter) in parameters(cls).items()}
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return REQUIRED if field.default is dataclasses.MISSING else field.default
-
-
-def describe(hint: Any) -> str:
-    """An annotation as a person reads it: "number between 0 and 1"."""
-    if is_filled(hint):
-        return f"{describe(typing.get_args(hint)[0])}, {FILLED}"
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        bounds = [str(extra) for extra in hint.__metadata__ if isinstance(extra, Between)]
-        return " ".join([describe(args[0]), *bounds])
-    if hint is type(None):
-        return "null"
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(arg) for arg in args)
-    if origin is Literal:
-        return " | ".join(map(_shown, args))
-    if origin is Part:
-        return f"part ({args[0].__name__})"
-    if _is_list(origin) or (origin is tuple and args[-1:] == (...,)):
-        return f"list of {describe(args[0])}"
-    if origin is tuple:
-        return f"list of {len(args)}: {', '.join(map(describe, args))}"
-    if _is_mapping(origin):
-        return f"mapping of names to {describe(args[1])}"
-    return {int: "whole number", float: "number", bool: "true | false", str: "text"}.get(hint) or _type_name(hint)
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return "{" + ", ".join(settings_of(hint)) + "}"
-    return getattr(hint, "__name__", str(hint))
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _is_list(origin: Any) -> bool:
-    return isinstance(origin, type) and origin is not tuple and issubclass(origin, Sequence)
-
-
-def _is_mapping(origin: Any) -> bool:
-    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 class Reader:
@@ -88,8 +30,8 @@ class Reader:
         self.problems.append(Problem(where, path, sentence))
         return BAD
 
-    def value(self, node: Node, hint: Any, path: str, shown: Any = None) -> Any:
-        """The value that ``hint`` asks for, or BAD; messages say ``shown`` where it is given."""
+    def value(self, node: Node, hint: Any, path: str, display_hint: Any = None) -> Any:
+        """The value that ``hint`` asks for, or BAD; messages say ``display_hint`` where it is given."""
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if origin is typing.Annotated:
             return self._bounded(node, hint, path)
@@ -99,23 +41,23 @@ class Reader:
             return self.part(node, args[0], path)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             return self._dataclass(node, hint, path)
-        if origin is tuple or _is_list(origin):
+        if origin is tuple or is_list(origin):
             return self._list(node, origin, args, path)
-        if _is_mapping(origin):
+        if is_mapping(origin):
             if not isinstance(node, Table):
                 return self._unfit(node, hint, path)
             read = {key: self.value(item, args[1], f"{path}.{key}") for key, item in node.items.items()}
             return BAD if BAD in read.values() else read
         if not isinstance(node, Scalar) or (node.null and hint is not type(None)):
-            return self._unfit(node, shown or hint, path)
-        return self._scalar(node, hint, path, shown or hint)
+            return self._unfit(node, display_hint or hint, path)
+        return self._scalar(node, hint, path, display_hint or hint)
 
-    def _scalar(self, node: Scalar, hint: Any, path: str, shown: Any) -> Any:
+    def _scalar(self, node: Scalar, hint: Any, path: str, display_hint: Any) -> Any:
         text = node.text
         if hint is str:
             return text
         if typing.get_origin(hint) is Literal:
-            options = {_shown(option): option for option in typing.get_args(hint)}
+            options = {spell(option): option for option in typing.get_args(hint)}
             if text in options:
                 return options[text]
             known = ", ".join(options)
@@ -129,11 +71,11 @@ class Reader:
                 try:
                     number = hint(text)  # as Python reads it: 1e-4, 1_000; 010 is ten
                 except ValueError:
-                    return self._unfit(node, shown, path)
+                    return self._unfit(node, display_hint, path)
                 if hint is int and abs(number) >= 2**63:
                     return self.fault(node.where, path, "is too large: a whole number must be below 2^63")
-                return number if math.isfinite(number) else self._unfit(node, shown, path)
-        return self._unfit(node, shown, path)
+                return number if math.isfinite(number) else self._unfit(node, display_hint, path)
+        return self._unfit(node, display_hint, path)
 
     def _unfit(self, node: Node, hint: Any, path: str) -> Any:
         """Note that the node is not what is wanted."""

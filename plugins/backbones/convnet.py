@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Backbone
-from core.part import Filled
 from core.types import Tokens
 from plugins.backbones.weights import misshapen, read_weights, refuse
 from registry import near
+from registry.part import Filled
 
 LAST = 32  # of nearly every network: pixels to a cell of its last feature map, unless told otherwise
 

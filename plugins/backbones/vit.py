@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from core.blocks import Prune, build_pruners, by_block, run_blocks, score, split_point
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
-from core.part import Count, Filled, Natural, Positive
 from core.types import Tokens
 from plugins.backbones.weights import misshapen, read_weights, refuse
 from plugins.layers import fused_attention, initialise_tower
+from registry.part import Count, Filled, Natural, Positive
 
 CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}

@@ -60,9 +60,9 @@ def show(wanted: str) -> str:
 
 def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
     """What the page says, for scripts."""
-    from core.part import is_filled
     from core.recipe import plain
-    from core.recipe.validation import REQUIRED, describe, settings_of
+    from registry.part import is_filled
+    from registry.signature import REQUIRED, describe, settings_of
 
     settings = {
         setting: {
@@ -78,8 +78,8 @@ def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
 
 
 def _page(kind: str, name: str, entry: Entry[Any]) -> str:
-    from core.part import is_filled
-    from core.recipe.validation import REQUIRED, describe, settings_of
+    from registry.part import is_filled
+    from registry.signature import REQUIRED, describe, settings_of
 
     lines = [f"{kind} {name!r}", "", inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
     settings = settings_of(entry.cls)

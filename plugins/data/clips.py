@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from core import kinds
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example
 from plugins.data.batching import make_batch
 from plugins.data.drawing import compositing, shapes
 from plugins.data.drawing.compositing import Sprite
 from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Natural, Share
 
 TRAVEL = (0.3, 0.45)  # how far a shape moves from the first frame to the last, as a share of S, across or down
 ROOM = (0.2, 0.8)  # where it is half-way

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from core import kinds
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share, parameters
 from core.types import Batch, Example, Region, Sketch
 from plugins.data.annotations.image_pool import Album, share_out
 from plugins.data.annotations.image_source import Collection, Photo, PictureSource
@@ -23,6 +22,7 @@ from plugins.data.augment import random_crop, squared
 from plugins.data.batching import CLASS_TEXT, make_batch
 from plugins.data.randaugment import rand_augment
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Natural, Share, parameters
 
 LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
 PIECES = 8000  # the most in a vocabulary made here

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from core import kinds
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing
 from plugins.data.drawing.compositing import Placed
 from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Natural, Share
 
 CORPUS = 4000  # training pictures whose texts make the vocabulary
 

@@ -9,12 +9,12 @@ from numpy.random import Generator
 
 from core import kinds
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing, shapes
 from plugins.data.drawing.scene_painter import CLASSES, Painter
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Natural, Share
 
 CORPUS = 2000  # training scenes whose texts make the vocabulary
 

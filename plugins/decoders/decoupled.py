@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import StepwiseDecoder
-from core.part import Count, Filled, Natural, Share, parameters
 from core.types import Text, Tokens
 from plugins.decoders.kv_cache import CachedDecoding, Layer
 from plugins.layers import (
@@ -24,6 +23,7 @@ from plugins.layers import (
     key_mask,
 )
 from plugins.text.weights import load_bert_layer, read_bert, take
+from registry.part import Count, Filled, Natural, Share, parameters
 
 LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the lower half, of the upper
     "bert": (PostNormLayer, PostNormLayer),

@@ -12,9 +12,9 @@ from core.blocks import Prune, build_pruners, by_block, run_blocks, score
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.kinds import Fusion, TokenPruner
-from core.part import Count, Filled, Share
 from core.types import Fused, Tokens
 from plugins.layers import PreNormLayer, initialise_tower, key_mask
+from registry.part import Count, Filled, Share
 
 
 class SingleStreamFusion(Fusion):

@@ -9,10 +9,10 @@ from torch import nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Fusion
-from core.part import Count, Filled, Natural, Share
 from core.types import Fused, Tokens
 from plugins.layers import PostNormLayer, initialise, key_mask
 from plugins.text.weights import load_bert_layer, read_bert
+from registry.part import Count, Filled, Natural, Share
 
 
 class SkipConnectedFusion(Fusion):

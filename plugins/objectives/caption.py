@@ -9,9 +9,9 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
-from core.part import Share
 from core.types import Batch
 from plugins.objectives.token_loss import labelled, word_loss
+from registry.part import Share
 
 
 class Captioning(Objective):

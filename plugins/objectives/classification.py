@@ -10,8 +10,8 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
-from core.part import Share
 from core.types import Batch
+from registry.part import Share
 
 
 def softmax_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
-from core.part import Share
 from plugins.objectives.all_gather import pair_logits
+from registry.part import Share
 
 
 def contrast(rows: Tensor, columns: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -14,8 +14,8 @@ from core import runtime
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
-from core.part import Count, Natural, Share
 from plugins.objectives.all_gather import gathered
+from registry.part import Count, Natural, Share
 
 
 class MomentumContrast(Objective):

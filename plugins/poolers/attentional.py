@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Pooler
-from core.part import Count, Filled
 from core.types import Tokens
 from plugins.layers import Attention, initialise_tower, key_mask
+from registry.part import Count, Filled
 
 
 class AttentionalPoolers(Pooler):

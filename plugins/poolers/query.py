@@ -8,10 +8,10 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import Pooler
-from core.part import Count, Filled
 from core.types import Tokens
 from plugins.layers import initialise_tower
 from plugins.poolers.attentional import Queries
+from registry.part import Count, Filled
 
 
 class QueryPooler(Pooler):

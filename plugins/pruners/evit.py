@@ -8,9 +8,9 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
-from core.part import Share
 from core.types import Cues, Tokens
 from plugins.pruners.selection import best, fuse_rest
+from registry.part import Share
 
 
 class AttentivePruner(TokenPruner):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
-from core.part import Filled, Share
 from core.types import Cues, Tokens
 from plugins.pruners.selection import best, fuse_rest
+from registry.part import Filled, Share
 
 
 class TextAwarePatchDetector(TokenPruner):

@@ -10,10 +10,10 @@ from transformers import BertConfig, BertModel
 
 from core.hookspecs import hookimpl
 from core.kinds import TextEncoder
-from core.part import Count, Filled, Natural, Share
 from core.types import Text, Tokens
 from plugins.layers import fused_attention, initialise_tower
 from plugins.text.weights import read_bert, take
+from registry.part import Count, Filled, Natural, Share
 
 
 class BertEncoder(TextEncoder):

@@ -10,13 +10,13 @@ import torch
 from bench.measure import ROUNDS, Row, copas_blocks, spread, traffic
 from core.blocks import Prune
 from core.model import Model
-from core.part import Part
 from core.types import Text
 from plugins.backbones.vit import ViT
 from plugins.compute.fvcore_macs import Pair
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 DIM, WORDS, PATCH, AFTER, KEEP = 768, 25, 16, 6, 0.5
 BATCH = 2 if ROUNDS else 1

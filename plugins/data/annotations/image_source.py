@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.files import paths
-from core.part import Positive
 from core.types import Region
 from plugins.data.annotations.read import beside, read_annotations
 from plugins.data.annotations.records import ASPECT, Records, Spoken, clip
 from plugins.data.bad_records import Fault, Faults
 from plugins.data.drawing.compositing import fraction, stream
 from plugins.data.image_files import read_rgb
+from registry.part import Positive
 
 SPLITS = ("train", "validation", "test")
 SUBFOLDERS = ("VG_100K", "VG_100K_2")  # where Visual Genome keeps its pictures
