@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from core.kinds import Tokenizer as Tokenizer
     from core.kinds import TokenPruner as TokenPruner
     from core.loading import load as load
-    from core.model import Held as Held
+    from core.model import LoadedModel as LoadedModel
     from core.model import Model as Model
     from core.objectives import Objective as Objective
     from core.objectives import Objectives as Objectives
     from core.objectives import Step as Step
     from core.types import Batch as Batch
-    from core.types import Cues as Cues
+    from core.types import BlockCues as BlockCues
     from core.types import Example as Example
     from core.types import Fused as Fused
     from core.types import Masked as Masked
@@ -40,11 +40,11 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from registry.part import Between as Between
     from registry.part import Count as Count
     from registry.part import Filled as Filled
-    from registry.part import Natural as Natural
+    from registry.part import Fraction as Fraction
+    from registry.part import NonNegativeFloat as NonNegativeFloat
+    from registry.part import NonNegativeInt as NonNegativeInt
     from registry.part import Part as Part
     from registry.part import PartError as PartError
-    from registry.part import Positive as Positive
-    from registry.part import Share as Share
 
 
 def _public() -> dict[str, str]:

@@ -17,7 +17,7 @@ from registry import UnknownName, near
 TRACEBACK = "PATCHBAY_TRACEBACK"
 
 
-def guarded(work: Callable[[], int]) -> int:
+def run_cli(work: Callable[[], int]) -> int:
     """Do a verb's work; what the user can put right is printed in plain lines and ends with status 2.
 
     With PATCHBAY_TRACEBACK=1 the traceback is shown instead.
@@ -34,7 +34,7 @@ def guarded(work: Callable[[], int]) -> int:
         return 2
 
 
-def reported(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
+def print_report(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
     """Do the work; with ``as_json`` its report is all that reaches standard output."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         report = work()

@@ -57,7 +57,7 @@ def measure(hooks: pluggy.PluginManager, evaluation: Evaluation) -> dict[str, An
 def table(hooks: pluggy.PluginManager, report: dict[str, Any]) -> str:
     """The report as text for a terminal. Sections that no plugin tells are printed as ``name.key  value``."""
     told: dict[str, Sequence[str]] = {}
-    for part in reversed(hooks.hook.tell(report=report)):
+    for part in reversed(hooks.hook.format_report(report=report)):
         told.update(part or {})
     blocks = ["\n".join(told[name]) for name in report if told.get(name)]
     others = [pair for name, value in report.items() if name not in told for pair in _flat(name, value)]

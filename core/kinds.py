@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from core.types import Batch, Example, Fused, Sketch, Text, Tokens
+from core.types import Batch, DataSpec, Example, Fused, Text, Tokens
 
 if TYPE_CHECKING:
-    from core.types import Cues
+    from core.types import BlockCues
 
 
 class Backbone(nn.Module, ABC):
@@ -24,7 +24,7 @@ class Backbone(nn.Module, ABC):
     origin: str = ""
     dim: int
     grid: tuple[int, int]  # patches down, patches across
-    pools: bool = True  # whether ``finish`` gives ``pooled``; without it a pooler must
+    has_pooled: bool = True  # whether ``finish`` gives ``pooled``; without it a pooler must
     pruning: bool = True  # False: run all blocks on all patches (the unpruned comparison)
 
     @property
@@ -55,12 +55,12 @@ class TokenPruner(nn.Module, ABC):
     guided: ClassVar[bool] = False  # True: its choice depends on the guide
     place: ClassVar[Literal["after_block", "in_block"]] = "after_block"  # in_block: between attention and MLP
 
-    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor | None:
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor | None:
         """Logits (B, P) of every patch being worth keeping; None where it has none."""
         return None
 
     @abstractmethod
-    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         """``tokens`` (B, N, D) (P patches, none masked), ``guide`` (B, G) or None; ends with ``tokens.keep(...)``."""
 
 
@@ -117,7 +117,7 @@ class Decoder(nn.Module, ABC):
 
     origin: str = ""
     dim: int
-    pools: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
+    has_pooled: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
 
     @classmethod
     def pooled_dim(cls, settings: Mapping[str, Any]) -> int:
@@ -130,7 +130,7 @@ class Decoder(nn.Module, ABC):
         """The word embeddings (V, D), to which a vocabulary head may be tied."""
 
     @abstractmethod
-    def read(self, text: Text) -> Tokens:
+    def encode_text(self, text: Text) -> Tokens:
         """The lower, unimodal half: (B, L) -> (B, L, D), causal; with ``pooled`` (B, D) where it ``pools``."""
 
     @abstractmethod
@@ -181,7 +181,7 @@ class Data(ABC):
     frames: int = 0  # of a clip; 0: pictures
 
     @classmethod
-    def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
+    def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
         """The sizes for these settings. This builds the data and draws two examples; override it where that is slow.
 
         Raises:
@@ -192,7 +192,7 @@ class Data(ABC):
         masked = 1 if drawn.masked is None else int(drawn.masked.positions.shape[1])
         regions = 1 if drawn.regions is None else len(drawn.regions.images)
         words, splits, classes = data.tokenizer.vocabulary, tuple(data.splits()), tuple(data.classes)
-        return Sketch(data.image_size, data.text_length, words, masked, regions, splits, (), classes, data.frames)
+        return DataSpec(data.image_size, data.text_length, words, masked, regions, splits, (), classes, data.frames)
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:

@@ -11,11 +11,11 @@ from core import discovery
 from core.discovery import Catalog
 from core.files import RECIPE, paths
 from core.kinds import Data
-from core.model import Held, Model, Sizes
+from core.model import LoadedModel, Model, ModelSpec
 from core.recipe import Recipe, read, read_model
 from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
-from core.training.checkpoint import weights_in
+from core.training.checkpoint import weights_file
 from registry import near
 from registry.part import Part
 
@@ -46,12 +46,12 @@ def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = 
         raise ValueError(str(err).removeprefix("run.")) from None
     catalog = discovery.load()
     part = read_model(recipe_in(folder), catalog)
-    sizes = Sizes.read(folder)
+    sizes = ModelSpec.read(folder)
     tokenizer = catalog.hooks.hook.read_tokenizer(folder=folder, length=sizes.text_length)
-    model = sizes.build(without_weights(part))
+    model = sizes.build(without_pretrained(part))
     checkpoint.load_weights(model, folder)
-    held = Held(model.eval().to(place), tokenizer, sizes, place, pick_precision(precision, place))
-    return catalog.hooks.hook.use(held=held)
+    loaded = LoadedModel(model.eval().to(place), tokenizer, sizes, place, pick_precision(precision, place))
+    return catalog.hooks.hook.wrap_loaded_model(loaded=loaded)
 
 
 def recipe_in(folder: str) -> str:
@@ -66,7 +66,7 @@ def recipe_in(folder: str) -> str:
     return file
 
 
-def reading(recipe: Recipe, folder: str) -> Recipe:
+def with_vocabulary(recipe: Recipe, folder: str) -> Recipe:
     """The recipe with the vocabulary that lies in a folder, whatever its data would make today."""
     if "vocabulary" not in recipe.data.settings:
         return recipe
@@ -74,27 +74,27 @@ def reading(recipe: Recipe, folder: str) -> Recipe:
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
 
 
-def beginning(recipe: Recipe) -> Recipe:
+def with_start_vocabulary(recipe: Recipe) -> Recipe:
     """The recipe with the vocabulary of the folder that it starts from, unless it names one.
 
     Raises:
         ValueError: there are no weights in the folder.
     """
-    own = weights_in(recipe.train.start) and recipe.data.settings.get("vocabulary") == ""
-    return reading(recipe, recipe.train.start) if own else recipe
+    own = weights_file(recipe.train.start) and recipe.data.settings.get("vocabulary") == ""
+    return with_vocabulary(recipe, recipe.train.start) if own else recipe
 
 
-def without_weights(value: Any) -> Any:
+def without_pretrained(value: Any) -> Any:
     """A part, or what holds parts, whose settings ``weights`` name no file: its tensors come from the folder."""
     if isinstance(value, Part):
-        settings = {key: without_weights(setting) for key, setting in value.settings.items()}
+        settings = {key: without_pretrained(setting) for key, setting in value.settings.items()}
         return dataclasses.replace(value, settings=settings | ({"weights": ""} if "weights" in settings else {}))
     if isinstance(value, dict):
-        return {key: without_weights(item) for key, item in value.items()}
+        return {key: without_pretrained(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map(without_weights, value))
+        return type(value)(map(without_pretrained, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{f.name: without_weights(getattr(value, f.name)) for f in _init(value)})
+        return dataclasses.replace(value, **{f.name: without_pretrained(getattr(value, f.name)) for f in _init(value)})
     return value
 
 
@@ -118,9 +118,9 @@ def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None
     """
     recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
     given = any(override.startswith("data.vocabulary=") for override in overrides)
-    recipe = recipe if given else reading(recipe, folder)
+    recipe = recipe if given else with_vocabulary(recipe, folder)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
-    model = Sizes.of(data).build(without_weights(recipe.model))
+    model = ModelSpec.of(data).build(without_pretrained(recipe.model))
     checkpoint.load_weights(model, folder)
     return recipe, data, model

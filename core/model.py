@@ -20,7 +20,7 @@ from core import video
 from core.files import SIZES, paths, read_text, write_json
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
 from core.types import Fused, Text, Tokens
-from registry.part import Filled, Natural, Part, PartError
+from registry.part import Filled, NonNegativeInt, Part, PartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Model(nn.Module):
         decoder: Part[Decoder] | None = None,
         heads: Mapping[str, Part[Head]] | None = None,
         guide: Literal["leak_free", "paper"] = "leak_free",
-        frames: Natural = 0,
+        frames: NonNegativeInt = 0,
         vocabulary: Filled[int],
         text_length: Filled[int],
         image_size: Filled[int],
@@ -68,9 +68,9 @@ class Model(nn.Module):
         text_dim = 0 if self.text is None else self.text.dim
         guide_dim = text_dim or (0 if decoder is None else decoder.cls.pooled_dim(decoder.settings))
         self.backbone = backbone(image_size=image_size, guide_dim=guide_dim)
-        self.moments = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.5) if frames else None
-        self.poolers = None if pooler is None else pooler(dim=self.backbone.dim)
-        image_dim = self.backbone.dim if self.poolers is None else self.poolers.dim
+        self.frame_embedding = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.5) if frames else None
+        self.pooler = None if pooler is None else pooler(dim=self.backbone.dim)
+        image_dim = self.backbone.dim if self.pooler is None else self.pooler.dim
         self.fusion = None if fusion is None else fusion(dim=text_dim, image_dim=image_dim)
         joint_dim = image_dim if self.fusion is None else self.fusion.dim
         self.decoder = None if decoder is None else decoder(memory_dim=joint_dim, **words)
@@ -78,7 +78,11 @@ class Model(nn.Module):
         embeddings = {
             name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
         }
-        widths = {"image": image_dim, "classify": image_dim, "text": 0 if self.reader is None else self.reader.dim}
+        widths = {
+            "image": image_dim,
+            "classify": image_dim,
+            "text": 0 if self.text_tower is None else self.text_tower.dim,
+        }
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
         self.heads = nn.ModuleDict(
             {
@@ -87,14 +91,14 @@ class Model(nn.Module):
             }
         )
         unread = [name for name in ("image", "classify") if name in self.heads]
-        if unread and self.poolers is None and not self.backbone.pools:
+        if unread and self.pooler is None and not self.backbone.has_pooled:
             what = "pools nothing (no [CLS]): set model.pooler, or let the backbone pool"
             raise PartError(f"{self.backbone.origin}: {what}; model.heads.{unread[0]} reads what is pooled")
         self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by what the reader pools
-        if self.guided and self.reader is None:
+        if self.guided and self.text_tower is None:
             what = "a text-guided pruner needs model.text for its guide, or a decoder that pools"
             raise PartError(f"{self.backbone.origin}: {what}")
-        assert not self.guided or self.reader is None or self.reader.dim == guide_dim, "pooled_dim is not dim"
+        assert not self.guided or self.text_tower is None or self.text_tower.dim == guide_dim, "pooled_dim is not dim"
         self.null_guide = nn.Parameter(torch.randn(guide_dim) * 0.02) if self.guided else None
 
     @property
@@ -103,25 +107,25 @@ class Model(nn.Module):
         return (*self.backbone.pruners, *(() if self.fusion is None else self.fusion.pruners))
 
     @property
-    def reader(self) -> TextEncoder | Decoder | None:
+    def text_tower(self) -> TextEncoder | Decoder | None:
         """What gives a text's feature: the text encoder, or without one a decoder that pools."""
         if self.text is not None:
             return self.text
-        return self.decoder if self.decoder is not None and self.decoder.pools else None
+        return self.decoder if self.decoder is not None and self.decoder.has_pooled else None
 
-    def missing(self, slot: str) -> bool:
+    def lacks(self, slot: str) -> bool:
         """Whether the model lacks what an objective names: "text", "heads.match", "scores"."""
         if slot == "scores":
             return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
         if slot.startswith("heads."):
             return slot.removeprefix("heads.") not in self.heads
-        return (self.reader if slot == "text" else getattr(self, slot)) is None
+        return (self.text_tower if slot == "text" else getattr(self, slot)) is None
 
-    def read(self, text: Text) -> Tokens:
+    def encode_text(self, text: Text) -> Tokens:
         """The states of the text encoder, or of the decoder's lower half where there is none, (B, L, D)."""
         if self.text is None:
             assert self.decoder is not None
-            return self.decoder.read(text)
+            return self.decoder.encode_text(text)
         states: Tokens = self.text(text)
         return states
 
@@ -129,15 +133,15 @@ class Model(nn.Module):
         """Blocks before the first pruner, of pictures (B, 3, H, W) or of a clip's every frame (B, T, 3, H, W)."""
         return video.trunk(self.backbone, images)
 
-    def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+    def run_pruned_blocks(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide; join a clip's
         frames."""
-        return video.finish(self.backbone, trunk, self._or_null(guide, trunk), self.moments)
+        return video.finish(self.backbone, trunk, self._guide_or_null(guide, trunk), self.frame_embedding)
 
-    def look(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+    def encode_image(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         """``finish``, then pool."""
-        image = self.finish(trunk, guide)
-        return image if self.poolers is None else self.poolers(image)
+        image = self.run_pruned_blocks(trunk, guide)
+        return image if self.pooler is None else self.pooler(image)
 
     def score(self, trunk: Tokens, words: Tokens | None, blank: Tensor | None = None) -> Tensor | None:
         """The first pruner's logits (B, P) beside ``words``, without any later block.
@@ -145,21 +149,21 @@ class Model(nn.Module):
         Rows marked in ``blank`` (B,) get the null guide; a single stream has none, there the text itself is empty.
         """
         if not self.backbone.pruners and self.fusion is not None and words is not None:
-            return self.fusion.score(words, self.look(trunk))
+            return self.fusion.score(words, self.encode_image(trunk))
         guide = None if words is None else words.pooled
         if guide is not None and blank is not None and self.null_guide is not None:
             guide = torch.where(blank[:, None], self.null_guide.to(guide.dtype), guide)
-        return self.backbone.score(trunk, self._or_null(guide, trunk))
+        return self.backbone.score(trunk, self._guide_or_null(guide, trunk))
 
-    def seen(self, trunk: Tokens, words: Tokens | None) -> Tokens:
+    def kept_patches(self, trunk: Tokens, words: Tokens | None) -> Tokens:
         """The picture's tokens that are left of it beside ``words`` when all pruning is done."""
         guide = None if words is None else words.pooled
         if self.fusion is None or words is None or not self.fusion.pruners:
-            return self.finish(trunk, guide)
-        fused: Fused = self.fusion(words, self.look(trunk, guide))
+            return self.run_pruned_blocks(trunk, guide)
+        fused: Fused = self.fusion(words, self.encode_image(trunk, guide))
         return fused.image
 
-    def _or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
+    def _guide_or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
         if guide is not None or self.null_guide is None:
             return guide
         return self.null_guide.expand(int(trunk.x.shape[0]), -1)
@@ -178,7 +182,7 @@ class Model(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ModelSpec:
     """What a model was built to fit, beside its recipe: the content of sizes.json."""
 
     image_size: int
@@ -188,12 +192,12 @@ class Sizes:
     crop: bool = True  # False: pictures are squeezed to the square, as training's held-out ones; True: cropped to it
 
     @classmethod
-    def of(cls, data: Data) -> Sizes:
+    def of(cls, data: Data) -> ModelSpec:
         words, classes = data.tokenizer.vocabulary, tuple(data.classes)
         return cls(data.image_size, data.text_length, words, classes, crop=False)
 
     @classmethod
-    def read(cls, folder: str) -> Sizes:
+    def read(cls, folder: str) -> ModelSpec:
         """As ``write`` left it; keys of others are passed over.
 
         Raises:
@@ -227,11 +231,11 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Held:
+class LoadedModel:
     """A model out of its folder, in eval mode on ``device``, with what its use takes."""
 
     model: Model
     tokenizer: Tokenizer
-    sizes: Sizes
+    sizes: ModelSpec
     device: torch.device
     precision: str  # "fp32" or "bf16"

@@ -50,7 +50,7 @@ class Step:
         self.model, self.batch = model, batch
 
     @once
-    def labelled(self) -> int:
+    def num_target_tokens(self) -> int:
         """How many words of the captions are to be predicted, [CLS] is not; all places where the host cannot see it.
 
         A trainer, which has the batch on the host first, sets it: to ask the device would wait for it.
@@ -67,30 +67,30 @@ class Step:
     @once
     def text(self) -> Tokens:
         """The whole captions, encoded."""
-        return self.model.read(self.batch.text)
+        return self.model.encode_text(self.batch.text)
 
     @once
-    def words(self) -> Tokens:
+    def decoder_text(self) -> Tokens:
         """The whole captions as the decoder's lower half reads them: the same pass where it is the text encoder."""
         assert self.model.decoder is not None
-        return self.text if self.model.text is None else self.model.decoder.read(self.batch.text)
+        return self.text if self.model.text is None else self.model.decoder.encode_text(self.batch.text)
 
     @once
     def image(self) -> Tokens:
         """The pictures as ITC sees them: guided by the whole caption (paper) or by nothing (leak_free)."""
         whole = self.model.guided and self.model.policy == "paper"
-        return self.model.look(self.trunk, self.text.pooled if whole else None)
+        return self.model.encode_image(self.trunk, self.text.pooled if whole else None)
 
-    def view(self, rows: Rows, words: Tokens) -> Tokens:
+    def image_for(self, rows: Rows, words: Tokens) -> Tokens:
         """Pictures ``rows`` as one sees them who may read ``words``; a pass of the later blocks under leak_free."""
         if not self.model.guided or self.model.policy == "paper":
             return self.image.rows(rows)
-        return self.model.look(self.trunk.rows(rows), words.pooled)
+        return self.model.encode_image(self.trunk.rows(rows), words.pooled)
 
     def fuse(self, rows: Rows, words: Tokens) -> Fused:
         """Pictures ``rows`` fused with ``words``, row by row."""
         assert self.model.fusion is not None
-        fused: Fused = self.model.fusion(words, self.view(rows, words))
+        fused: Fused = self.model.fusion(words, self.image_for(rows, words))
         return fused
 
 
@@ -98,18 +98,20 @@ class Objective(nn.Module, ABC):
     """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
 
     origin: str = ""
-    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
-    contrasts: ClassVar[bool] = False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
+    batch_fields: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
+    is_contrastive: ClassVar[bool] = (
+        False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
+    )
 
     def needs(self) -> tuple[str, ...]:
         """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
         return ()
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         """How many equal things the loss is a mean over, by which parts of a batch weigh: rows. On the host."""
         return len(batch.images)
 
-    def attach(self, model: Model) -> None:
+    def on_model_built(self, model: Model) -> None:
         """Called once after assembly, for an objective that holds a teacher."""
 
     def after_step(self, model: Model) -> None:
@@ -127,7 +129,7 @@ class Objectives(nn.Module):
         PartError: an objective needs a slot that the model lacks; all such faults at once.
     """
 
-    average: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
+    ema_model: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
 
     def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
         super().__init__()
@@ -138,20 +140,20 @@ class Objectives(nn.Module):
             f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
             for name, part in self.items()
             for slot in part.needs()
-            if model.missing(slot)
+            if model.lacks(slot)
         ]
         if faults:
             raise PartError("\n".join(faults))
         for _, part in self.items():
-            part.attach(model)
+            part.on_model_built(model)
 
     def items(self) -> list[tuple[str, Objective]]:
         return [(name, part) for name, part in self.parts.items() if isinstance(part, Objective)]
 
     @property
-    def reads(self) -> frozenset[str]:
+    def batch_fields(self) -> frozenset[str]:
         """The parts of a batch that these objectives need made."""
-        return frozenset(part for _, objective in self.items() for part in objective.reads)
+        return frozenset(part for _, objective in self.items() for part in objective.batch_fields)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and each loss unweighted and detached."""

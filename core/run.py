@@ -20,13 +20,13 @@ from core.discovery import Catalog
 from core.evaluation import report_on
 from core.files import RECIPE, SIZES, VERSIONS, paths, write_json, write_text
 from core.kinds import Data
-from core.loading import beginning, check_split, load_run, reading
-from core.model import Model, Sizes
+from core.loading import check_split, load_run, with_start_vocabulary, with_vocabulary
+from core.model import Model, ModelSpec
 from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
 from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
-from core.training.checkpoint import start
+from core.training.checkpoint import warm_start
 from core.training.trainer import Trainer
 
 # what may differ between a run and its resumption
@@ -56,13 +56,13 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
     """
     folder = recipe.train.start if begins else ""
     if folder:
-        recipe = beginning(recipe)
+        recipe = with_start_vocabulary(recipe)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
     torch.manual_seed(recipe.run.seed)
-    model = Sizes.of(data).build(recipe.model)
+    model = ModelSpec.of(data).build(recipe.model)
     if folder:  # before the objectives, whose teachers are copies of the model
-        print(start(model, folder), flush=True)
+        print(warm_start(model, folder), flush=True)
     objectives = assemble(recipe, model)
     return Built(recipe, data, objectives.model, objectives)
 
@@ -80,24 +80,24 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         RecipeErrors, PartError, ValueError: what the user can put right, in words.
     """
-    runtime.join()
+    runtime.init_distributed()
     catalog = discovery.load()
     recipe = read(path, overrides, catalog)
     folder = recipe.run.folder or _fresh_folder(path)
-    resumes = runtime.told(lambda: _check_folder(folder, recipe, catalog))
+    resumes = runtime.broadcast_bool(lambda: _check_folder(folder, recipe, catalog))
     begins = not (resumes and checkpoint.newest(folder))
-    built = build(reading(recipe, folder) if resumes else recipe, begins=begins)
-    if runtime.own() == 0:
+    built = build(with_vocabulary(recipe, folder) if resumes else recipe, begins=begins)
+    if runtime.rank() == 0:
         paths.mkdirs(folder)
         print(f"Run folder: {folder}", flush=True)
         if not resumes:
             again = f"patchbay run {RECIPE} run.folder=NEW"
             placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
             built.data.tokenizer.save(folder)
-            Sizes.of(built.data).write(folder)
+            ModelSpec.of(built.data).write(folder)
             write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
     trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
-    if trainer.leads:
+    if trainer.is_main:
         write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
     if recipe.run.resume:
         print(f"{'Continuing' if resumes else 'No run to continue: starting'} from step {trainer.step}", flush=True)
@@ -109,8 +109,8 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     finally:
-        runtime.leave()
-    if not (recipe.run.evaluate and trainer.leads):
+        runtime.destroy_distributed()
+    if not (recipe.run.evaluate and trainer.is_main):
         return {}
     return report_on(
         catalog.hooks, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder
@@ -126,13 +126,13 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     target = os.path.join(folder, f"evaluate-{recipe.evaluate.split}")
     paths.mkdirs(target)
     if not paths.isfile(os.path.join(folder, SIZES)):  # a run of before there were any
-        Sizes.of(data).write(folder)
+        ModelSpec.of(data).write(folder)
     return report_on(catalog.hooks, model, data, recipe.evaluate, device, precision, target)
 
 
 def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
     """What the run was made with: the content of versions.json."""
-    strangers = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
+    entry_points = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
     return {
         "patchbay": discovery.version(),
         "commit": _commit(),
@@ -141,7 +141,7 @@ def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "precision": precision,
-        "plugins": strangers,
+        "plugins": entry_points,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from registry.part import Between, Count, Natural, Positive, Share
+from registry.part import Between, Count, Fraction, NonNegativeFloat, NonNegativeInt
 
 Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean, which with 1 would learn nothing
 
@@ -15,7 +15,7 @@ class Group:
     """Parameters whose names start with ``prefix`` get their own learning rate; 0 freezes them."""
 
     prefix: str  # "model.backbone"
-    lr: Positive
+    lr: NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class TrainSettings:
     steps: Count = 1000
     batch: Count = 64  # of all ranks together
     optimizer: Literal["adamw", "adafactor", "muon"] = "adamw"
-    lr: Positive = 1e-3
+    lr: NonNegativeFloat = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
-    warmup: Natural = 100  # steps
-    final_lr: Share = 0.01  # as a share of lr
-    weight_decay: Positive = 0.02
+    warmup: NonNegativeInt = 100  # steps
+    final_lr: Fraction = 0.01  # as a share of lr
+    weight_decay: NonNegativeFloat = 0.02
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     accumulate: Count = 1  # batches to one optimizer step
@@ -38,11 +38,11 @@ class TrainSettings:
         1  # to compute a batch in, with the contrast of the whole: core.training.gradients; itm stays within a chunk
     )
     ema: Decay = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
-    clip: Positive = 1.0  # greatest gradient norm; 0: no clipping
+    clip: NonNegativeFloat = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    workers: Natural = 1  # processes that draw batches ahead
+    workers: NonNegativeInt = 1  # processes that draw batches ahead
     log_every: Count = 20
-    save_every: Natural = 500  # steps between checkpoints; 0: only at the end
+    save_every: NonNegativeInt = 500  # steps between checkpoints; 0: only at the end
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RunSettings:
 
     folder: str = ""  # default: runs/<recipe>-<time>
     resume: bool = False
-    seed: Natural = 0
+    seed: NonNegativeInt = 0
     device: str = "auto"
     evaluate: bool = True  # measure and draw when training ends
     tensorboard: bool = False  # scalars for TensorBoard too (extra "tensorboard")
@@ -65,6 +65,6 @@ class EvaluateSettings:
     candidates: Count = 256  # pictures and captions of the retrieval table
     rerank: Count = 16  # best candidates that ITM orders anew
     examples: Count = 256  # pictures behind the patch figures
-    pictures: Natural = 6  # held-out pictures drawn with their patch scores
+    pictures: NonNegativeInt = 6  # held-out pictures drawn with their patch scores
     batch: Count = 64
-    rounds: Natural = 5  # timed rounds, pruned and unpruned alternating; 0: no timing
+    rounds: NonNegativeInt = 5  # timed rounds, pruned and unpruned alternating; 0: no timing

@@ -188,7 +188,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Sketch:
+class DataSpec:
     """What a model has to fit and a batch looks like, told without reading a data set."""
 
     image_size: int
@@ -202,19 +202,19 @@ class Sketch:
     frames: int = 0  # of a clip; 0: pictures
 
 
-class Cues:
+class BlockCues:
     """Keys and attention of the block that an ``in_block`` pruner stands in, computed when first asked for."""
 
     def __init__(self, look: Callable[[], tuple[Tensor, Tensor]] | None = None):
-        self._look = look
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._compute = look
+        self._value: tuple[Tensor, Tensor] | None = None
 
     def _get(self) -> tuple[Tensor, Tensor]:
-        if self._look is None:
+        if self._compute is None:
             raise ValueError("keys and attention are known only to a pruner with place = 'in_block'")
-        if self._seen is None:
-            self._seen = self._look()
-        return self._seen
+        if self._value is None:
+            self._value = self._compute()
+        return self._value
 
     @property
     def keys(self) -> Tensor:

@@ -23,11 +23,12 @@ def trunk(backbone: Backbone, images: Tensor) -> Tokens:
     return backbone.trunk(images.flatten(0, 1)).map(lambda t: t.unflatten(0, (clips, frames)))
 
 
-def finish(backbone: Backbone, trunk: Tokens, guide: Tensor | None, moments: Tensor | None) -> Tokens:
+def finish(backbone: Backbone, trunk: Tokens, guide: Tensor | None, frame_embedding: Tensor | None) -> Tokens:
     """Prune and run the later blocks, frame by frame under the clip's guide (B, G), then join the frames.
 
     Args:
-        moments: (F, D) added to the tokens of the first, second, ... frame; None: nothing tells their order. Pictures
+        frame_embedding: (F, D) added to the tokens of the first, second, ... frame; None: nothing tells their order.
+        Pictures
             get none.
 
     Raises:
@@ -39,10 +40,12 @@ def finish(backbone: Backbone, trunk: Tokens, guide: Tensor | None, moments: Ten
     guides = None if guide is None else guide.repeat_interleave(frames, 0)  # (B T, G)
     image = backbone.finish(trunk.map(lambda t: t.flatten(0, 1)), guides)
     image = image.map(lambda t: t.unflatten(0, (clips, frames)))  # x (B, T, N, D)
-    if moments is not None:
-        if frames > len(moments):
-            raise ValueError(f"clips of {frames} frames, but model.frames has places in time for {len(moments)}")
-        image = replace(image, x=image.x + moments[:frames, None].to(image.x.dtype))
+    if frame_embedding is not None:
+        if frames > len(frame_embedding):
+            raise ValueError(
+                f"clips of {frames} frames, but model.frames has places in time for {len(frame_embedding)}"
+            )
+        image = replace(image, x=image.x + frame_embedding[:frames, None].to(image.x.dtype))
     return join(image, trunk.patches[1] - trunk.patches[0])
 
 

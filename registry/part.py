@@ -31,10 +31,10 @@ class Between:
 
 FILLED = "filled in at assembly from other parts"
 Filled = Annotated[T, FILLED]  # a parameter that a recipe cannot set
-Share = Annotated[float, Between(0, 1)]
+Fraction = Annotated[float, Between(0, 1)]
 Count = Annotated[int, Between(1)]
-Natural = Annotated[int, Between(0)]
-Positive = Annotated[float, Between(0)]
+NonNegativeInt = Annotated[int, Between(0)]
+NonNegativeFloat = Annotated[float, Between(0)]
 
 
 class PartError(ValueError):

@@ -78,7 +78,7 @@ def test_with_the_contrast_on_all_of_it_is_trained(pretrained, finetuned):
     assert weights.keys() == before.keys()
     same = {name for name in weights if torch.equal(weights[name], before[name])}
     assert "decoder.cls" not in same
-    assert not {name for name in same if name.startswith(("poolers.contrast.", "heads.", "backbone."))}
+    assert not {name for name in same if name.startswith(("pooler.contrast.", "heads.", "backbone."))}
 
 
 @pytest.mark.parametrize("off", ["objectives.itc=null", "objectives.itc.weight=0"])
@@ -89,7 +89,7 @@ def test_without_it_retrieval_is_still_measured_and_what_only_it_trains_stays(pr
     assert weights.keys() == before.keys()
     same = {name for name in weights if torch.equal(weights[name], before[name])}
     assert "decoder.cls" in same
-    assert {name for name in weights if name.startswith(("poolers.contrast.", "heads.temperature."))} <= same
+    assert {name for name in weights if name.startswith(("pooler.contrast.", "heads.temperature."))} <= same
     maps = {name for name, tensor in weights.items() if tensor.ndim > 1}  # a norm's gradient may be too small to see
     assert not {name for name in same & maps if name.startswith(("backbone.", "decoder.multimodal.", "heads.words."))}
 

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from core import cli, discovery
 from core.recipe import Recipe, read
 from core.run import build
-from core.types import Sketch
+from core.types import DataSpec
 from plugins.commands.check import Check, check
 from plugins.commands.flops import flops
 from plugins.compute import dry_run, memory
@@ -100,7 +100,7 @@ def test_activations_are_what_a_real_step_holds(monkeypatch):
     made = dry_of("pretrain", "train.batch=8", "train.precision=fp32", *LITTLE)
     data = made.recipe.data()
     built = build(made.recipe).objectives.train()
-    batch = data.batch(0, size=8, seed=0, reads=built.reads)
+    batch = data.batch(0, size=8, seed=0, reads=built.batch_fields)
     monkeypatch.setattr(Dry, "batch", lambda self, chunks=1: batch.map(self.mode.from_tensor))
     estimate = made.step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
@@ -231,7 +231,7 @@ class Careful(Match):
 class Teacher(ImageTextContrast):
     """Looks at a value when it is attached."""
 
-    def attach(self, model):
+    def on_model_built(self, model):
         assert model.heads["temperature"].log.item() < 0
 
 
@@ -283,8 +283,8 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
 
 def test_the_sketch_of_the_embedded_data():
     data = small.data()
-    sizes = type(data).sketch({"train_size": 200, "regions": 4, "boxes": 0.2}, small.READS)
-    told = Sketch(
+    sizes = type(data).spec({"train_size": 200, "regions": 4, "boxes": 0.2}, small.READS)
+    told = DataSpec(
         data.image_size,
         data.text_length,
         data.tokenizer.vocabulary,

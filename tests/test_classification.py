@@ -79,7 +79,7 @@ def test_pictures_without_a_label_do_not_count(loss):
     known = batch.labels.any(1)
     assert 0 < known.sum() < 8
     assert (batch.labels.sum(1) == known).all(), "one-hot"
-    assert part.units(batch) == known.sum()
+    assert part.loss_denominator(batch) == known.sum()
     both = objectives(model, own=part)
     with torch.no_grad():
         whole, some = both(batch)[0], both(batch.rows(known))[0]
@@ -95,7 +95,7 @@ def test_beside_every_objective_of_copa():
     parts = {name: small.LOSSES[name]() for name in names} | {"classification": Classification()}
     together = Objectives(model, parts, dict.fromkeys(parts, 1.0))
     torch.manual_seed(1)
-    total, losses = together(SOURCE.batch(0, size=6, seed=0, reads=together.reads))
+    total, losses = together(SOURCE.batch(0, size=6, seed=0, reads=together.batch_fields))
     assert set(losses) == set(parts)
     assert total.isfinite()
 
@@ -125,9 +125,9 @@ def same_task() -> tuple[Model, Model, Batch, Batch]:
     )
     model = classifier(NAMES, SIDE)
     decoder, (layer,) = captioner.decoder, captioner.decoder.multimodal
-    query, head = model.poolers.query, model.heads["classify"].linear
+    query, head = model.pooler.query, model.heads["classify"].linear
     with torch.no_grad():
-        for silent in (decoder.words.weight, *layer.attention.out.parameters(), *layer.down.parameters(), head.bias):
+        for silent in (decoder.words.weight, *layer.attention.out.parameters(), *layer.fc2.parameters(), head.bias):
             silent.zero_()
         start = torch.randn(WIDTH)
         decoder.positions.weight.copy_(start)
@@ -153,7 +153,7 @@ def test_captioning_over_label_names_is_classification(smoothing):
     assert float(written) == pytest.approx(float(named), abs=1e-6)
     written.backward()
     named.backward()
-    (layer,), query = captioner.decoder.multimodal, model.poolers.query
+    (layer,), query = captioner.decoder.multimodal, model.pooler.query
     pairs = [
         (captioner.heads["words"].words.weight, model.heads["classify"].linear.weight),
         *zip(layer.cross.parameters(), query.attention.parameters(), strict=True),
@@ -171,11 +171,11 @@ def test_report_section():
     examples = SOURCE.labelled_examples("test", 70)
     with torch.no_grad():
         images = torch.stack([example.image for example, _ in examples])
-        best = model.heads["classify"](model.look(model.trunk(images)).pooled).argmax(1)
+        best = model.heads["classify"](model.encode_image(model.trunk(images)).pooled).argmax(1)
         report = metric.evaluate(evaluation)
     right = [SOURCE.classes[int(i)] == name for i, (_, name) in zip(best, examples, strict=True)]
     assert report == {"classification": {"accuracy": sum(right) / 70, "chance": 1 / 70, "classes": 70, "pictures": 70}}
-    (lines,) = metric.tell(report).values()
+    (lines,) = metric.format_report(report).values()
     assert lines[0].startswith("Classification of 70 pictures in 70 classes")
     withheld = EvaluateSettings(split="withheld", examples=10)
     assert metric.evaluate(Evaluation(model, SOURCE, withheld, torch.device("cpu"), "fp32")) is None

@@ -15,7 +15,7 @@ import torch
 
 from core import cli, discovery
 from core import run as running
-from core.cli import guarded
+from core.cli import run_cli
 from plugins.commands.check import check
 from plugins.commands.list import metadata_rows, rows
 from plugins.commands.show import SECTIONS, show
@@ -282,13 +282,13 @@ def test_guard(capsys, monkeypatch):
     def fail(err: BaseException) -> int:
         raise err
 
-    assert guarded(lambda: 0) == 0
-    assert guarded(lambda: fail(ValueError("in words"))) == 2
+    assert run_cli(lambda: 0) == 0
+    assert run_cli(lambda: fail(ValueError("in words"))) == 2
     assert capsys.readouterr().err == "in words\n"
-    assert guarded(lambda: fail(KeyboardInterrupt())) == 130
+    assert run_cli(lambda: fail(KeyboardInterrupt())) == 130
     for bug in (KeyError("x"), RuntimeError("x"), TypeError("x")):
         with pytest.raises(type(bug)):
-            guarded(lambda bug=bug: fail(bug))
+            run_cli(lambda bug=bug: fail(bug))
     monkeypatch.setenv("PATCHBAY_TRACEBACK", "1")
     with pytest.raises(ValueError, match="in words"):
-        guarded(lambda: fail(ValueError("in words")))
+        run_cli(lambda: fail(ValueError("in words")))

@@ -50,7 +50,7 @@ def pictures(count: int = 2, frames: int = FRAMES) -> torch.Tensor:
 
 def pooled(model: Model, images: torch.Tensor, guide: torch.Tensor | None = None) -> torch.Tensor:
     with torch.no_grad():
-        return model.look(model.trunk(images), guide).pooled
+        return model.encode_image(model.trunk(images), guide).pooled
 
 
 def test_clips_are_a_function_of_their_number():
@@ -129,7 +129,7 @@ def test_more_frames_than_places_is_told():
 def test_pruned_frame_by_frame():
     made, images = model(cls=True, prune=(Prune(1, Part(AttentivePruner, {"keep": 0.5})),)), pictures()
     with torch.no_grad():
-        clip = made.finish(made.trunk(images))
+        clip = made.run_pruned_blocks(made.trunk(images))
         frames = [made.finish(made.trunk(images[:, t])) for t in range(FRAMES)]
     shown = 16  # patches of a frame
     assert torch.allclose(clip.patch_states, torch.cat([f.patch_states for f in frames], 1), atol=1e-5)
@@ -143,13 +143,13 @@ def test_one_text_guides_all_frames_of_its_clip():
     made = model(prune=(Prune(1, Part(TextAwarePatchDetector, {"keep": 0.5})),), text=True)
     images, guide = pictures(), torch.randn(2, 32)
     with torch.no_grad():
-        clip = made.finish(made.trunk(images), guide)
-        last = made.finish(made.trunk(images[:, -1]), guide)
+        clip = made.run_pruned_blocks(made.trunk(images), guide)
+        last = made.run_pruned_blocks(made.trunk(images[:, -1]), guide)
         kept = last.patch_states.shape[1]
         assert torch.allclose(clip.patch_states[:, -kept:], last.patch_states, atol=1e-5)
         step = Step(made, Batch(images, Text(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool))))
         rows = torch.tensor([1, 0, 1])
-        assert step.view(rows, step.text.rows(rows)).x.shape[0] == 3
+        assert step.image_for(rows, step.text.rows(rows)).x.shape[0] == 3
 
 
 def test_join_keeps_masks_in_step_with_tokens():

@@ -11,7 +11,7 @@ from core import discovery
 from core.blocks import Prune
 from core.model import Model
 from core.recipe import read
-from core.types import Sketch, Text
+from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import inference
 from plugins.compute import closed_form, dry_run, memory, torch_macs
@@ -28,7 +28,7 @@ from plugins.pruners.tpd import TextAwarePatchDetector
 from registry.part import Part
 
 COCA = Path(__file__).parents[1] / "projects" / "coca"
-PAPER, SMALL = Sketch(288, 76, 64_000), Sketch(64, 40, 217)
+PAPER, SMALL = DataSpec(288, 76, 64_000), DataSpec(64, 40, 217)
 SIDE, L, V = 64, 9, 50
 WIDTH = {"dim": 32, "heads": 2}
 LOWER = {**WIDTH, "unimodal": 2, "multimodal": 3, "cls": True}

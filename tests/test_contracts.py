@@ -119,7 +119,7 @@ def test_objective_is_finite_and_reaches_the_model(part):
     model = small.copa(source)
     objective = part()
     objectives = small.Objectives(model, {"own": objective}, {"own": 1.0}).train()
-    total, losses = objectives(source.batch(0, size=6, seed=0, reads=objectives.reads))
+    total, losses = objectives(source.batch(0, size=6, seed=0, reads=objectives.batch_fields))
     assert total.isfinite()
     assert torch.equal(losses["own"], total.detach())
     total.backward()

@@ -107,7 +107,7 @@ def test_the_paper_policy_sees_the_whole_caption():
     model = small.copa(SOURCE, guide="paper", prune=detector(keep=0.5))
     assert not torch.equal(Step(model, one).image.x, Step(model, other).image.x)
     for words in (one.masked.text, one.prefixed.prefix):  # what MLM and prefix LM read, the same in both
-        memories = [Step(model, b).fuse(slice(0, 6), model.read(words)).memory.x for b in (one, other)]
+        memories = [Step(model, b).fuse(slice(0, 6), model.encode_text(words)).memory.x for b in (one, other)]
         assert not torch.equal(*memories)
 
 
@@ -118,8 +118,8 @@ def test_a_later_word_changes_no_earlier_prediction():
     for text in (suffix, change(suffix, torch.full((6,), 2))):
         given = dataclasses.replace(batch, prefixed=Prefixed(batch.prefixed.prefix, text))
         step = Step(model, given)
-        memory = step.fuse(slice(0, 6), model.read(batch.prefixed.prefix)).memory
-        states.append(model.decoder(model.decoder.read(text), memory).x)
+        memory = step.fuse(slice(0, 6), model.encode_text(batch.prefixed.prefix)).memory
+        states.append(model.decoder(model.decoder.encode_text(text), memory).x)
     assert torch.allclose(states[0][:, :2], states[1][:, :2], atol=1e-6)
     assert not torch.allclose(states[0][:, 2:], states[1][:, 2:], atol=1e-4)
 

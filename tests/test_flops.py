@@ -14,7 +14,7 @@ from core import cli, discovery
 from core.blocks import Prune
 from core.model import Model
 from core.recipe import read
-from core.types import Sketch, Text
+from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import flops, inference, timm_flops
 from plugins.compute import closed_form, dry_run, torch_macs
@@ -295,7 +295,7 @@ def test_closed_form_unpruned(side, cell):
 def test_copa_base_three_ways():
     """The recipe's own model: fvcore, torch's counter and the closed form within 0.01 %, pruned and unpruned."""
     recipe = read(str(COPA / "pretrain_4m.yaml"), [], discovery.load())
-    report = inference(dry_run.assembled(recipe, Sketch(256, 25, 30522)))
+    report = inference(dry_run.assembled(recipe, DataSpec(256, 25, 30522)))
     assert {key: found["difference"] <= 1e-4 for key, found in report["checks"].items()} == {
         "torch": True,
         "closed_form": True,

@@ -160,7 +160,7 @@ def exhaustive(toy, memory, prompt, settings):
         if END in text[: settings.min_length]:
             continue
         whole = torch.tensor([[*prompt, *text]])
-        states = toy.decoder(toy.decoder.read(Text(whole, whole >= 0)), memory).x
+        states = toy.decoder(toy.decoder.encode_text(Text(whole, whole >= 0)), memory).x
         logits = toy.head(states[0])
         for place in range(settings.min_length):
             logits[len(prompt) - 1 + place, END] = -torch.inf
@@ -191,7 +191,9 @@ def by_hand(toy, memory, prompt, settings):
         grown = []
         for text, total in under_way:
             whole = torch.tensor([[*prompt, *text]])
-            scores = toy.head(toy.decoder(toy.decoder.read(Text(whole, whole >= 0)), memory).x[0, -1]).log_softmax(0)
+            scores = toy.head(
+                toy.decoder(toy.decoder.encode_text(Text(whole, whole >= 0)), memory).x[0, -1]
+            ).log_softmax(0)
             grown += [((*text, word), total + float(score)) for word, score in enumerate(scores)]
         best = sorted(grown, key=lambda pair: -pair[1])[: width - len(ended)]
         ended += [(total / length**settings.length_penalty, text[:-1]) for text, total in best if text[-1] == END]
@@ -331,8 +333,8 @@ class Simple(Decoder):
     def embedding(self):
         return self.inner.embedding
 
-    def read(self, text):
-        return self.inner.read(text)
+    def encode_text(self, text):
+        return self.inner.encode_text(text)
 
     def forward(self, words, memory):
         return self.inner(words, memory)
@@ -414,7 +416,7 @@ def test_captions_begin_where_training_does():
 
     model = coca()
     words = Text(text.ids, text.mask & (text.ids != SOURCE.tokenizer.sep))
-    expected = worded(model, model.look(model.backbone.trunk(images)), words)
+    expected = worded(model, model.encode_image(model.backbone.trunk(images)), words)
     assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == expected
     unprompted = caption(model, SOURCE.tokenizer, images, settings)
     assert caption(model, SOURCE.tokenizer, images, settings, prompts=[""] * 4) == unprompted
@@ -422,7 +424,7 @@ def test_captions_begin_where_training_does():
     model, seen = small.copa(SOURCE), []
     model.decoder.multimodal[0].cross.key.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     with torch.no_grad():
-        memory = Step(model, Batch(images, text)).fuse(slice(None), model.read(text)).memory
+        memory = Step(model, Batch(images, text)).fuse(slice(None), model.encode_text(text)).memory
     start = Text(text.ids[:, :1], text.mask[:, :1])
     assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == worded(model, memory, start)
     assert torch.equal(seen[0], seen[1])

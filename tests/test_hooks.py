@@ -32,7 +32,7 @@ def trainer(folder, steps=10, log_every=4, first=0, **run):
         learning_rates={"": 1e-3, "model.text": 1e-4},
         grad_norm=0.7,
         started=time.perf_counter(),
-        waited=0.0,
+        data_wait_seconds=0.0,
         state={},
     )
 
@@ -42,7 +42,7 @@ def drive(run, hook, until=None, pause=0.0):
     hook.training_starts(trainer=run)
     while run.step < (until or run.settings.steps):
         run.step += 1
-        run.waited += pause
+        run.data_wait_seconds += pause
         hook.after_step(trainer=run, losses={"itc": torch.tensor(float(run.step)), "pta": torch.tensor(2.0 * run.step)})
     if until is None and hasattr(hook, "training_ends"):
         hook.training_ends(trainer=run)
@@ -54,7 +54,7 @@ def test_meter_gives_means_the_trained_sum_and_speed(tmp_path):
     for value in (1.0, 3.0):
         run.step += 1
         read.add({"itc": torch.tensor(value), "pta": torch.tensor(2 * value)})
-    run.waited += 0.005
+    run.data_wait_seconds += 0.005
     time.sleep(0.02)
     reading = read.read(run)
     assert reading.losses == {"loss": 2 + 0.5 * 4, "itc": 2, "pta": 4}

@@ -142,7 +142,7 @@ def test_the_section_and_its_table_have_what_was_measured(peer, monkeypatch):
     monkeypatch.setattr(captions, "write", lambda _, given: [example.caption for example in given])
     section = captions.evaluate(made)["captions"]
     assert section["meteor"] == section["spice"] == 1
-    head, written, constant = captions.tell({"captions": section})["captions"][1:]
+    head, written, constant = captions.format_report({"captions": section})["captions"][1:]
     assert head.split() == ["BLEU-4", "ROUGE-L", "CIDEr", "METEOR", "SPICE"]
     assert len(written.split()) == 6
     assert constant.split()[3:] == [f"{section['cider_constant']:.3f}"]

@@ -69,7 +69,7 @@ class Lab:
     def __init__(self, place: Path):
         self.place, self.groups = place, []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["pytest", __name__, *discovery.builtins("plugins")])
+        self.context.set_forkserver_preload(["pytest", __name__, *discovery.builtin_modules("plugins")])
         self.recipe = place / "small.yaml"
         self.recipe.write_text(RECIPE)
         first = self.start("words", "train.steps=1")  # makes the vocabulary; the children below take it over

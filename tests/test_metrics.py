@@ -85,14 +85,14 @@ def test_reranking_equals_every_pair_computed_alone(guide):
         section = retrieval.evaluate(asked)["retrieval"]
         images = asked.images(examples)
         text = asked.data.tokenizer([e.caption for e in examples])
-        words, trunk = model.read(text), model.backbone.trunk(images)
-        similar = model.heads["image"](model.look(trunk).pooled) @ model.heads["text"](words.pooled).T
+        words, trunk = model.encode_text(text), model.backbone.trunk(images)
+        similar = model.heads["image"](model.encode_image(trunk).pooled) @ model.heads["text"](words.pooled).T
         match = torch.zeros(9, 9)
         for i in range(9):
             for j in range(9):
                 row = text.rows(slice(j, j + 1))
-                seen = model.look(model.backbone.trunk(images[i : i + 1]), model.read(row).pooled)
-                fused = model.fusion(model.read(row), seen)
+                seen = model.encode_image(model.backbone.trunk(images[i : i + 1]), model.encode_text(row).pooled)
+                fused = model.fusion(model.encode_text(row), seen)
                 logits = model.heads["match"](fused.text.x[:, 0]).log_softmax(-1)[0]
                 match[i, j] = similar[i, j] / model.heads["temperature"].value + logits[1] - logits[0]
     for way, first, second in (("i2t", similar, match), ("t2i", similar.T, match.T)):

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from core import Backbone, Between, Data, Filled, Head, Objective, Part, Share, TokenPruner, discovery
+from core import Backbone, Between, Data, Filled, Fraction, Head, Objective, Part, TokenPruner, discovery
 from core.discovery import Catalog
 from core.recipe import Recipe, RecipeErrors, differences, dump, plain, read
 from registry import Owner
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 class Top(TokenPruner):
     """Fake."""
 
-    def __init__(self, *, keep: Share = 0.5, dim: Filled[int]):
+    def __init__(self, *, keep: Fraction = 0.5, dim: Filled[int]):
         super().__init__()
 
     def forward(self, tokens: Any, guide: Any, cues: Any) -> Any:
@@ -78,7 +78,7 @@ class Line(Head):
 class Loss(Objective):
     """Fake."""
 
-    def __init__(self, *, share: Share = 1.0):
+    def __init__(self, *, share: Fraction = 1.0):
         super().__init__()
 
     def forward(self, step: Any) -> Any:
@@ -88,7 +88,7 @@ class Loss(Objective):
 class Source(Data):
     """Fake."""
 
-    def __init__(self, *, folder: str = "", boxes: Share = 0.05):
+    def __init__(self, *, folder: str = "", boxes: Fraction = 0.05):
         pass
 
     batch = splits = held_out = None  # type: ignore[assignment]

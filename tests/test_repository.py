@@ -30,7 +30,7 @@ def test_recipe_takes_a_step(path):
     few = ["data.regions=4"] if "regions" in read(str(path), [], CATALOG).data.settings else []
     built = build(read(str(path), [*few, 'train.start=""'], CATALOG))  # no folder to start from
     objectives = built.objectives.train()
-    total, losses = objectives(built.data.batch(0, size=4, seed=0, reads=objectives.reads))
+    total, losses = objectives(built.data.batch(0, size=4, seed=0, reads=objectives.batch_fields))
     assert all(loss.isfinite() for loss in losses.values())
     total.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in built.model.parameters())

@@ -97,12 +97,12 @@ def test_the_block_is_that_of_every_caption_read_alone():
     examples = data.held_out("test", 12)
     with torch.no_grad():
         images = torch.cat(
-            [model.heads["image"](model.look(model.backbone.trunk(e.image[None])).pooled) for e in examples]
+            [model.heads["image"](model.encode_image(model.backbone.trunk(e.image[None])).pooled) for e in examples]
         )
         read = {}
         for example in examples:
             for text in data.references(example):
-                read[text] = model.heads["text"](model.read(data.tokenizer([text])).pooled)[0]
+                read[text] = model.heads["text"](model.encode_text(data.tokenizer([text])).pooled)[0]
     owner = [row for row in range(12) for _ in range(5)]
     texts = torch.stack([read[text] for example in examples for text in data.references(example)])
     similar = (images @ texts.T).tolist()
@@ -158,7 +158,7 @@ def test_chance_is_what_random_features_reach():
 
 def test_it_is_told_below_the_one_caption_figures():
     _, found = section(Told(4))
-    lines = retrieval.tell({"retrieval": found})["retrieval"]
+    lines = retrieval.format_report({"retrieval": found})["retrieval"]
     (row,) = [line for line in lines if "picture to any of its own" in line]
     assert row.split()[-3:] == [f"{100 * found['several'][f'i2t_r{cut}']:.1f}" for cut in (1, 5, 10)]
     assert any("all 60 captions" in line for line in lines)

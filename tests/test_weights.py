@@ -111,7 +111,7 @@ def test_decoder_starts_from_bert(bert):
     causal = torch.full((9, 9), torch.finfo(torch.float32).min).triu(1).expand(2, 1, 9, 9)
     with torch.no_grad():
         own = decoder(
-            decoder.read(Text(ids, torch.ones_like(ids, dtype=torch.bool))), Tokens(torch.zeros(2, 1, WIDTH))
+            decoder.encode_text(Text(ids, torch.ones_like(ids, dtype=torch.bool))), Tokens(torch.zeros(2, 1, WIDTH))
         ).x
         theirs = model(ids, attention_mask=causal).last_hidden_state
     assert torch.allclose(own, theirs, atol=1e-5)

@@ -103,8 +103,10 @@ def test_the_section_equals_every_picture_and_class_alone():
     hits = 0
     with torch.no_grad():
         for picture, name in labelled:
-            image = model.heads["image"](model.look(model.backbone.trunk(picture.image[None])).pooled)
-            by_name = {n: float(image @ model.heads["text"](model.read(data.tokenizer([n])).pooled).T) for n in names}
+            image = model.heads["image"](model.encode_image(model.backbone.trunk(picture.image[None])).pooled)
+            by_name = {
+                n: float(image @ model.heads["text"](model.encode_text(data.tokenizer([n])).pooled).T) for n in names
+            }
             hits += max(by_name, key=by_name.get) == name
     assert section == {
         "accuracy": hits / PICTURES,
@@ -129,8 +131,8 @@ def test_a_model_that_knows_every_class_scores_1_and_with_the_wrong_names_0():
     shift = 0
     model.heads["image"] = model.heads["text"] = torch.nn.Identity()
     model.backbone.trunk = lambda images: states([known[image.numpy().tobytes()] for image in images])
-    model.look = lambda trunk: trunk
-    model.read = lambda text: states([(place[tuple(row)] + shift) % 9 for row in text.ids.tolist()])
+    model.encode_image = lambda trunk: trunk
+    model.encode_text = lambda text: states([(place[tuple(row)] + shift) % 9 for row in text.ids.tolist()])
     assert measured(model, data)["zero_shot"]["accuracy"] == 1
     shift = 1
     assert measured(model, data)["zero_shot"]["accuracy"] == 0
@@ -170,14 +172,14 @@ def test_a_decoder_that_pools_reads_the_names(precision):
 
 def test_it_is_told_beside_chance():
     section = {"accuracy": 0.5, "chance": 1 / 70, "classes": 70, "pictures": 256, "prompts": 6}
-    assert zero_shot.tell({"zero_shot": section}) == {
+    assert zero_shot.format_report({"zero_shot": section}) == {
         "zero_shot": [
             "Zero-shot classification of 256 pictures in 70 classes, 6 prompts a class",
             "  %            found  chance",
             "  right class   50.0     1.4",
         ]
     }
-    assert zero_shot.tell({}) is None
+    assert zero_shot.format_report({}) is None
 
 
 def test_the_ensemble_holds_the_training_prompts_and_the_bare_name():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from core.blocks import prune
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
-from core.types import Cues, Text, Tokens
+from core.types import BlockCues, Text, Tokens
 from registry.part import Part
 
 B, P, L, D, G = 3, 12, 7, 32, 16
@@ -49,7 +49,7 @@ def check_pruner(part: Part[TokenPruner]) -> None:
         scores = pruner.score(tokens, guide, _cues(pruner, tokens))
         if scores is not None and pruner.place == "after_block":
             turn = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(P)])
-            turned = pruner.score(Tokens(tokens.x[:, turn], patches=(1, 1 + P)), guide, Cues())
+            turned = pruner.score(Tokens(tokens.x[:, turn], patches=(1, 1 + P)), guide, BlockCues())
             fits = turned is not None and torch.allclose(turned, scores[:, turn[1:] - 1], atol=1e-5)
             assert fits, "permuting patches must permute scores"
         if not pruner.guided:
@@ -154,21 +154,21 @@ def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
     mask = torch.ones(B, P, dtype=torch.bool)
     mask[:, -2:] = False
     with torch.no_grad():
-        out = decoder(decoder.read(text), Tokens(memory, mask=mask)).x
+        out = decoder(decoder.encode_text(text), Tokens(memory, mask=mask)).x
         ids = text.ids.clone()
         ids[:, 4] = (ids[:, 4] + 1) % vocabulary
-        changed = decoder(decoder.read(Text(ids, text.mask)), Tokens(memory, mask=mask)).x
+        changed = decoder(decoder.encode_text(Text(ids, text.mask)), Tokens(memory, mask=mask)).x
         assert torch.allclose(out[:, :4], changed[:, :4], atol=1e-5), "a later word changes an earlier state"
         assert not torch.allclose(out[:, 4:], changed[:, 4:], atol=1e-4), "a word does not reach later states"
         hidden = memory.clone()
         hidden[:, -2:] = 9.0
-        same = decoder(decoder.read(text), Tokens(hidden, mask=mask)).x
+        same = decoder(decoder.encode_text(text), Tokens(hidden, mask=mask)).x
         assert torch.allclose(out, same, atol=1e-5), "masked memory changes the states"
         if isinstance(decoder, StepwiseDecoder):
             under_way = decoder.begin(Tokens(memory, mask=mask), L)
             steps = [under_way(text.map(lambda t, i=i: t[:, i : i + 1])) for i in range(L)]  # type: ignore[misc]
             assert torch.allclose(torch.cat(steps, 1), out, atol=1e-5), "word by word the states differ"
-    _check_gradients(decoder, lambda: decoder(decoder.read(text), Tokens(memory, mask=mask)), "x")
+    _check_gradients(decoder, lambda: decoder(decoder.encode_text(text), Tokens(memory, mask=mask)), "x")
 
 
 def check_head(part: Part[Head], vocabulary: int = 50) -> None:
@@ -185,16 +185,16 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
         assert parameter.grad is not None, f"no gradient reaches {name}"
 
 
-def _cues(pruner: TokenPruner, tokens: Tokens) -> Cues:
+def _cues(pruner: TokenPruner, tokens: Tokens) -> BlockCues:
     """Plausible keys and attention for an in_block pruner: two heads over the states themselves."""
     if pruner.place == "after_block":
-        return Cues()
+        return BlockCues()
 
     def look() -> tuple[Tensor, Tensor]:
         keys = tokens.x.unflatten(-1, (2, -1)).transpose(1, 2)  # (B, 2, N, D / 2)
         return keys, (keys @ keys.transpose(-2, -1) / D**0.5).softmax(-1)
 
-    return Cues(look)
+    return BlockCues(look)
 
 
 def _states(pruner: TokenPruner, tokens: Tokens, guide: Tensor, seed: int) -> Tensor:

@@ -13,8 +13,8 @@ from core.discovery import Catalog
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
-from core.recipe.validation import BAD, Reader
-from core.recipe.yaml_tree import Node, Problem, RecipeErrors, Scalar, Table, apply, read_file
+from core.recipe.validation import INVALID, Reader
+from core.recipe.yaml_tree import MapNode, Problem, RecipeErrors, Scalar, YamlNode, apply, read_file
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
 from registry.part import Part
@@ -70,7 +70,7 @@ def read_model(path: str, catalog: Catalog) -> Part[Model]:
     return part
 
 
-def _tree(path: str, overrides: Sequence[str] = ()) -> Table:
+def _tree(path: str, overrides: Sequence[str] = ()) -> MapNode:
     problems: list[Problem] = []
     tree = read_file(path, problems)
     if not problems:
@@ -86,18 +86,18 @@ def _position(problem: Problem) -> tuple[str, list[int]]:
     return file, [int(number) for number in place if number.isdigit()]
 
 
-def _recipe(reader: Reader, tree: Table) -> Recipe | None:
+def _recipe(reader: Reader, tree: MapNode) -> Recipe | None:
     for key, node in tree.items.items():
         if key not in SECTIONS:
             known = (*SECTIONS, "extends")
             sentence = f"a recipe has no such section.{near(key, known)} It has: {', '.join(known)}."
-            reader.fault(tree.marks.get(key, node.where), key, sentence)
-    empty = Table({}, tree.where)
+            reader.add_problem(tree.marks.get(key, node.where), key, sentence)
+    empty = MapNode({}, tree.where)
 
-    def section(name: str) -> Node:
+    def section(name: str) -> YamlNode:
         node = tree.items.get(name, empty)
         if name in ("model", "objectives", "data") and name not in tree.items:
-            reader.fault(tree.where, name, "is missing")
+            reader.add_problem(tree.where, name, "is missing")
         return node
 
     read = {
@@ -111,33 +111,33 @@ def _recipe(reader: Reader, tree: Table) -> Recipe | None:
     return None if reader.problems else Recipe(**read)
 
 
-def _model(reader: Reader, node: Node) -> Any:
-    if not isinstance(node, Table):
-        return reader.fault(node.where, "model", "expected a mapping: {backbone: ..., heads: ...}")
+def _model(reader: Reader, node: YamlNode) -> Any:
+    if not isinstance(node, MapNode):
+        return reader.add_problem(node.where, "model", "expected a mapping: {backbone: ..., heads: ...}")
     if not node.items:
-        return BAD
+        return INVALID
     settings = reader.fields(node, settings_of(Model), "model", "a model")
-    return BAD if settings is BAD else Part(Model, settings, kind="model", where=f"{node.where}: model")
+    return INVALID if settings is INVALID else Part(Model, settings, kind="model", where=f"{node.where}: model")
 
 
-def _objectives(reader: Reader, node: Node) -> Any:
-    if not isinstance(node, Table):
-        return reader.fault(node.where, "objectives", "expected a mapping: {itc: {}, itm: {weight: 0.5}}")
+def _objectives(reader: Reader, node: YamlNode) -> Any:
+    if not isinstance(node, MapNode):
+        return reader.add_problem(node.where, "objectives", "expected a mapping: {itc: {}, itm: {weight: 0.5}}")
     slots: dict[str, Any] = {}
     for key, item in node.items.items():
         path, weight, where = f"objectives.{key}", 1.0, node.marks.get(key, item.where)
-        if isinstance(item, Table):
+        if isinstance(item, MapNode):
             own = {"name": Scalar(key, where), **item.items}
             if "weight" in own:
                 weight = reader.value(own.pop("weight"), float, f"{path}.weight")
-            item = Table(own, item.where, item.marks)
+            item = MapNode(own, item.where, item.marks)
         if isinstance(item, Scalar) and item.null:
             hint = near(key, [name for name in node.items if name != key])
             sentence = f"is null, and there is no inherited objective to take away.{hint} Its defaults: {{}}"
-            reader.fault(where, path, sentence)
+            reader.add_problem(where, path, sentence)
             continue
-        part = reader.part(item, Objective, path, beside=("weight",))
-        if part is not BAD and weight is not BAD:
+        part = reader.part(item, Objective, path, extra_keys=("weight",))
+        if part is not INVALID and weight is not INVALID:
             slots[key] = Slot(part, weight)
     return slots
 

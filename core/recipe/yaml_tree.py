@@ -51,26 +51,26 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Items:
+class ListNode:
     """A list."""
 
-    items: tuple[Node, ...]
+    items: tuple[YamlNode, ...]
     where: str
 
 
 @dataclass(frozen=True)
-class Table:
+class MapNode:
     """A mapping; ``marks`` says where each key stands."""
 
-    items: dict[str, Node]
+    items: dict[str, YamlNode]
     where: str
     marks: dict[str, str] = field(default_factory=dict)
 
 
-Node = Scalar | Items | Table
+YamlNode = Scalar | ListNode | MapNode
 
 
-def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> Table:
+def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> MapNode:
     """A recipe and what it ``extends``, merged. Faults go to ``problems``."""
     try:
         if os.path.abspath(path) in chain:
@@ -81,16 +81,16 @@ def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -
         text = read_text(path)
     except ValueError as err:
         problems.append(Problem("", "", str(err)))
-        return Table({}, path)
+        return MapNode({}, path)
     node = parse(text, path, problems)
-    if not isinstance(node, Table):
+    if not isinstance(node, MapNode):
         if node is not None:
             problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
-        return Table({}, path)
+        return MapNode({}, path)
     base = node.items.get("extends")
     if base is None:
         return node
-    own = Table({key: value for key, value in node.items.items() if key != "extends"}, node.where, node.marks)
+    own = MapNode({key: value for key, value in node.items.items() if key != "extends"}, node.where, node.marks)
     if not isinstance(base, Scalar) or base.null or not base.text:
         problems.append(Problem(base.where, "extends", "expected the name of a recipe file, relative to this one"))
         return own
@@ -101,11 +101,11 @@ def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -
         if not problems[i].where:
             problems[i] = Problem(base.where, "extends", problems[i].sentence)
     merged = merge(inherited, own)
-    assert isinstance(merged, Table)
+    assert isinstance(merged, MapNode)
     return merged
 
 
-def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> Node | None:
+def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> YamlNode | None:
     """YAML to a tree; None where it is not YAML that a recipe may hold.
 
     Anchors, aliases and tags are refused: nothing is expanded, nothing is constructed.
@@ -147,13 +147,13 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
             problems.append(Problem(f"{where}:1:1", "", "is empty"))
         return Scalar("", where) if override else None
 
-    def convert(node: yaml.Node, path: str) -> Node:
+    def convert(node: yaml.Node, path: str) -> YamlNode:
         here = at(node.start_mark)
         if isinstance(node, yaml.ScalarNode):
             return Scalar(str(node.value), here, node.style is not None)
         if isinstance(node, yaml.SequenceNode):
-            return Items(tuple(convert(child, f"{path}[{i}]") for i, child in enumerate(node.value)), here)
-        items: dict[str, Node] = {}
+            return ListNode(tuple(convert(child, f"{path}[{i}]") for i, child in enumerate(node.value)), here)
+        items: dict[str, YamlNode] = {}
         marks: dict[str, str] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -165,18 +165,18 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
                 problems.append(Problem(at(key.start_mark), inner, f"is given twice; first at {marks[name]}"))
                 continue
             items[name], marks[name] = convert(value, inner), at(key.start_mark)
-        return Table(items, here, marks)
+        return MapNode(items, here, marks)
 
     return convert(root, "")
 
 
-def merge(base: Node, over: Node) -> Node:
+def merge(base: YamlNode, over: YamlNode) -> YamlNode:
     """``over`` upon ``base``: mappings merge, all else is replaced, null takes an inherited entry away."""
-    if not isinstance(over, Table):
+    if not isinstance(over, MapNode):
         return over
     if isinstance(base, Scalar) and not base.null and "name" not in over.items:
-        base = Table({"name": base}, base.where, {"name": base.where})  # a part written as its bare name
-    if not isinstance(base, Table):
+        base = MapNode({"name": base}, base.where, {"name": base.where})  # a part written as its bare name
+    if not isinstance(base, MapNode):
         return over
     items, marks = dict(base.items), {**base.marks, **over.marks}
     for key, value in over.items.items():
@@ -184,10 +184,10 @@ def merge(base: Node, over: Node) -> Node:
             del items[key]
         else:
             items[key] = merge(items[key], value) if key in items else value
-    return Table(items, over.where or base.where, marks)
+    return MapNode(items, over.where or base.where, marks)
 
 
-def apply(tree: Table, override: str, problems: list[Problem]) -> Table:
+def apply(tree: MapNode, override: str, problems: list[Problem]) -> MapNode:
     """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep=0.3``."""
     path, equals, text = override.partition("=")
     where = f"override {override!r}"
@@ -202,37 +202,37 @@ def apply(tree: Table, override: str, problems: list[Problem]) -> Table:
     if isinstance(placed, str):
         problems.append(Problem(where, path, placed))
         return tree
-    assert isinstance(placed, Table)
+    assert isinstance(placed, MapNode)
     return placed
 
 
-def _place(node: Node | None, steps: Sequence[str | int], value: Node, where: str) -> Node | str:
+def _place(node: YamlNode | None, steps: Sequence[str | int], value: YamlNode, where: str) -> YamlNode | str:
     """``node`` with the value at the end of the path, or what is wrong."""
     if not steps:
         return value if node is None else merge(node, value)
     step, rest = steps[0], steps[1:]
     if isinstance(step, int):
-        if not isinstance(node, Items):
+        if not isinstance(node, ListNode):
             return f"[{step}] asks for an entry of a list, and there is no list here"
         if step >= len(node.items):
             return f"[{step}] is beyond the list's end; it has {len(node.items)} entries, counted from 0"
         inner = _place(node.items[step], rest, value, where)
         if isinstance(inner, str):
             return inner
-        return Items((*node.items[:step], inner, *node.items[step + 1 :]), node.where)
-    if isinstance(node, Items):
+        return ListNode((*node.items[:step], inner, *node.items[step + 1 :]), node.where)
+    if isinstance(node, ListNode):
         return f"is a list: say which entry, such as [0].{step}"
-    inner = _place(node.items.get(step) if isinstance(node, Table) else None, rest, value, where)
+    inner = _place(node.items.get(step) if isinstance(node, MapNode) else None, rest, value, where)
     if isinstance(inner, str):
         return inner
-    base = merge(node, Table({}, node.where)) if node is not None else None  # a bare name becomes a mapping
-    if not isinstance(base, Table):
-        base = Table({}, where)
+    base = merge(node, MapNode({}, node.where)) if node is not None else None  # a bare name becomes a mapping
+    if not isinstance(base, MapNode):
+        base = MapNode({}, where)
     if isinstance(inner, Scalar) and inner.null and step in base.items:
-        return Table({key: item for key, item in base.items.items() if key != step}, base.where, base.marks)
-    marked = step in base.items and isinstance(inner, Table)
+        return MapNode({key: item for key, item in base.items.items() if key != step}, base.where, base.marks)
+    marked = step in base.items and isinstance(inner, MapNode)
     marks = base.marks if marked else {**base.marks, step: where}
-    return Table({**base.items, step: inner}, base.where if isinstance(node, Table) else where, marks)
+    return MapNode({**base.items, step: inner}, base.where if isinstance(node, MapNode) else where, marks)
 
 
 def _near_file(path: str) -> str:

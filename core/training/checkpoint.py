@@ -146,7 +146,7 @@ def _step(path: str) -> int:
     return int(path.rpartition("-")[2])
 
 
-def weights_in(folder: str) -> str:
+def weights_file(folder: str) -> str:
     """The path of the weights in a folder to start from.
 
     Raises:
@@ -159,13 +159,13 @@ def weights_in(folder: str) -> str:
 
 
 @torch.no_grad()
-def start(model: Model, folder: str) -> str:
+def warm_start(model: Model, folder: str) -> str:
     """Take over a folder's tensors of equal name and shape; nothing is resized. Says in words what was not.
 
     Raises:
         ValueError: there are no weights, or none that fits.
     """
-    file = weights_in(folder)
+    file = weights_file(folder)
     try:
         held = load_file(file)
     except Exception as err:

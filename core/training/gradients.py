@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core import runtime
 from core.objectives import Objectives, Step
-from core.training.loader import portion
+from core.training.loader import split_batch
 from core.types import Batch, Tokens
 
 
@@ -30,21 +30,23 @@ class Chunk:
     """Rows of a batch and what is to be computed of them."""
 
     batch: Batch
-    labelled: int  # words to predict: Step.labelled
+    num_target_tokens: int  # words to predict: Step.labelled
     shares: dict[str, float]  # objective -> what its loss here counts for in the whole batch's
-    pulls: tuple[Tensor, ...] = ()  # the contrasts' gradients for the pooled picture and text, (b, D) each
-    learnt: tuple[tuple[nn.Parameter, Tensor], ...] = ()  # parameters that the contrasts read, with their gradients
+    feature_grads: tuple[Tensor, ...] = ()  # the contrasts' gradients for the pooled picture and text, (b, D) each
+    parameter_grads: tuple[
+        tuple[nn.Parameter, Tensor], ...
+    ] = ()  # parameters that the contrasts read, with their gradients
 
     def to(self, device: torch.device) -> Chunk:
         return dataclasses.replace(self, batch=self.batch.to(device))
 
     def step(self, objectives: Objectives) -> Step:
         step = Step(objectives.model, self.batch)
-        vars(step)["labelled"] = self.labelled
+        vars(step)["num_target_tokens"] = self.num_target_tokens
         return step
 
 
-class Pass(nn.Module):
+class LossForward(nn.Module):
     """All losses of a chunk in one forward, as DistributedDataParallel wants it."""
 
     def __init__(self, objectives: Objectives):
@@ -55,10 +57,10 @@ class Pass(nn.Module):
         """What to go backward from, and each loss's part of the whole batch's, unweighted and detached."""
         step = chunk.step(self.objectives)
         total = torch.zeros((), device=chunk.batch.images.device)
-        if chunk.pulls:  # first: the random numbers come in the order of the first pass
-            for feature, pull in zip(_pooled(step), chunk.pulls, strict=True):
+        if chunk.feature_grads:  # first: the random numbers come in the order of the first pass
+            for feature, pull in zip(_pooled(step), chunk.feature_grads, strict=True):
                 total = total + (feature.float() * pull).sum()
-        for parameter, gradient in chunk.learnt:
+        for parameter, gradient in chunk.parameter_grads:
             total = total + (parameter * gradient).sum()
         losses = {
             name: chunk.shares[name] * objective(step)
@@ -69,7 +71,7 @@ class Pass(nn.Module):
         return total, {name: loss.detach() for name, loss in losses.items()}
 
 
-class Gradients:
+class BackwardPass:
     """Adds a batch's gradients to the objectives' parameters.
 
     Args:
@@ -79,8 +81,8 @@ class Gradients:
 
     def __init__(self, objectives: Objectives, chunks: int, device: torch.device, precision: str):
         self.objectives, self.chunks, self.device, self.precision = objectives, chunks, device, precision
-        self.run: nn.Module = Pass(objectives)
-        if runtime.count() > 1:  # a recipe may leave parts of its model unused
+        self.run: nn.Module = LossForward(objectives)
+        if runtime.world_size() > 1:  # a recipe may leave parts of its model unused
             self.run = DistributedDataParallel(self.run, find_unused_parameters=True)
 
     def __call__(self, batch: Batch, share: float = 1.0, last: bool = True) -> dict[str, Tensor]:
@@ -96,7 +98,7 @@ class Gradients:
         chunks = self._cut(batch)
         losses: dict[str, Tensor] = {}
         random: list[list[Tensor]] = []
-        if self.chunks > 1 and any(objective.contrasts for _, objective in self.objectives.items()):
+        if self.chunks > 1 and any(objective.is_contrastive for _, objective in self.objectives.items()):
             losses, chunks, random = self._contrast(chunks)
         for index, chunk in enumerate(chunks):
             if random:
@@ -112,17 +114,17 @@ class Gradients:
         return {name: losses[name] for name, _ in self.objectives.items()}
 
     def _cut(self, batch: Batch) -> list[Chunk]:
-        pieces = [portion(batch, index, self.chunks) for index in range(self.chunks)]
+        pieces = [split_batch(batch, index, self.chunks) for index in range(self.chunks)]
         names = [name for name, _ in self.objectives.items()]
-        units = [[objective.units(piece) for _, objective in self.objectives.items()] for piece in pieces]
-        wholes = runtime.totals([sum(counted) for counted in zip(*units, strict=True)])
+        units = [[objective.loss_denominator(piece) for _, objective in self.objectives.items()] for piece in pieces]
+        wholes = runtime.all_reduce_sum([sum(counted) for counted in zip(*units, strict=True)])
         return [
             Chunk(
                 piece,
                 int(piece.text.mask[:, 1:].sum()),
                 # backward means over ranks, so a rank's part counts that much more
                 {
-                    n: runtime.count() * u / whole if whole else 0.0
+                    n: runtime.world_size() * u / whole if whole else 0.0
                     for n, u, whole in zip(names, own, wholes, strict=True)
                 },
             )
@@ -155,8 +157,8 @@ class Gradients:
             dataclasses.replace(
                 chunk,
                 shares={name: share for name, share in chunk.shares.items() if name not in losses},
-                pulls=tuple(pulls),
-                learnt=() if index < len(chunks) - 1 else reached,  # once
+                feature_grads=tuple(pulls),
+                parameter_grads=() if index < len(chunks) - 1 else reached,  # once
             )
             for index, (chunk, *pulls) in enumerate(
                 zip(chunks, of_image.chunk(len(chunks)), of_text.chunk(len(chunks)), strict=True)

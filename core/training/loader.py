@@ -17,7 +17,7 @@ from core.kinds import Data
 from core.types import Batch, S
 
 
-def portion(batch: Batch, index: int, count: int) -> Batch:
+def split_batch(batch: Batch, index: int, count: int) -> Batch:
     """The ``index``-th of ``count`` parts of a batch, of its regions too: consecutive rows, as even as can be.
 
     Raises:
@@ -37,7 +37,7 @@ def portion(batch: Batch, index: int, count: int) -> Batch:
 
 
 @dataclass(frozen=True)
-class Wanted(Dataset[Batch]):
+class StepBatches(Dataset[Batch]):
     """Batches ``first`` to ``last`` - 1: a pure function of their number, so workers and resumes change nothing.
 
     Of each the ``part``-th of ``parts`` (core.runtime): however many there are, together they are the same batch.
@@ -46,7 +46,7 @@ class Wanted(Dataset[Batch]):
     data: Data
     size: int
     seed: int
-    reads: frozenset[str]
+    batch_fields: frozenset[str]
     first: int
     last: int
     part: int = 0
@@ -56,11 +56,11 @@ class Wanted(Dataset[Batch]):
         return self.last - self.first
 
     def __getitem__(self, index: int) -> Batch:
-        whole = self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.reads)
-        return portion(whole, self.part, self.parts)
+        whole = self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.batch_fields)
+        return split_batch(whole, self.part, self.parts)
 
 
-def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:
+def load(wanted: StepBatches, workers: int, pinned: bool) -> Iterator[Batch]:
     """The batches in order.
 
     Raises:
@@ -71,7 +71,7 @@ def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:
             wanted,
             batch_size=None,
             num_workers=workers,
-            worker_init_fn=_follow,
+            worker_init_fn=_exit_with_parent,
             prefetch_factor=4 if workers else None,
             pin_memory=pinned,
             generator=torch.Generator(),  # its own: the global one belongs to the step that asks first
@@ -81,7 +81,7 @@ def load(wanted: Wanted, workers: int, pinned: bool) -> Iterator[Batch]:
         raise ValueError(said[-1].strip()) from err
 
 
-def _follow(worker: int) -> None:
+def _exit_with_parent(worker: int) -> None:
     """End a data worker with its run, killed or not: torch's own watch sees the forking process, maybe a server."""
 
     def watch() -> None:

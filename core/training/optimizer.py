@@ -27,9 +27,9 @@ def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
     """
     if not objectives.items():
         raise ValueError("objectives: none is left, or all have weight 0: nothing can learn")
-    rates = _rates(settings)
+    rates = group_lrs(settings)
     named = list(objectives.named_parameters())
-    prefixes = {name: _longest(name, rates) for name, _ in named}
+    prefixes = {name: _match_prefix(name, rates) for name, _ in named}
     unused = [prefix for prefix in rates if prefix and prefix not in prefixes.values()]
     if unused:
         tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
@@ -54,19 +54,19 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
     linear map orthogonal, at a length that suits AdamW's rates and with its own momentum, 0.95; what is not one goes by
     NAdamW, heads too.
     """
-    rates = _rates(settings)
+    rates = group_lrs(settings)
     turned = hidden_maps(objectives) if settings.optimizer == "muon" else set()
     chosen: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in objectives.named_parameters():
         if parameter.requires_grad:
-            key = (_longest(name, rates), parameter.ndim >= 2, parameter in turned)
+            key = (_match_prefix(name, rates), parameter.ndim >= 2, parameter in turned)
             chosen.setdefault(key, []).append(parameter)
     groups = [
         {
             "params": parameters,
             "name": prefix,
             "lr": rates[prefix],
-            "peak": rates[prefix],
+            "base_lr": rates[prefix],
             "weight_decay": settings.weight_decay if decays else 0.0,
         }
         | ({"use_muon": orthogonal} if settings.optimizer == "muon" else {})
@@ -97,11 +97,11 @@ def hidden_maps(objectives: nn.Module) -> set[Tensor]:
     }
 
 
-def _rates(settings: TrainSettings) -> dict[str, float]:
+def group_lrs(settings: TrainSettings) -> dict[str, float]:
     return {"": settings.lr, **{group.prefix: group.lr for group in settings.groups}}
 
 
-def _longest(name: str, rates: dict[str, float]) -> str:
+def _match_prefix(name: str, rates: dict[str, float]) -> str:
     return max((prefix for prefix in rates if name.startswith(prefix)), key=len)
 
 

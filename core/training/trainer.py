@@ -20,8 +20,8 @@ from core.objectives import Objectives
 from core.runtime import pick_device, pick_precision
 from core.settings import RunSettings, TrainSettings
 from core.training import checkpoint
-from core.training.gradients import Gradients
-from core.training.loader import Wanted, load
+from core.training.gradients import BackwardPass
+from core.training.loader import StepBatches, load
 from core.training.optimizer import freeze, learning_rate, make_optimizer
 from core.types import Batch
 
@@ -31,10 +31,10 @@ def check_batch(settings: TrainSettings) -> None:
     Raises:
         ValueError: a batch cannot be shared evenly by the ranks and their chunks.
     """
-    parts = runtime.count() * settings.chunks
+    parts = runtime.world_size() * settings.chunks
     if settings.batch % parts:
         raise ValueError(
-            f"train.batch: {settings.batch} rows cannot be shared evenly by {runtime.count()} ranks "
+            f"train.batch: {settings.batch} rows cannot be shared evenly by {runtime.world_size()} ranks "
             f"of train.chunks {settings.chunks}; expected a multiple of {parts}"
         )
 
@@ -66,23 +66,25 @@ class Trainer:
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.weights = objectives.weights
-        self.average = objectives.average = copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
-        self.leads = runtime.own() == 0  # of all ranks
+        self.ema_model = objectives.ema_model = (
+            copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
+        )
+        self.is_main = runtime.rank() == 0  # of all ranks
         self.frozen = freeze(objectives, settings)
         self.optimizer = make_optimizer(objectives, settings, self.device)
         self.state: dict[str, Any] = {}
         self.step = self.first_step = 0
         self.grad_norm = 0.0
-        self.started, self.waited = time.perf_counter(), 0.0
+        self.started, self.data_wait_seconds = time.perf_counter(), 0.0
         self.checkpoint = checkpoint.newest(folder) if run.resume else None
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
-        self.gradients = Gradients(objectives, settings.chunks, self.device, self.precision)
+        self.gradients = BackwardPass(objectives, settings.chunks, self.device, self.precision)
 
     @property
     def result(self) -> Model:
         """What training is for: the model, or the running mean of its weights."""
-        return self.model if self.average is None else self.average
+        return self.model if self.ema_model is None else self.ema_model
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -100,7 +102,7 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
                 module.eval()  # frozen, it keeps its statistics
-        if self.leads:
+        if self.is_main:
             for prefix, numbers in self.frozen.items():
                 print(f"Frozen, for its learning rate is 0: {prefix or 'all else'}, {numbers:,} parameters", flush=True)
             self.hooks.hook.training_starts(trainer=self)
@@ -108,9 +110,9 @@ class Trainer:
         batches = self._batches()
         while self.step < settings.steps:
             # the same after a resume; each rank its own
-            torch.manual_seed((self.run.seed * 1_000_003 + self.step + (runtime.own() << 40)) % 2**63)
+            torch.manual_seed((self.run.seed * 1_000_003 + self.step + (runtime.rank() << 40)) % 2**63)
             for group in self.optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(self.step, settings)
+                group["lr"] = group["base_lr"] * learning_rate(self.step, settings)
             losses = self._gradients(batches)
             self.hooks.hook.after_backward(trainer=self)
             limit = settings.clip or math.inf
@@ -122,22 +124,22 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
-            if self.average is not None:
+            if self.ema_model is not None:
                 torch._foreach_lerp_(
-                    list(self.average.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
+                    list(self.ema_model.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
                 )
-                for mean, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                for mean, now in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
                     mean.copy_(now)
             self.step += 1
-            if self.leads:
+            if self.is_main:
                 self.hooks.hook.after_step(trainer=self, losses=losses)
             if self.step == settings.steps or (settings.save_every and self.step % settings.save_every == 0):
                 self.save()
-        if self.leads:
+        if self.is_main:
             self.hooks.hook.training_ends(trainer=self)
 
     def save(self) -> None:
-        if not self.leads:
+        if not self.is_main:
             return
         self.checkpoint = checkpoint.save(
             self.objectives, self.result, self.optimizer, self.folder, self.step, keep=self.checkpoint
@@ -151,15 +153,22 @@ class Trainer:
         for number in range(count):
             asked = time.perf_counter()
             batch = next(batches)
-            self.waited += time.perf_counter() - asked
+            self.data_wait_seconds += time.perf_counter() - asked
             for name, loss in self.gradients(batch, 1 / count, last=number == count - 1).items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / count
-        return runtime.means(sums)
+        return runtime.all_reduce_mean(sums)
 
     def _batches(self) -> Iterator[Batch]:
         settings, pinned = self.settings, self.device.type == "cuda"
         first, last = (step * settings.accumulate for step in (self.step, settings.steps))
-        wanted = Wanted(
-            self.data, settings.batch, self.run.seed, self.objectives.reads, first, last, runtime.own(), runtime.count()
+        wanted = StepBatches(
+            self.data,
+            settings.batch,
+            self.run.seed,
+            self.objectives.batch_fields,
+            first,
+            last,
+            runtime.rank(),
+            runtime.world_size(),
         )
         return load(wanted, settings.workers, pinned)

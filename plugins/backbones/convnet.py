@@ -53,7 +53,7 @@ class ConvNet(Backbone):
         if not timm.is_model(net):
             raise ValueError(f"net: timm has no network named {net!r}.{near(net, timm.list_models())}")
         self.dim, self.grid = _feature_map(net, stride, image_size)
-        self.net, self.pools = _made(net, stride), pooled == "mean"
+        self.net, self.has_pooled = _made(net, stride), pooled == "mean"
         told = resolve_model_data_config(self.net)
         self.register_buffer("mean", torch.tensor(told["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(told["std"]).view(1, 3, 1, 1) * 255, persistent=False)
@@ -63,7 +63,7 @@ class ConvNet(Backbone):
     def trunk(self, images: Tensor) -> Tokens:
         cells = self.net((images.float() - self.mean) / self.deviation)  # (B, D, h, w)
         x = cells.flatten(2).transpose(1, 2)  # (B, P, D)
-        return Tokens(x, x.mean(1) if self.pools else None, patches=(0, int(x.shape[1])))
+        return Tokens(x, x.mean(1) if self.has_pooled else None, patches=(0, int(x.shape[1])))
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         return trunk

@@ -12,13 +12,13 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
-from core.blocks import Prune, build_pruners, by_block, run_blocks, score, split_point
+from core.blocks import Prune, build_pruners, first_pruned_block, pruners_by_block, run_blocks, score
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.types import Tokens
 from plugins.backbones.weights import misshapen, read_weights, refuse
 from plugins.layers import fused_attention, initialise_tower
-from registry.part import Count, Filled, Natural, Positive
+from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt
 
 CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
@@ -58,10 +58,10 @@ class ViT(Backbone):
         self,
         *,
         dim: Count = 768,
-        depth: Natural = 12,
+        depth: NonNegativeInt = 12,
         heads: Count = 12,
         patch: Count = 16,
-        mlp: Positive = 4.0,
+        mlp: NonNegativeFloat = 4.0,
         cls: bool = True,
         stem: Literal["linear", "conv"] = "linear",
         style: Literal["plain", "clip", "openclip"] = "plain",
@@ -78,7 +78,7 @@ class ViT(Backbone):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide dim {dim}")
         mean, deviation, made = STYLES[style]
-        self.dim, self.mlp, self.pools = dim, mlp, cls
+        self.dim, self.mlp, self.has_pooled = dim, mlp, cls
         self.grid = (image_size // patch, image_size // patch)
         self.vit = VisionTransformer(
             img_size=image_size,
@@ -99,7 +99,7 @@ class ViT(Backbone):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
         self.prunings = build_pruners(prune, depth, dim, guide_dim)
-        self.split = split_point(by_block(self.prunings), depth)
+        self.split = first_pruned_block(pruners_by_block(self.prunings), depth)
         if weights:
             self._load(weights)
 
@@ -109,7 +109,7 @@ class ViT(Backbone):
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        return tuple(by_block(self.prunings).values())
+        return tuple(pruners_by_block(self.prunings).values())
 
     def trunk(self, images: Tensor) -> Tokens:
         pixels = (images.float() - self.mean) / self.deviation  # (B, 3, H, W)
@@ -121,14 +121,14 @@ class ViT(Backbone):
         return run_blocks(self.blocks, {}, tokens, last=self.split)
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        pruners = by_block(self.prunings) if self.pruning else {}
+        pruners = pruners_by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)
         x = self.vit.norm(tokens.x)  # (B, N, D)
         pooled = x[:, 0] if self.vit.num_prefix_tokens else None
         return Tokens(x, pooled, tokens.mask, tokens.patches, tokens.source, tokens.scores)
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
-        return score(self.blocks, by_block(self.prunings), trunk, guide, first=self.split)
+        return score(self.blocks, pruners_by_block(self.prunings), trunk, guide, first=self.split)
 
     def _load(self, file: str) -> None:
         """Take over weights, resized to this patch size and resolution (timm's rules, bicubic)."""
@@ -170,11 +170,11 @@ class _TimmBlock:
         block = self.block
         return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         block = self.block
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
-    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         attn = self.block.attn
         qkv = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, D / heads)
         query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)

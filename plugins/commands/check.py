@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Check:
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
-        from core.training.checkpoint import weights_in
+        from core.training.checkpoint import weights_file
         from core.training.trainer import check_batch
         from plugins.compute import dry_run, memory
 
@@ -70,7 +70,7 @@ class Check:
             return
         if train.start:
             try:
-                weights_in(train.start)
+                weights_file(train.start)
             except ValueError as err:
                 self.report["notes"].append(f"not checked: {err}")
         sizes = self.attempt("the data", lambda: dry_run.sketch(self.recipe))
@@ -169,4 +169,4 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join([*report["problems"], *report["notes"]]), file=sys.stderr)
         return 0 if report["ok"] else 2
 
-    return guarded(work)
+    return run_cli(work)

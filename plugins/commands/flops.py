@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import guarded, reported
+from core.cli import print_report, run_cli
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -229,4 +229,4 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(_table(report)))
         return report
 
-    return guarded(lambda: reported(work, args.json))
+    return run_cli(lambda: print_report(work, args.json))

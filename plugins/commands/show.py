@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 from registry import Entry, Owner, UnknownName, near
 
@@ -116,4 +116,4 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps([_facts(*part) for part in find(args.part)]) if args.json else show(args.part))
         return 0
 
-    return guarded(work)
+    return run_cli(work)

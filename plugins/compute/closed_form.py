@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from timm.layers import HybridEmbed
 from torch import nn
 
-from core.blocks import by_block
+from core.blocks import pruners_by_block
 from core.kinds import Decoder, Pooler, TokenPruner
 from core.model import Model
 from plugins.backbones.vit import ViT
@@ -136,13 +136,13 @@ def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:
     Raises:
         NoFormula: a part of a class that is not Patchbay's own, or whose network is not (``convnet``); names it.
     """
-    poolers = () if model.poolers is None else ("poolers",)
+    poolers = () if model.pooler is None else ("poolers",)
     parts = dict.fromkeys(("backbone", "pruner", *poolers, "text", "fusion", "decoder", "heads"), 0)
     backbone = model.backbone
     if type(backbone) is not ViT:
         raise NoFormula(backbone.origin)
     patches, others = backbone.grid[0] * backbone.grid[1], int(backbone.vit.num_prefix_tokens)
-    pruners = by_block(backbone.prunings) if backbone.pruning else {}
+    pruners = pruners_by_block(backbone.prunings) if backbone.pruning else {}
     depth = len(backbone.blocks)
     blocks, choosing = pruned_blocks(patches, others, backbone.dim, depth, pruners, 3, backbone.mlp)
     parts["backbone"], parts["pruner"] = frames * (_stem(backbone) + blocks), frames * choosing
@@ -150,22 +150,22 @@ def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:
         patches = _left(pruner, patches)
     patches, others = frames * patches, frames * others
     tokens, image_dim = others + patches, backbone.dim
-    if model.poolers is not None:
-        parts["poolers"], tokens, image_dim = _poolers(model.poolers, tokens, image_dim)
+    if model.pooler is not None:
+        parts["poolers"], tokens, image_dim = _poolers(model.pooler, tokens, image_dim)
 
     if model.text is not None:
         if type(model.text) is not BertEncoder:
             raise NoFormula(model.text.origin)
         parts["text"] = int(model.text.bert.config.num_hidden_layers) * layer(text_length, model.text.dim)
     if model.fusion is not None and model.text is not None:
-        if model.poolers is not None:
+        if model.pooler is not None:
             raise NoFormula("poolers before a fusion")
         parts["fusion"], more = _fusion(model, patches, others, text_length)
         parts["pruner"] += more
         return Counted(sum(parts.values()), parts)
     if model.decoder is not None:
         parts["decoder"] = _decoder(model.decoder, tokens, image_dim, text_length)
-    parts["heads"] = _heads(model, others > 0 or model.poolers is not None, text_length)
+    parts["heads"] = _heads(model, others > 0 or model.pooler is not None, text_length)
     return Counted(sum(parts.values()), parts)
 
 
@@ -185,7 +185,7 @@ def _fusion(model: Model, patches: int, others: int, words: int) -> tuple[int, i
     dim = fusion.dim
     projection = 0 if image_dim == dim else tokens * image_dim * dim
     if isinstance(fusion, SingleStreamFusion):
-        pruners = by_block(fusion.prunings) if fusion.pruning else {}
+        pruners = pruners_by_block(fusion.prunings) if fusion.pruning else {}
         blocks, choosing = pruned_blocks(patches, others + words, dim, len(fusion.blocks), pruners, 2)
         return projection + blocks, choosing
     joint, apart = layer(tokens + words, dim), layer(words, dim) + attention(words, tokens, dim)
@@ -215,14 +215,14 @@ def _decoder(decoder: Decoder, tokens: int, image_dim: int, words: int) -> int:
     dim, alone, beside = decoder.dim, len(decoder.unimodal), list(decoder.multimodal)
     cross = attention(words, tokens, dim, image_dim)
     second = sum(mlp(words, dim) for upper in beside if isinstance(upper, OpenClipLayer))
-    read = words + decoder.pools + decoder.legacy
+    read = words + decoder.has_pooled + decoder.legacy
     return alone * layer(read, dim) + len(beside) * (layer(words, dim) + cross) + second
 
 
 def _heads(model: Model, pooled: bool, words: int) -> int:
     """What plugins.compute.fvcore_macs.Pair runs where nothing is fused."""
     rows = {"words": words if model.decoder else 0, "image": int(pooled), "classify": int(pooled)}
-    rows["text"] = int(model.reader is not None)
+    rows["text"] = int(model.text_tower is not None)
     return sum(count * _head(model.heads[name]) for name, count in rows.items() if count and name in model.heads)
 
 

@@ -13,31 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
-from core.loading import beginning, check_split
+from core.loading import check_split, with_start_vocabulary
 from core.model import Model
 from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble
 from core.runtime import pick_device, pick_precision
 from core.training.optimizer import freeze
-from core.types import Batch, Masked, Prefixed, Regions, Sketch, Text, Tokens
+from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text, Tokens
 from plugins.compute import memory, torch_macs
 from plugins.compute.fvcore_macs import Counted, Pair
 
 Context = AbstractContextManager[Any]
 
 
-def sketch(recipe: Recipe) -> Sketch:
+def sketch(recipe: Recipe) -> DataSpec:
     """The sizes that the recipe's data gives a model, with the parts of a batch that its objectives read.
 
     Raises:
         PartError, ValueError: what is wrong with the data's settings or files, or with ``evaluate.split``.
     """
     with suppress(ValueError):  # no weights there: a note of ``check``
-        recipe = beginning(recipe) if recipe.train.start else recipe
-    reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.reads)
+        recipe = with_start_vocabulary(recipe) if recipe.train.start else recipe
+    reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.batch_fields)
     try:
-        found = recipe.data.cls.sketch(recipe.data.settings, reads)
+        found = recipe.data.cls.spec(recipe.data.settings, reads)
     except Exception as err:
         raise recipe.data.fault(err) from err
     if found.splits:
@@ -45,12 +45,12 @@ def sketch(recipe: Recipe) -> Sketch:
     return found
 
 
-def build(recipe: Recipe, sizes: Sketch) -> Model:
+def build(recipe: Recipe, sizes: DataSpec) -> Model:
     widths = {"text_length": sizes.text_length, "image_size": sizes.image_size, "classes": len(sizes.classes)}
     return recipe.model(vocabulary=sizes.vocabulary, **widths)
 
 
-def full(sizes: Sketch, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Text]:
+def full(sizes: DataSpec, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Text]:
     """Pictures (or clips) and texts of full length, of no content; ``size`` of each."""
     side, frames = sizes.image_size, (sizes.frames,) if sizes.frames else ()
     images = torch.zeros(size, *frames, 3, side, side, dtype=torch.uint8, device=device)
@@ -71,7 +71,7 @@ class Dry:
     """A recipe's objectives on fake tensors, as they would train: same device, same precision."""
 
     recipe: Recipe
-    sizes: Sketch
+    sizes: DataSpec
     objectives: Objectives
     device: torch.device
     precision: str
@@ -103,7 +103,7 @@ class Dry:
         images, text = self.inputs(size)
         region_images, region_text = self.inputs(regions)
         places = torch.empty(size, hidden, dtype=torch.long, device=device)
-        reads = self.objectives.reads
+        reads = self.objectives.batch_fields
         blank = torch.zeros(regions, dtype=torch.bool, device=device)
         boxes = torch.empty(regions, 1, 4, device=device)
         return Batch(
@@ -152,7 +152,7 @@ class Dry:
                 setattr(step, side, Tokens(pooled[:, None], pooled))
             with saved.watch():
                 for _, objective in self.objectives.items():
-                    if objective.contrasts:
+                    if objective.is_contrastive:
                         objective(step)
         return saved.bytes
 
@@ -177,7 +177,7 @@ class Dry:
         return Cost(torch_macs.macs(forward), torch_macs.macs(backward))
 
     def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context, chunks: int = 1) -> None:
-        if "regions" in self.objectives.reads and self.sizes.regions < chunks:
+        if "regions" in self.objectives.batch_fields and self.sizes.regions < chunks:
             raise ValueError(f"{self.sizes.regions} regions cannot be cut into train.chunks {chunks}")
         batch = self.batch(chunks)
         self.objectives.train()
@@ -198,7 +198,7 @@ class Dry:
         return {**found, "teacher": found["teacher"] + mean, "total": found["total"] + mean}
 
 
-def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
+def assembled(recipe: Recipe, sizes: DataSpec) -> Dry:
     """Build the recipe's parts on the meta device, then give each parameter a fake tensor of the run's device.
 
     Raises:
@@ -218,7 +218,7 @@ def assembled(recipe: Recipe, sizes: Sketch) -> Dry:
     return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
 
 
-def blank(recipe: Recipe, sizes: Sketch) -> Model:
+def blank(recipe: Recipe, sizes: DataSpec) -> Model:
     """The recipe's model on the CPU, of real tensors that are zero and take no memory, whatever its size."""
     try:
         with torch.device("meta"), warnings.catch_warnings():

@@ -162,8 +162,8 @@ class Pair(nn.Module):
         """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them, or the
         words' logits; and what is pooled: a trace leaves out what nothing comes of."""
         model, text = self.model, Text(ids, mask)
-        words: Tokens | None = None if model.reader is None else model.read(text)
-        image = model.look(model.trunk(images), None if words is None else words.pooled)
+        words: Tokens | None = None if model.text_tower is None else model.encode_text(text)
+        image = model.encode_image(model.trunk(images), None if words is None else words.pooled)
         pooled = () if image.pooled is None else (image.pooled,)
         if model.fusion is not None and words is not None:
             return model.fusion(words, image).text.x, *pooled
@@ -171,7 +171,7 @@ class Pair(nn.Module):
         sides = [model.heads[name](x) for name, x in states.items() if x is not None and name in model.heads]
         if model.decoder is None:
             return image.x, *pooled, *sides
-        alone = words if words is not None and model.text is None else model.decoder.read(text)
+        alone = words if words is not None and model.text is None else model.decoder.encode_text(text)
         joint = model.decoder(alone, image).x
         return model.heads["words"](joint) if "words" in model.heads else joint, *pooled, *sides
 
@@ -181,7 +181,7 @@ class Pair(nn.Module):
         slots: dict[str, Sequence[nn.Module]] = {
             "backbone": [model.backbone],
             "pruner": list(model.pruners),
-            **({} if model.poolers is None else {"poolers": [model.poolers]}),
+            **({} if model.pooler is None else {"poolers": [model.pooler]}),
             **{
                 name: [] if part is None else [part]
                 for name, part in (("text", model.text), ("fusion", model.fusion), ("decoder", model.decoder))

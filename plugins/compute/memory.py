@@ -41,7 +41,7 @@ def parameters(model: nn.Module) -> dict[str, int]:
     parts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         path = name.split(".")
-        part = "pruner" if id(parameter) in pruners else "poolers" if "poolers" in path else path[0]
+        part = "pruner" if id(parameter) in pruners else "poolers" if "pooler" in path else path[0]
         parts[part] = parts.get(part, 0) + parameter.numel()
     return parts
 

@@ -22,7 +22,7 @@ from plugins.data.drawing import compositing, shapes
 from plugins.data.drawing.compositing import Sprite
 from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Natural, Share
+from registry.part import Between, Count, Fraction, NonNegativeInt
 
 TRAVEL = (0.3, 0.45)  # how far a shape moves from the first frame to the last, as a share of S, across or down
 ROOM = (0.2, 0.8)  # where it is half-way
@@ -75,11 +75,11 @@ class Clips(kinds.Data):
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
         frames: Annotated[int, Between(2, 64)] = 4,
-        still: Natural = 0,
+        still: NonNegativeInt = 0,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
         text_length: Count = 24,
-        mask: Share = 0.15,
-        seed: Natural = 0,
+        mask: Fraction = 0.15,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.frames, self.still, self.seed = image_size, frames, still, seed

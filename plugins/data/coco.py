@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from core import kinds
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.types import Batch, Example, Region, Sketch
+from core.types import Batch, DataSpec, Example, Region
 from plugins.data.annotations.image_pool import Album, share_out
 from plugins.data.annotations.image_source import Collection, Photo, PictureSource
 from plugins.data.annotations.read import beside
@@ -22,7 +22,7 @@ from plugins.data.augment import random_crop, squared
 from plugins.data.batching import CLASS_TEXT, make_batch
 from plugins.data.randaugment import rand_augment
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Natural, Share, parameters
+from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
 
 LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
 PIECES = 8000  # the most in a vocabulary made here
@@ -67,11 +67,11 @@ class Coco(kinds.Data):
         image_size: Annotated[int, Between(32, 1024)] = 256,
         text_length: Count = 25,
         regions: Count = 32,
-        mask: Share = 0.15,
+        mask: Fraction = 0.15,
         augment: Literal["light", "strong"] = "light",
         held_out: Annotated[float, Between(0, 0.4)] = 0.02,
-        budget: Share = 0.01,
-        seed: Natural = 0,
+        budget: Fraction = 0.01,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.text_length, self.regions = image_size, text_length, regions
@@ -91,7 +91,7 @@ class Coco(kinds.Data):
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(made, text_length)
 
     @classmethod
-    def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
+    def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
         """The sizes without a look into pictures; annotation files are read only to make a vocabulary."""
         given = {name: parameter.default for name, (_, parameter) in parameters(cls).items()} | dict(settings)
         sources: list[PictureSource] = given["sources"]
@@ -109,7 +109,7 @@ class Coco(kinds.Data):
         else:
             data = cls(**settings)
             pieces, splits = data.tokenizer.vocabulary, data.splits()
-        return Sketch(
+        return DataSpec(
             given["image_size"],
             length,
             pieces,

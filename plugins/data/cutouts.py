@@ -19,7 +19,7 @@ from plugins.data.drawing import captions, compositing
 from plugins.data.drawing.compositing import Placed
 from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Natural, Share
+from registry.part import Between, Count, Fraction, NonNegativeInt
 
 CORPUS = 4000  # training pictures whose texts make the vocabulary
 
@@ -54,11 +54,11 @@ class Cutouts(kinds.Data):
         backgrounds: str = "",
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
-        boxes: Share = 0.05,
+        boxes: Fraction = 0.05,
         regions: Count = 32,
         text_length: Count = 40,
-        mask: Share = 0.15,
-        seed: Natural = 0,
+        mask: Fraction = 0.15,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length

@@ -14,7 +14,7 @@ from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing, shapes
 from plugins.data.drawing.scene_painter import CLASSES, Painter
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Natural, Share
+from registry.part import Between, Count, Fraction, NonNegativeInt
 
 CORPUS = 2000  # training scenes whose texts make the vocabulary
 
@@ -47,12 +47,12 @@ class Scenes(kinds.Data):
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
-        boxes: Share = 0.05,
-        labelled: Share = 0.0,
+        boxes: Fraction = 0.05,
+        labelled: Fraction = 0.0,
         regions: Count = 32,
         text_length: Count = 40,
-        mask: Share = 0.15,
-        seed: Natural = 0,
+        mask: Fraction = 0.15,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length

@@ -23,7 +23,7 @@ from plugins.layers import (
     key_mask,
 )
 from plugins.text.weights import load_bert_layer, read_bert, take
-from registry.part import Count, Filled, Natural, Share, parameters
+from registry.part import Count, Filled, Fraction, NonNegativeInt, parameters
 
 LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the lower half, of the upper
     "bert": (PostNormLayer, PostNormLayer),
@@ -61,12 +61,12 @@ class DecoupledDecoder(StepwiseDecoder):
     def __init__(
         self,
         *,
-        unimodal: Natural = 0,
+        unimodal: NonNegativeInt = 0,
         multimodal: Count = 12,
         layout: Literal["bert", "paper", "openclip"] = "bert",
         dim: Count = 768,
         heads: Count = 12,
-        dropout: Share = 0.1,
+        dropout: Fraction = 0.1,
         cls: bool = False,
         mask: Literal["correct", "legacy"] = "correct",
         weights: str = "",
@@ -92,7 +92,7 @@ class DecoupledDecoder(StepwiseDecoder):
         self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
         self.cls = nn.Parameter(torch.randn(dim) * 0.02) if cls else None
         self.cls_norm = nn.LayerNorm(dim) if cls else None
-        self.pools = cls
+        self.has_pooled = cls
         initialise(self)
         if cls:  # the lower half is a text tower
             for tower in (self.words, self.positions, self.unimodal):
@@ -108,7 +108,7 @@ class DecoupledDecoder(StepwiseDecoder):
     def embedding(self) -> nn.Parameter:
         return cast("nn.Parameter", self.words.weight)
 
-    def read(self, text: Text) -> Tokens:
+    def encode_text(self, text: Text) -> Tokens:
         length = int(text.ids.shape[1])
         places = torch.arange(length, device=text.ids.device)
         x = self._embed(text.ids, places)  # (B, L, D)

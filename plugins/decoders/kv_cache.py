@@ -31,7 +31,7 @@ class Cache:
         for buffer, states in zip(self.buffers, new, strict=True):
             buffer[:, :, start : self.used] = states
         key, value = (buffer[:, :, : self.used] for buffer in self.buffers)
-        return self.attention.mix(query, key, value, mask)
+        return self.attention.attend_heads(query, key, value, mask)
 
     def rows(self, index: Tensor) -> None:
         """Go on from rows ``index`` (R',)."""
@@ -60,7 +60,7 @@ def across(attention: Attention, memory: Tokens) -> Callable[[Tensor], Tensor]:
 
     def attend(x: Tensor) -> Tensor:
         beside = x.reshape(pictures, -1, int(x.shape[2]))  # (R, t, D) -> (B, K t, D)
-        return attention.mix(attention.split(attention.query(beside)), key, value, mask).view_as(x)
+        return attention.attend_heads(attention.split(attention.query(beside)), key, value, mask).view_as(x)
 
     return attend
 
@@ -104,7 +104,7 @@ class CachedDecoding(Decoding):
         mask = ((slots <= own) & self.mask[:, None] | (slots == own))[:, None]  # (R, 1, t, S + t)
         x = self.embed(text.ids, places.clamp_min(0))
         for (layer, cross), cache in zip(self.layers, self.caches, strict=True):
-            x = layer.through(x, partial(cache.attend, mask=mask), cross)
+            x = layer.forward_with(x, partial(cache.attend, mask=mask), cross)
         return self.norm(x)
 
     def rows(self, index: Tensor) -> None:

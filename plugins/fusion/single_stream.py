@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core.blocks import Prune, build_pruners, by_block, run_blocks, score
+from core.blocks import Prune, build_pruners, pruners_by_block, run_blocks, score
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.kinds import Fusion, TokenPruner
 from core.types import Fused, Tokens
 from plugins.layers import PreNormLayer, initialise_tower, key_mask
-from registry.part import Count, Filled, Share
+from registry.part import Count, Filled, Fraction
 
 
 class SingleStreamFusion(Fusion):
@@ -41,7 +41,7 @@ class SingleStreamFusion(Fusion):
         *,
         layers: Count = 12,
         heads: Count = 12,
-        dropout: Share = 0.0,
+        dropout: Fraction = 0.0,
         prune: Sequence[Prune] = (),
         weights: str = "",
         dim: Filled[int],
@@ -67,13 +67,13 @@ class SingleStreamFusion(Fusion):
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        return tuple(by_block(self.prunings).values())
+        return tuple(pruners_by_block(self.prunings).values())
 
     def score(self, text: Tokens, image: Tokens) -> Tensor | None:
-        return score(self.blocks, by_block(self.prunings), self._joined(text, image), _cls)
+        return score(self.blocks, pruners_by_block(self.prunings), self._joined(text, image), _cls)
 
     def forward(self, text: Tokens, image: Tokens) -> Fused:
-        pruners = by_block(self.prunings) if self.pruning else {}
+        pruners = pruners_by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, self._joined(text, image), _cls)
         length = int(text.x.shape[1])
         x, (start, stop) = self.norm(tokens.x), tokens.patches  # (B, L + N', D)
@@ -118,8 +118,8 @@ NAMES = {  # of a timm block's parts: ours
     "attn.qkv": ("attention.query", "attention.key", "attention.value"),
     "attn.proj": ("attention.out",),
     "norm2": ("norm",),
-    "mlp.fc1": ("up",),
-    "mlp.fc2": ("down",),
+    "mlp.fc1": ("fc1",),
+    "mlp.fc2": ("fc2",),
 }
 
 
@@ -127,7 +127,7 @@ class _Block:
     """core.blocks.Block over one of our layers."""
 
     def __init__(self, layer: PreNormLayer):
-        self.layer, self.feed = layer, layer.feed
+        self.layer, self.mlp = layer, layer.mlp
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out: Tensor = self.layer(x, key_mask(mask))
@@ -136,8 +136,8 @@ class _Block:
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.layer.attend(x, key_mask(mask))
 
-    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.layer.attention.look(self.layer.attention_norm(x), key_mask(mask))
+    def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.layer.attention.attention_maps(self.layer.attention_norm(x), key_mask(mask))
 
 
 def _cls(tokens: Tokens) -> Tensor:

@@ -12,7 +12,7 @@ from core.kinds import Fusion
 from core.types import Fused, Tokens
 from plugins.layers import PostNormLayer, initialise, key_mask
 from plugins.text.weights import load_bert_layer, read_bert
-from registry.part import Count, Filled, Natural, Share
+from registry.part import Count, Filled, Fraction, NonNegativeInt
 
 
 class SkipConnectedFusion(Fusion):
@@ -43,9 +43,9 @@ class SkipConnectedFusion(Fusion):
         layers: Count = 6,
         stride: Count = 3,
         heads: Count = 12,
-        dropout: Share = 0.1,
+        dropout: Fraction = 0.1,
         weights: str = "",
-        first_layer: Natural = 6,
+        first_layer: NonNegativeInt = 6,
         dim: Filled[int],
         image_dim: Filled[int],
     ):

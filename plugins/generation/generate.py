@@ -62,7 +62,7 @@ def generate(
         return _search(writer)
     if settings.mode == "sample" and numbers is None:
         numbers = uniform(0, range(len(prompts.ids)), settings.max_length)
-    return _follow(writer, numbers)
+    return _exit_with_parent(writer, numbers)
 
 
 def uniform(seed: int, rows: Sequence[int], length: int) -> Tensor:
@@ -112,7 +112,7 @@ class _Writer:
         self.decoding.rows(index)
 
 
-def _follow(writer: _Writer, numbers: Tensor | None) -> list[Written]:
+def _exit_with_parent(writer: _Writer, numbers: Tensor | None) -> list[Written]:
     """One word after the other: the likeliest, or by ``numbers`` (B, max_length) where given."""
     settings, rows = writer.settings, len(writer.text.ids)
     alive = torch.ones(rows, dtype=torch.bool, device=writer.text.ids.device)

@@ -27,7 +27,7 @@ class WholeDecoding(Decoding):
         self.text = Text(ids, mask)
         each = len(ids) // len(self.memory.x)  # K
         pictures = torch.arange(len(ids), device=ids.device) // each
-        states = self.decoder(self.decoder.read(self.text), self.memory.rows(pictures)).x  # (R, S + t, D)
+        states = self.decoder(self.decoder.encode_text(self.text), self.memory.rows(pictures)).x  # (R, S + t, D)
         out: Tensor = states.gather(1, places.clamp_min(0)[..., None].expand(-1, -1, int(states.shape[2])))
         return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from core.files import write_json
-from plugins.importing.checkpoint_file import Held, read_tensors
+from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.config import HEAD, dividing, read_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
 from plugins.text.weights import BERT_NAMES, BERT_WAYS
@@ -22,7 +22,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
         ValueError: whatever does not fit, by file, tensor and wanted shape.
     """
     read = read_tensors(file)
-    held = Held(file, {_name(name): tensor for name, tensor in read.tensors.items()})
+    held = ForeignCheckpoint(file, {_name(name): tensor for name, tensor in read.tensors.items()})
     tables = {kind: held.shape(f"embeddings.{kind}_embeddings.weight", 2) for kind in TABLES}
     dim, layers = tables["word"][1], held.layers("encoder.layer")
     said = read_config(config) if config else {}
@@ -37,7 +37,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     names |= {f"embeddings.LayerNorm.{name}": (dim,) for name in ("weight", "bias")}
     for index in range(layers):
         for ours, theirs in BERT_NAMES.items():
-            into, to = (dim if ours != "down" else 4 * dim), (dim if ours != "up" else 4 * dim)
+            into, to = (dim if ours != "fc2" else 4 * dim), (dim if ours != "fc1" else 4 * dim)
             weight = (to,) if ours.endswith("norm") else (to, into)
             names |= {f"encoder.layer.{index}.{theirs}.weight": weight, f"encoder.layer.{index}.{theirs}.bias": (to,)}
     tensors = {name: held.take(name, *shape) for name, shape in names.items()}

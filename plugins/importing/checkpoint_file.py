@@ -16,7 +16,7 @@ from core.files import paths
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
 
 
-class Held:
+class ForeignCheckpoint:
     """A file's tensors, and which of them were taken."""
 
     def __init__(self, file: str, tensors: Mapping[str, Tensor]):
@@ -74,7 +74,7 @@ class Held:
             raise ValueError(f"{self.file}: has what {what} does not compute: {', '.join(left[:3])}{more}")
 
 
-def read_tensors(file: str) -> Held:
+def read_tensors(file: str) -> ForeignCheckpoint:
     """A checkpoint's tensors: of a .safetensors file, or of torch's own format with ``weights_only=True``.
 
     Of {"state_dict": ...}, as trainers write, that part is taken; prefixes of wrappers are stripped.
@@ -98,7 +98,7 @@ def read_tensors(file: str) -> Held:
         for prefix in PREFIXES:
             name = str(name).removeprefix(prefix)
         tensors[name] = tensor
-    return Held(file, tensors)
+    return ForeignCheckpoint(file, tensors)
 
 
 def _safetensors(file: str, local: str) -> Any:

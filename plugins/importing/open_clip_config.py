@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins.backbones.vit import CLIP_PIXELS
-from plugins.importing.checkpoint_file import Held
+from plugins.importing.checkpoint_file import ForeignCheckpoint
 from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
 
 
@@ -42,7 +42,7 @@ class Shape:
         return self.grid * self.patch
 
 
-def read_shape(held: Held) -> Shape:
+def read_shape(held: ForeignCheckpoint) -> Shape:
     """What the tensors tell.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from plugins.backbones.vit import STYLES, ViT
-from plugins.importing.checkpoint_file import Held, read_tensors
+from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
 from plugins.importing.folder import new_folder, write_recipe, write_weights
 
@@ -45,7 +45,7 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
     return f"{out}: for model.backbone.weights; {', '.join(f'{k} {v}' for k, v in settings.items())}"
 
 
-def _settings(held: Held) -> tuple[dict[str, Any], int]:
+def _settings(held: ForeignCheckpoint) -> tuple[dict[str, Any], int]:
     """The part's settings as the tensors tell them, and the pictures' side."""
     dim, _, patch, _ = held.shape("patch_embed.proj.weight", 4)
     cls = "cls_token" in held.tensors

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from core.model import Sizes
+from core.model import ModelSpec
 from plugins.data.augment import squared
 from plugins.data.image_files import read_rgb, shrunk
 
@@ -72,7 +72,7 @@ def chunks(many: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def prepared(picture: Picture, sizes: Sizes) -> Tensor:
+def prepared(picture: Picture, sizes: ModelSpec) -> Tensor:
     """A picture as the model was measured with, (3, S, S) uint8, whatever it came in.
 
     The right way up, as its metadata say; CMYK, palettes, grey, 16 bits and transparency as in

@@ -6,9 +6,9 @@ import torch
 
 from core.hookspecs import hookimpl
 from core.kinds import Tokenizer
-from core.model import Held, Model
+from core.model import LoadedModel, Model
 from plugins.inference.packing import pack
-from plugins.inference.predictor import Loaded
+from plugins.inference.predictor import Predictor
 from plugins.text.tokenizer import load_tokenizer
 
 
@@ -18,9 +18,9 @@ def read_tokenizer(folder: str, length: int) -> Tokenizer:
 
 
 @hookimpl(trylast=True)
-def use(held: Held) -> Loaded:
-    ready(held.model, held.device, held.precision)
-    return Loaded(held)
+def wrap_loaded_model(loaded: LoadedModel) -> Predictor:
+    ready(loaded.model, loaded.device, loaded.precision)
+    return Predictor(loaded)
 
 
 def ready(model: Model, device: torch.device, precision: str) -> None:
@@ -32,7 +32,7 @@ def ready(model: Model, device: torch.device, precision: str) -> None:
             pack(model)
         return
     for name, part in model.named_children():
-        if name in ("backbone", "poolers", "text", "fusion", "decoder"):
+        if name in ("backbone", "pooler", "text", "fusion", "decoder"):
             pack(part, torch.bfloat16)
     if "words" in model.heads:
         pack(model.heads["words"], torch.bfloat16)

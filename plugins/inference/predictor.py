@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.model import Held
+from core.model import LoadedModel
 from core.types import Tokens
 from plugins.generation.caption import scored
 from plugins.generation.generate import uniform
@@ -25,7 +25,7 @@ from plugins.metrics.zero_shot import ENSEMBLE, ensemble
 Ranked = list[tuple[str, float]]  # names with their probabilities, the likeliest first
 
 
-class Loaded:
+class Predictor:
     """What ``core.load`` gives. Every verb takes one or many, and always gives as many as it was given, in their order.
 
     Pictures are paths, PIL images or uint8 tensors (3, h, w), in lists or iterators, brought to the model's size as it
@@ -38,9 +38,9 @@ class Loaded:
         batch: pictures, texts or pairs to a pass; may be set, and changes no result beyond rounding.
     """
 
-    def __init__(self, held: Held, batch: int = 32):
-        self.model, self.tokenizer, self.sizes = held.model, held.tokenizer, held.sizes
-        self.device, self.precision, self.batch = held.device, held.precision, batch
+    def __init__(self, loaded: LoadedModel, batch: int = 32):
+        self.model, self.tokenizer, self.sizes = loaded.model, loaded.tokenizer, loaded.sizes
+        self.device, self.precision, self.batch = loaded.device, loaded.precision, batch
 
     def caption(self, images: Pictures, prompts: Texts | None = None, *, seed: int = 0, **settings: Any) -> list[str]:
         """A caption of each picture, its prompt included.
@@ -98,7 +98,7 @@ class Loaded:
         def found() -> Iterator[Tensor]:
             for chunk in chunks(pictures_of(images), self.batch):
                 with self._computing():
-                    seen = features(self.model, "image", self.model.look(self.model.trunk(self._shown(chunk))))
+                    seen = features(self.model, "image", self.model.encode_image(self.model.trunk(self._shown(chunk))))
                 yield seen.cpu()
 
         return found()
@@ -114,9 +114,9 @@ class Loaded:
     @property
     def matches_by(self) -> str:
         """What ``match`` gives: "match", "sigmoid" or "cosine"."""
-        if not any(map(self.model.missing, ("text", "fusion", "heads.match"))):
+        if not any(map(self.model.lacks, ("text", "fusion", "heads.match"))):
             return "match"
-        return "cosine" if self.model.missing("heads.sigmoid") else "sigmoid"
+        return "cosine" if self.model.lacks("heads.sigmoid") else "sigmoid"
 
     def match(self, images: Pictures, texts: Texts) -> Tensor:
         """How well every picture (down) goes with every text (across), (n, m).
@@ -142,7 +142,7 @@ class Loaded:
         Of equal ones the first given comes first. A model without contrastive heads compares by ``match`` instead.
         """
         given = texts_of(texts)
-        if self.model.missing("heads.image") or self.model.missing("heads.text"):
+        if self.model.lacks("heads.image") or self.model.lacks("heads.text"):
             parts = self._matched(images, given)
         else:
             wanted = self.embed_texts(given)
@@ -180,7 +180,7 @@ class Loaded:
     ) -> Iterator[Ranked]:
         """As ``classify``, one after the other while pictures are read."""
         if classes is None:
-            if self.model.missing("heads.classify"):
+            if self.model.lacks("heads.classify"):
                 raise ValueError("the model has no head for classes of its own: give the classes to choose from")
             if prompts is not None:
                 raise ValueError("prompts need classes: the model's own head for classes reads no text")
@@ -207,7 +207,7 @@ class Loaded:
         """(b, C) by the head ``classify``, a batch at a time."""
         for chunk in chunks(pictures_of(images), self.batch):
             with self._computing():
-                pooled = self.model.look(self.model.trunk(self._shown(chunk))).pooled
+                pooled = self.model.encode_image(self.model.trunk(self._shown(chunk))).pooled
             assert pooled is not None
             yield self._logits(pooled.float(), "classify")
 
@@ -227,13 +227,13 @@ class Loaded:
         for chunk in chunks(pictures_of(images), self.batch):
             with self._computing():
                 trunk = self.model.trunk(self._shown(chunk))
-                seen = trunk if self.model.guided else self.model.look(trunk)
+                seen = trunk if self.model.guided else self.model.encode_image(trunk)
                 pairs = torch.arange(len(chunk) * len(texts), device=self.device).split(self.batch)
                 odds = [margins(self.model, seen.rows(p // len(texts)), words.rows(p % len(texts))) for p in pairs]
             yield torch.cat(odds).float().sigmoid().view(len(chunk), len(texts)).cpu()
 
     def _read(self, texts: Sequence[str]) -> Tokens:
-        return self.model.read(self.tokenizer(texts).to(self.device))
+        return self.model.encode_text(self.tokenizer(texts).to(self.device))
 
     def _shown(self, chunk: Sequence[Picture]) -> Tensor:
         """(b, 3, S, S) on the device."""
@@ -245,6 +245,6 @@ class Loaded:
             yield
 
     def _need(self, verb: str, *slots: str) -> None:
-        lacking = [slot for slot in slots if self.model.missing(slot)]
+        lacking = [slot for slot in slots if self.model.lacks(slot)]
         if lacking:
             raise ValueError(f"{verb}: this model lacks {' and '.join(f'model.{slot}' for slot in lacking)}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from tqdm import tqdm
 
-    from plugins.inference.predictor import Loaded
+    from plugins.inference.predictor import Predictor
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 READERS, AHEAD = 4, 64  # threads that read pictures, and how many pictures they may be ahead
@@ -95,7 +95,7 @@ def files_of(given: Iterable[str]) -> list[str]:
 class Shown:
     """Pictures on their way to a model. Those that cannot be read are named, counted and passed over."""
 
-    model: Loaded
+    model: Predictor
     files: list[str]
     bar: tqdm[Any]
     names: list[str] = field(default_factory=list)  # of those that could be read, in the order in which they came
@@ -127,7 +127,7 @@ class Shown:
                 yield picture
 
 
-def answer(args: argparse.Namespace, work: Callable[[Loaded, Shown], Iterator[dict[str, Any]]]) -> int:
+def answer(args: argparse.Namespace, work: Callable[[Predictor, Shown], Iterator[dict[str, Any]]]) -> int:
     """Load the model, print what the work tells of the pictures, and count what was passed over.
 
     Returns:
@@ -140,7 +140,7 @@ def answer(args: argparse.Namespace, work: Callable[[Loaded, Shown], Iterator[di
     files = files_of(args.images)
     if args.out:
         usable(args.out)
-    model: Loaded = load(args.folder, args.device, args.precision)
+    model: Predictor = load(args.folder, args.device, args.precision)
     model.batch = args.batch
     with ExitStack() as stack:
         silent = not (files and sys.stderr.isatty())

@@ -60,7 +60,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     sections = [report.get(name) or {} for name in ("macs", "images_per_second", "images_per_second_spread")]
     if not any(sections):
         return None

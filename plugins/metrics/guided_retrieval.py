@@ -28,7 +28,7 @@ WAYS = {"null_guide": "null guide", "own_text": "best ordered anew under their t
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``guided``: recalls by each way; None for a model with a fusion, without guided pruner or contrast."""
     model, settings = evaluation.model, evaluation.settings
-    if not model.guided or model.fusion is not None or any(map(model.missing, ("heads.image", "heads.text"))):
+    if not model.guided or model.fusion is not None or any(map(model.lacks, ("heads.image", "heads.text"))):
         return None
     examples = evaluation.examples(settings.split, settings.candidates)
     words, trunk, image = encode(evaluation, examples)
@@ -55,12 +55,12 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 def under_text(model: Model, trunk: Tokens, words: Tokens) -> Tensor:
     """Cosines (B,) of pictures with texts, row by row, each picture pruned under the very text."""
-    pictures = features(model, "image", model.look(trunk, words.pooled))  # (B, E)
+    pictures = features(model, "image", model.encode_image(trunk, words.pooled))  # (B, E)
     return (pictures * features(model, "text", words)).sum(-1)
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("guided")
     if not section:
         return None

@@ -45,7 +45,7 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
     """One sheet for the measured split and one for ``withheld``, ``evaluate.pictures`` rows each; None for a model
     whose first pruner scores no patches."""
     count = evaluation.settings.pictures
-    if evaluation.model.missing("scores") or count == 0:
+    if evaluation.model.lacks("scores") or count == 0:
         return None
     made = []
     splits = {"patches.png": evaluation.settings.split, "patches_withheld.png": "withheld"}
@@ -70,8 +70,8 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
     with evaluation.autocast():
         right, wrong = score(evaluation, examples)
         text = evaluation.data.tokenizer([example.regions[0].phrase for example in examples]).to(evaluation.device)
-        words = None if model.reader is None else model.read(text)
-        seen = model.seen(model.trunk(evaluation.images(examples)), words)
+        words = None if model.text_tower is None else model.encode_text(text)
+        seen = model.kept_patches(model.trunk(evaluation.images(examples)), words)
     kept = torch.ones(right.shape, dtype=torch.bool)
     if seen.source is not None:
         stays = torch.zeros(len(examples), right.shape[1] + 1, dtype=torch.bool)

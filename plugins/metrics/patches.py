@@ -42,7 +42,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     are means over pictures of the share of positive patches among that picture's best ones, and ``pointing`` is the
     share of pictures whose best patch is positive. ``keep`` is the share that the first pruner keeps.
     """
-    if evaluation.model.missing("scores"):
+    if evaluation.model.lacks("scores"):
         return None
     seen = scored(evaluation, evaluation.settings.split)
     if seen is None:
@@ -70,7 +70,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("patches")
     return section and {"patches": _told(section)}
 
@@ -156,7 +156,7 @@ def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, 
 
     def given(phrases: list[str]) -> Tensor:
         text = evaluation.data.tokenizer(phrases).to(evaluation.device)
-        logits = model.score(trunk, None if model.reader is None else model.read(text))
+        logits = model.score(trunk, None if model.text_tower is None else model.encode_text(text))
         assert logits is not None
         return logits.float().cpu()
 

@@ -31,10 +31,10 @@ from plugins.metrics.recall import CUTS, recalls
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``retrieval``; None for a model without text encoder or projection heads."""
     model, settings = evaluation.model, evaluation.settings
-    if any(model.missing(slot) for slot in ("text", "heads.image", "heads.text")):
+    if any(model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     examples = evaluation.examples(settings.split, settings.candidates)
-    matches = not any(map(model.missing, ("fusion", "heads.match", "heads.temperature")))
+    matches = not any(map(model.lacks, ("fusion", "heads.match", "heads.temperature")))
     if matches:
         words, trunk, image = encode(evaluation, examples)
         pictures, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
@@ -57,7 +57,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("retrieval")
     return section and {"retrieval": _told(section)}
 
@@ -123,9 +123,9 @@ def encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens,
     words, trunks, images = [], [], []
     for start in range(0, len(examples), chunk):
         part = slice(start, start + chunk)
-        words.append(model.read(text.rows(part)))
+        words.append(model.encode_text(text.rows(part)))
         trunks.append(model.trunk(evaluation.images(examples[part])))
-        images.append(model.look(trunks[-1]))
+        images.append(model.encode_image(trunks[-1]))
     return _joined(words), _joined(trunks), _joined(images)
 
 

@@ -56,8 +56,8 @@ def pair_logits(step: Step, head: str, gather: bool) -> tuple[Tensor, Tensor, Te
     text: Tensor = heads["text"](step.text.pooled).float()  # (b, E)
     own = torch.arange(len(image), device=image.device)
     with torch.autocast(image.device.type, enabled=False):  # a temperature of 0.01 makes much of what bf16 leaves out
-        if not (gather and runtime.count() > 1):
+        if not (gather and runtime.world_size() > 1):
             logits: Tensor = heads[head](image @ text.T)  # (b, b)
             return logits, logits, own
         images, texts = gathered(torch.stack([image, text], 1)).unbind(1)  # (B, E) each, by one collective
-        return heads[head](image @ texts.T), heads[head](images @ text.T), own + runtime.own() * len(own)
+        return heads[head](image @ texts.T), heads[head](images @ text.T), own + runtime.rank() * len(own)

@@ -11,7 +11,7 @@ from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from core.types import Batch
 from plugins.objectives.token_loss import labelled, word_loss
-from registry.part import Share
+from registry.part import Fraction
 
 
 class Captioning(Objective):
@@ -32,7 +32,7 @@ class Captioning(Objective):
         self,
         *,
         reduction: Literal["token_mean", "sequence_sum"] = "token_mean",
-        smoothing: Share = 0.0,
+        smoothing: Fraction = 0.0,
         head: str = "words",
     ):
         super().__init__()
@@ -41,14 +41,14 @@ class Captioning(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("decoder", f"heads.{self.head}")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return len(batch.images) if self.reduction == "sequence_sum" else float(batch.text.mask[:, 1:].sum())
 
     def forward(self, step: Step) -> Tensor:
         assert step.model.decoder is not None
-        states = step.model.decoder(step.words, step.image).x[:, :-1]  # (B, L - 1, D)
+        states = step.model.decoder(step.decoder_text, step.image).x[:, :-1]  # (B, L - 1, D)
         text, real = step.batch.text, step.batch.text.mask[:, 1:]  # (B, L - 1)
-        places = labelled(real, step.labelled)  # (n,)
+        places = labelled(real, step.num_target_tokens)  # (n,)
         named, targets, weights = (
             x.flatten(0, 1).index_select(0, places) for x in (states, text.ids[:, 1:], real.float())
         )  # (n, D), (n,), (n,)

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from plugins.objectives.all_gather import pair_logits
-from registry.part import Share
+from registry.part import Fraction
 
 
 def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class ImageTextMatching(Objective):
             for a model without ITC.
     """
 
-    def __init__(self, *, share: Share = 1.0, negatives: Literal["hard", "random"] = "hard"):
+    def __init__(self, *, share: Fraction = 1.0, negatives: Literal["hard", "random"] = "hard"):
         super().__init__()
         self.share, self.negatives = share, negatives
 

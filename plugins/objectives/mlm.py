@@ -10,7 +10,7 @@ from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from core.types import Batch, Masked
 from plugins.objectives.token_loss import word_loss
-from registry.part import Share
+from registry.part import Fraction
 
 
 class MaskedLanguageModelling(Objective):
@@ -24,16 +24,16 @@ class MaskedLanguageModelling(Objective):
         head: the model's head for words.
     """
 
-    reads = ("masked",)
+    batch_fields = ("masked",)
 
-    def __init__(self, *, share: Share = 1.0, head: str = "words"):
+    def __init__(self, *, share: Fraction = 1.0, head: str = "words"):
         super().__init__()
         self.share, self.head = share, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", f"heads.{self.head}")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return float(self._part(batch)[1].weights.sum())
 
     def _part(self, batch: Batch) -> tuple[slice, Masked]:
@@ -44,7 +44,7 @@ class MaskedLanguageModelling(Objective):
 
     def forward(self, step: Step) -> Tensor:
         rows, masked = self._part(step.batch)
-        states = step.fuse(rows, step.model.read(masked.text)).text.x  # (m, L, D)
+        states = step.fuse(rows, step.model.encode_text(masked.text)).text.x  # (m, L, D)
         at = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))
         named, weights = states.gather(1, at).flatten(0, 1), masked.weights.flatten()  # (m M, D), (m M,)
         loss = word_loss(step.model.heads[self.head], named, masked.targets.flatten(), weights)

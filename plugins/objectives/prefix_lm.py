@@ -10,7 +10,7 @@ from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from core.types import Batch, Prefixed
 from plugins.objectives.token_loss import word_loss
-from registry.part import Share
+from registry.part import Fraction
 
 
 class PrefixLanguageModelling(Objective):
@@ -24,16 +24,16 @@ class PrefixLanguageModelling(Objective):
         head: the model's head for words.
     """
 
-    reads = ("prefixed",)
+    batch_fields = ("prefixed",)
 
-    def __init__(self, *, share: Share = 1.0, head: str = "words"):
+    def __init__(self, *, share: Fraction = 1.0, head: str = "words"):
         super().__init__()
         self.share, self.head = share, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", "decoder", f"heads.{self.head}")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return float(self._part(batch)[1].suffix.mask[:, 1:].sum())
 
     def _part(self, batch: Batch) -> tuple[slice, Prefixed]:
@@ -45,8 +45,8 @@ class PrefixLanguageModelling(Objective):
     def forward(self, step: Step) -> Tensor:
         assert step.model.decoder is not None
         rows, text = self._part(step.batch)
-        memory = step.fuse(rows, step.model.read(text.prefix)).memory
-        words = step.model.decoder.read(text.suffix.map(lambda t: t[:, :-1]))
+        memory = step.fuse(rows, step.model.encode_text(text.prefix)).memory
+        words = step.model.decoder.encode_text(text.suffix.map(lambda t: t[:, :-1]))
         states = step.model.decoder(words, memory).x.flatten(0, 1)  # (m (L - 1), D)
         targets, weights = text.suffix.ids[:, 1:].flatten(), text.suffix.mask[:, 1:].float().flatten()
         return word_loss(step.model.heads[self.head], states, targets, weights) / weights.sum().clamp_min(1)

@@ -21,12 +21,12 @@ class PatchTextAlignment(Objective):
     guide learns to find all of the picture's boxes (our choice, as are the BCE's even weights).
     """
 
-    reads = ("regions",)
+    batch_fields = ("regions",)
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "scores")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return 0 if batch.regions is None else len(batch.regions.images)
 
     def forward(self, step: Step) -> Tensor:
@@ -34,7 +34,7 @@ class PatchTextAlignment(Objective):
         if regions is None:
             raise ValueError("pta: the data has no boxes to learn from; give it some, or set objectives.pta to null")
         trunk = model.backbone.trunk(regions.images)
-        scores = model.score(trunk, model.read(regions.text), regions.blank)  # (R, P)
+        scores = model.score(trunk, model.encode_text(regions.text), regions.blank)  # (R, P)
         assert scores is not None
         return F.binary_cross_entropy_with_logits(scores.float(), patch_labels(regions.boxes, model.backbone.grid))
 

@@ -37,7 +37,7 @@ class PairwiseSigmoid(Objective):
         gather: compare with the captions of all ranks rather than with the rank's own alone.
     """
 
-    contrasts = True
+    is_contrastive = True
 
     def __init__(self, *, gather: bool = True) -> None:
         super().__init__()

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
-from core.types import Cues, Tokens
+from core.types import BlockCues, Tokens
 from plugins.pruners.selection import best, fuse_rest
-from registry.part import Share
+from registry.part import Fraction
 
 
 class AttentivePruner(TokenPruner):
@@ -27,19 +27,19 @@ class AttentivePruner(TokenPruner):
 
     place = "in_block"
 
-    def __init__(self, *, keep: Share = 0.7, fuse: bool = True):
+    def __init__(self, *, keep: Fraction = 0.7, fuse: bool = True):
         super().__init__()
         if keep == 0:
             raise ValueError("keep must be above 0: at least one patch has to stay")
         self.keep, self.fuse = keep, fuse
 
-    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor:
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor:
         start, stop = tokens.patches
         if start == 0:
             raise ValueError("evit needs a backbone with a [CLS] token before its patches")
         return cues.attention[:, :, 0, start:stop].mean(1)  # (B, heads, P) -> (B, P)
 
-    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         scores = self.score(tokens, guide, cues)
         kept = best(scores, self.keep)
         return tokens.keep(kept, fuse_rest(tokens.patch_states, scores, kept, False) if self.fuse else None, scores)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
-from core.types import Cues, Tokens
+from core.types import BlockCues, Tokens
 from plugins.pruners.selection import best
-from registry.part import Share
+from registry.part import Fraction
 
 
 class RandomPruner(TokenPruner):
@@ -21,16 +21,16 @@ class RandomPruner(TokenPruner):
         keep: share of the patches that stay, above 0.
     """
 
-    def __init__(self, *, keep: Share = 0.5):
+    def __init__(self, *, keep: Fraction = 0.5):
         super().__init__()
         if keep == 0:
             raise ValueError("keep must be above 0: at least one patch has to stay")
         self.keep = keep
 
-    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor:
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor:
         return torch.rand(tokens.patch_states.shape[:2], device=tokens.x.device)  # (B, P)
 
-    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         scores = self.score(tokens, guide, cues)
         return tokens.keep(best(scores, self.keep), scores=scores)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
-from core.types import Cues, Tokens
+from core.types import BlockCues, Tokens
 from plugins.pruners.selection import best, fuse_rest
-from registry.part import Filled, Share
+from registry.part import Filled, Fraction
 
 
 class TextAwarePatchDetector(TokenPruner):
@@ -32,7 +32,7 @@ class TextAwarePatchDetector(TokenPruner):
     def __init__(
         self,
         *,
-        keep: Share = 0.5,
+        keep: Fraction = 0.5,
         fuse: Literal["sum", "mean", "none"] = "sum",
         dim: Filled[int],
         guide_dim: Filled[int],
@@ -50,14 +50,14 @@ class TextAwarePatchDetector(TokenPruner):
             nn.Linear(max(dim // 2, 1), 1),
         )
 
-    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor:
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor:
         assert guide is not None
         patches = self.patch_norm(tokens.patch_states)  # (B, P, D)
         text = self.guide_norm(guide).unsqueeze(1).expand(-1, int(patches.shape[1]), -1)  # (B, P, G)
         scores: Tensor = self.detector(torch.cat([patches, text.to(patches.dtype)], -1))  # (B, P, 1)
         return scores.squeeze(-1).float()
 
-    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         scores = self.score(tokens, guide, cues)
         kept = best(scores, self.keep)
         fused = (

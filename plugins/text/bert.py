@@ -13,7 +13,7 @@ from core.kinds import TextEncoder
 from core.types import Text, Tokens
 from plugins.layers import fused_attention, initialise_tower
 from plugins.text.weights import read_bert, take
-from registry.part import Count, Filled, Natural, Share
+from registry.part import Count, Filled, Fraction, NonNegativeInt
 
 
 class BertEncoder(TextEncoder):
@@ -35,10 +35,10 @@ class BertEncoder(TextEncoder):
     def __init__(
         self,
         *,
-        layers: Natural = 6,
+        layers: NonNegativeInt = 6,
         dim: Count = 768,
         heads: Count = 12,
-        dropout: Share = 0.1,
+        dropout: Fraction = 0.1,
         weights: str = "",
         vocabulary: Filled[int],
         text_length: Filled[int],

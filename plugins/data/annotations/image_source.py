@@ -17,7 +17,7 @@ from plugins.data.annotations.records import ASPECT, Records, Spoken, clip
 from plugins.data.bad_records import Fault, Faults
 from plugins.data.drawing.compositing import fraction, stream
 from plugins.data.image_files import read_rgb
-from registry.part import Positive
+from registry.part import NonNegativeFloat
 
 SPLITS = ("train", "validation", "test")
 SUBFOLDERS = ("VG_100K", "VG_100K_2")  # where Visual Genome keeps its pictures
@@ -32,7 +32,7 @@ class PictureSource:
     images: str  # folder
     captions: list[str] = field(default_factory=list)  # files
     boxes: list[str] = field(default_factory=list)  # files
-    weight: Positive = 0  # of its pictures in a batch; 0 for all sources: in proportion to their pictures
+    weight: NonNegativeFloat = 0  # of its pictures in a batch; 0 for all sources: in proportion to their pictures
 
     def files(self, where: str) -> list[tuple[str, str]]:
         """The annotation files, each with its place in the recipe."""
