@@ -24,7 +24,9 @@ SOURCES = ("core", "plugins", "registry", "patchbay.py")
 OPENINGS = ("What", "How", "Whether", "Of", "As")
 MAX_WORDS = 20  # of a docstring's first line
 MAX_ARGUMENTS = 10  # of a constructor
-BANNED = frozenset("held made own found shown said seen wanted told look asked learnt waited leads pulls".split())
+BANNED = frozenset(
+    "held made own found shown said seen wanted told look asked learnt waited leads pulls".split()  # noqa: SIM905
+)
 TENSORS = frozenset({"Tensor", "Tokens"})
 KEYED = frozenset({"Callable", "dict", "Mapping", "type"})  # callbacks and tensors by name: no shape to state
 
