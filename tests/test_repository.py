@@ -13,6 +13,8 @@ from core.run import build
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "projects").glob("*/*.yaml"))
+DOCS = ["README.md", "CONTRIBUTING.md"]
+DOCS += [str(path.relative_to(ROOT)) for place in ("docs", "projects") for path in sorted((ROOT / place).rglob("*.md"))]
 CATALOG = load()
 EMBEDDED = [path for path in RECIPES if read(str(path), [], CATALOG).data.name in ("scenes", "clips")]  # no files
 
@@ -47,7 +49,7 @@ def test_mplug_is_copa_without_pruner_and_pta():
     assert copa.train == mplug.train
 
 
-@pytest.mark.parametrize("path", ["README.md", "projects/copa/README.md", "docs/plugins.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("path", DOCS)
 def test_paths_that_docs_name_exist(path):
     text = (ROOT / path).read_text()
     named = re.findall(r"\b((?:projects|docs|tests|core|plugins)/[\w/.-]+\.(?:yaml|md|py|sh|png))\b", text)
