@@ -80,8 +80,8 @@ def with_start_vocabulary(recipe: Recipe) -> Recipe:
     Raises:
         ValueError: there are no weights in the folder.
     """
-    own = weights_file(recipe.train.start) and recipe.data.settings.get("vocabulary") == ""
-    return with_vocabulary(recipe, recipe.train.start) if own else recipe
+    own = weights_file(recipe.train.init_from) and recipe.data.settings.get("vocabulary") == ""
+    return with_vocabulary(recipe, recipe.train.init_from) if own else recipe
 
 
 def without_pretrained(value: Any) -> Any:

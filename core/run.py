@@ -48,13 +48,13 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
     """Data, then the model that fits it, then the objectives.
 
     Args:
-        begins: whether weights and vocabulary come from ``train.start``, where the recipe has one.
+        begins: whether weights and vocabulary come from ``train.init_from``, where the recipe has one.
 
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
         ValueError: the split to measure on is not one of the data's, or the folder to start from does not fit.
     """
-    folder = recipe.train.start if begins else ""
+    folder = recipe.train.init_from if begins else ""
     if folder:
         recipe = with_start_vocabulary(recipe)
     data = recipe.data()

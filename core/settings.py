@@ -22,23 +22,23 @@ class Group:
 class TrainSettings:
     """The ``train:`` section of a recipe."""
 
-    start: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
+    init_from: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
     steps: Count = 1000
     batch: Count = 64  # of all ranks together
     optimizer: Literal["adamw", "adafactor", "muon"] = "adamw"
     lr: NonNegativeFloat = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup: NonNegativeInt = 100  # steps
-    final_lr: Fraction = 0.01  # as a share of lr
+    min_lr_ratio: Fraction = 0.01  # as a share of lr
     weight_decay: NonNegativeFloat = 0.02
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
-    accumulate: Count = 1  # batches to one optimizer step
-    chunks: Count = (
+    gradient_accumulation_steps: Count = 1  # batches to one optimizer step
+    gradcache_chunks: Count = (
         1  # to compute a batch in, with the contrast of the whole: core.training.gradients; itm stays within a chunk
     )
     ema: Decay = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
-    clip: NonNegativeFloat = 1.0  # greatest gradient norm; 0: no clipping
+    max_grad_norm: NonNegativeFloat = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: NonNegativeInt = 1  # processes that draw batches ahead
     log_every: Count = 20

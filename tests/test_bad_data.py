@@ -93,7 +93,9 @@ def instances(*extra):
 
 def make(root, captions="captions", boxes="boxes", **settings):
     source = PictureSource(str(root / "images"), [str(root / f"{captions}.json")], [str(root / f"{boxes}.json")])
-    return Coco(**{"sources": [source], "image_size": 32, "held_out": 0, "budget": 0.5, "regions": 4, **settings})
+    return Coco(
+        **{"sources": [source], "image_size": 32, "held_out": 0, "budget": 0.5, "region_batch_size": 4, **settings}
+    )
 
 
 def messages(root, verified):

@@ -51,7 +51,7 @@ TOKENIZER = train_tokenizer(
 
 
 def batch(step=0, **changes):
-    arguments = {"size": 16, "seed": 1, "reads": ALL, "regions": 8, "mask": 0.15} | changes
+    arguments = {"size": 16, "seed": 1, "reads": ALL, "region_batch_size": 8, "mask": 0.15} | changes
     return make_batch(SOURCE, TOKENIZER, step, **arguments)
 
 

@@ -19,7 +19,7 @@ TOY = [
     *(f"model.decoder.{setting}" for setting in ("dim=32", "unimodal=1", "multimodal=1", "heads=2")),
     *(
         "model.pooler.queries=4",
-        "model.pooler.heads=2",
+        "model.pooler.num_heads=2",
         "data.train_size=60",
         "run.device=cpu",
         "run.tensorboard=false",
@@ -46,7 +46,7 @@ def pretrained(tmp_path_factory):
 @pytest.fixture
 def finetuned(pretrained, tmp_path):
     return lambda *more: trained(
-        "caption_finetune", tmp_path / "run", f"train.start={pretrained[0]}", "train.steps=5", *more
+        "caption_finetune", tmp_path / "run", f"train.init_from={pretrained[0]}", "train.steps=5", *more
     )
 
 
@@ -101,4 +101,4 @@ def test_it_is_the_pretraining_recipe_on_other_captioned_pictures():
     assert {name: slot.weight for name, slot in second.objectives.items()} == {"itc": 1, "caption": 2}
     assert second.data.settings["labelled"] == 0
     assert second.data.settings["seed"] != first.data.settings["seed"]
-    assert second.train.start == ""
+    assert second.train.init_from == ""

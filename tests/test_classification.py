@@ -33,14 +33,14 @@ from registry.part import Part, PartError
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"
 SOURCE = small.data(labelled=0.5)
 NAMES, SIDE, WIDTH = 6, 32, 32
-ENCODER = {"dim": WIDTH, "heads": 2, "depth": 2, "patch": 8, "cls": False}
+ENCODER = {"embed_dim": WIDTH, "num_heads": 2, "depth": 2, "patch_size": 8, "cls": False}
 
 
 def classifier(classes: int = len(SOURCE.classes), side: int = 64, **settings) -> Model:
     torch.manual_seed(0)
     return Model(
         backbone=Part(ViT, ENCODER),
-        pooler=Part(QueryPooler, {"heads": 2}),
+        pooler=Part(QueryPooler, {"num_heads": 2}),
         heads={"classify": Part(Classify)},
         vocabulary=30,
         text_length=8,
@@ -116,7 +116,7 @@ def same_task() -> tuple[Model, Model, Batch, Batch]:
         backbone=Part(ViT, ENCODER),
         decoder=Part(
             DecoupledDecoder,
-            {"unimodal": 0, "multimodal": 1, "layout": "paper", "dim": WIDTH, "heads": 2, "dropout": 0.0},
+            {"unimodal": 0, "multimodal": 1, "layout": "paper", "embed_dim": WIDTH, "num_heads": 2, "dropout": 0.0},
         ),
         heads={"words": Part(LanguageModelHead)},
         vocabulary=NAMES,
@@ -190,7 +190,7 @@ def test_recipe_passes_check(name, capsys):
 
 
 def test_a_frozen_encoder_needs_a_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"train.start: RUN_FOLDER.*no such file"):
+    with pytest.raises(ValueError, match=r"train.init_from: RUN_FOLDER.*no such file"):
         run(str(PROJECTS / "frozen_feature.yaml"), [f"run.folder={tmp_path / 'run'}"])
 
 
@@ -201,11 +201,13 @@ def test_recipes_train_one_after_another(tmp_path):
     run(str(PROJECTS / "pretrain.yaml"), [*few, f"run.folder={first}"])
     catalog = discovery.load()
     for name in RECIPES[1:]:
-        begun = build(read(str(PROJECTS / f"{name}.yaml"), [f"train.start={first}"], catalog)).model.backbone
+        begun = build(read(str(PROJECTS / f"{name}.yaml"), [f"train.init_from={first}"], catalog)).model.backbone
         before = {key: tensor.clone() for key, tensor in begun.state_dict().items()}
         folder = tmp_path / name
         evaluate = ["run.evaluate=true", "evaluate.examples=8", "evaluate.rounds=0"]
-        report = run(str(PROJECTS / f"{name}.yaml"), [*few, *evaluate, f"train.start={first}", f"run.folder={folder}"])
+        report = run(
+            str(PROJECTS / f"{name}.yaml"), [*few, *evaluate, f"train.init_from={first}", f"run.folder={folder}"]
+        )
         assert report["classification"]["pictures"] == 8
         after = load_run(str(folder))[2].backbone.state_dict()
         same = all(torch.equal(before[key], after[key]) for key in before)

@@ -25,9 +25,9 @@ from registry import UnknownName
 ROOT = Path(__file__).parents[1]
 SMALL = """\
 model:
-  backbone: {name: vit, dim: 32, depth: 2, heads: 2, patch: 16, prune: [{after_block: 1, pruner: tpd}]}
-  text: {name: bert, layers: 1, dim: 32, heads: 2, dropout: 0.0}
-  fusion: {name: skip_connected, layers: 2, heads: 2, dropout: 0.0}
+  backbone: {name: vit, embed_dim: 32, depth: 2, num_heads: 2, patch_size: 16, prune: [{after_block: 1, pruner: tpd}]}
+  text: {name: bert, layers: 1, embed_dim: 32, num_heads: 2, dropout: 0.0}
+  fusion: {name: skip_connected, layers: 2, num_heads: 2, dropout: 0.0}
   heads:
     image: {name: projection, width: 8}
     text: {name: projection, width: 8}
@@ -152,7 +152,7 @@ def test_tied_weights_count_once(recipe):
 
 def test_check_finds_what_reading_cannot(recipe):
     cases = {
-        "model.backbone.heads=5": "backbone 'vit': 5 heads do not divide dim 32",
+        "model.backbone.num_heads=5": "backbone 'vit': 5 heads do not divide dim 32",
         "model.fusion=null": "objectives.mlm: objective 'mlm' needs model.fusion, which this model lacks",
         "evaluate.split=tests": "evaluate.split: 'tests' is no split of this data. Did you mean 'test'?",
     }
@@ -163,7 +163,7 @@ def test_check_finds_what_reading_cannot(recipe):
 
 
 def test_check_prints_all_problems_without_traceback(recipe, capsys):
-    wrong = ["train.stepz=1", "model.backbone.name=vti", "data.boxes=2", "objectives.itk={}", "run.seed=x"]
+    wrong = ["train.stepz=1", "model.backbone.name=vti", "data.box_fraction=2", "objectives.itk={}", "run.seed=x"]
     assert cli.main(["check", str(recipe), *wrong]) == 2
     said = capsys.readouterr()
     assert said.out == ""

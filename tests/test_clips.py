@@ -22,17 +22,17 @@ from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
 from registry.part import Part
 
-DATA = Clips(frames=4, still=2, train_size=300)
+DATA = Clips(frames=4, distractors=2, train_size=300)
 OPPOSITE = {"left": "right", "up": "down", "grows": "shrinks"}
 FRAMES = 3
 
 
 def model(*, frames: int = 0, cls: bool = False, prune: tuple[Prune, ...] = (), text: bool = False) -> Model:
     torch.manual_seed(0)
-    width = {"dim": 32, "heads": 2}
+    width = {"embed_dim": 32, "num_heads": 2}
     made = Model(
-        backbone=Part(ViT, {**width, "depth": 2, "patch": 16, "cls": cls, "prune": list(prune)}),
-        pooler=Part(QueryPooler, {"heads": 2}),
+        backbone=Part(ViT, {**width, "depth": 2, "patch_size": 16, "cls": cls, "prune": list(prune)}),
+        pooler=Part(QueryPooler, {"num_heads": 2}),
         text=Part(BertEncoder, {**width, "layers": 1, "dropout": 0.0}) if text else None,
         heads={"classify": Part(Classify), "image": Part(Unit), **({"text": Part(Unit)} if text else {})},
         frames=frames,
@@ -54,7 +54,7 @@ def pooled(model: Model, images: torch.Tensor, guide: torch.Tensor | None = None
 
 
 def test_clips_are_a_function_of_their_number():
-    one, other = DATA.draw("test", 7), Clips(frames=4, still=2, train_size=300).draw("test", 7)
+    one, other = DATA.draw("test", 7), Clips(frames=4, distractors=2, train_size=300).draw("test", 7)
     assert torch.equal(one.image, other.image)
     assert (one.caption, one.labels) == (other.caption, other.labels)
     assert one.image.shape == (4, 3, 64, 64)
@@ -127,7 +127,7 @@ def test_more_frames_than_places_is_told():
 
 
 def test_pruned_frame_by_frame():
-    made, images = model(cls=True, prune=(Prune(1, Part(AttentivePruner, {"keep": 0.5})),)), pictures()
+    made, images = model(cls=True, prune=(Prune(1, Part(AttentivePruner, {"keep_rate": 0.5})),)), pictures()
     with torch.no_grad():
         clip = made.run_pruned_blocks(made.trunk(images))
         frames = [made.finish(made.trunk(images[:, t])) for t in range(FRAMES)]
@@ -140,7 +140,7 @@ def test_pruned_frame_by_frame():
 
 
 def test_one_text_guides_all_frames_of_its_clip():
-    made = model(prune=(Prune(1, Part(TextAwarePatchDetector, {"keep": 0.5})),), text=True)
+    made = model(prune=(Prune(1, Part(TextAwarePatchDetector, {"keep_rate": 0.5})),), text=True)
     images, guide = pictures(), torch.randn(2, 32)
     with torch.no_grad():
         clip = made.run_pruned_blocks(made.trunk(images), guide)

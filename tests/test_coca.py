@@ -31,11 +31,11 @@ PIECES = 64_000  # of the paper's vocabulary
 
 def coca(**decoder):
     torch.manual_seed(0)
-    width = {"dim": 32, "heads": 2}
+    width = {"embed_dim": 32, "num_heads": 2}
     layers = {"unimodal": 2, "multimodal": 2, "layout": "paper", "cls": True, "dropout": 0.0}
     return Model(
-        backbone=Part(ViT, {**width, "depth": 2, "patch": 16, "cls": False}),
-        pooler=Part(AttentionalPoolers, {"queries": 6, "heads": 2}),
+        backbone=Part(ViT, {**width, "depth": 2, "patch_size": 16, "cls": False}),
+        pooler=Part(AttentionalPoolers, {"queries": 6, "num_heads": 2}),
         decoder=Part(DecoupledDecoder, {**width, **layers, **decoder}),
         heads={
             "image": Part(Unit),
@@ -144,7 +144,7 @@ def test_reductions_of_the_caption_loss():
 def test_poolers_by_hand(arrangement):
     """Against nn.MultiheadAttention with the same weights."""
     torch.manual_seed(0)
-    pooler = AttentionalPoolers(queries=5, width=24, heads=3, arrangement=arrangement, dim=16).eval()
+    pooler = AttentionalPoolers(queries=5, width=24, num_heads=3, arrangement=arrangement, dim=16).eval()
     x = torch.randn(2, 9, 16)
 
     def by_hand(part, source):

@@ -30,15 +30,15 @@ from registry.part import Part
 COCA = Path(__file__).parents[1] / "projects" / "coca"
 PAPER, SMALL = DataSpec(288, 76, 64_000), DataSpec(64, 40, 217)
 SIDE, L, V = 64, 9, 50
-WIDTH = {"dim": 32, "heads": 2}
+WIDTH = {"embed_dim": 32, "num_heads": 2}
 LOWER = {**WIDTH, "unimodal": 2, "multimodal": 3, "cls": True}
 POOLERS = {
-    "cascade": Part(AttentionalPoolers, {"queries": 6, "heads": 2}),
+    "cascade": Part(AttentionalPoolers, {"queries": 6, "num_heads": 2}),
     "parallel, another width": Part(
-        AttentionalPoolers, {"queries": 6, "heads": 2, "width": 24, "arrangement": "parallel"}
+        AttentionalPoolers, {"queries": 6, "num_heads": 2, "width": 24, "arrangement": "parallel"}
     ),
-    "shared": Part(SharedPooler, {"queries": 6, "heads": 2}),
-    "one query": Part(QueryPooler, {"heads": 2}),
+    "shared": Part(SharedPooler, {"queries": 6, "num_heads": 2}),
+    "one query": Part(QueryPooler, {"num_heads": 2}),
 }
 DECODERS = {
     "paper": Part(DecoupledDecoder, {**LOWER, "layout": "paper"}),
@@ -52,7 +52,9 @@ HEADS = {"image": Part(Projection, {"width": 8}), "text": Part(Unit), "words": P
 def coca(pooler, decoder, prune=(), words=HEADS["words"]):
     torch.manual_seed(0)
     heads = {**HEADS, "words": words} if decoder.settings["cls"] else {"words": words}
-    backbone = Part(ViT, {"dim": 48, "heads": 2, "depth": 3, "mlp": 4.364, "cls": False, "prune": list(prune)})
+    backbone = Part(
+        ViT, {"embed_dim": 48, "num_heads": 2, "depth": 3, "mlp": 4.364, "cls": False, "prune": list(prune)}
+    )
     return Model(
         backbone=backbone, pooler=pooler, decoder=decoder, heads=heads, vocabulary=V, text_length=L, image_size=SIDE
     ).eval()
@@ -74,7 +76,7 @@ def test_three_ways_agree_on_every_part(pooler, decoder):
 
 
 def test_three_ways_agree_on_a_guided_pruner_and_on_berts_head():
-    prune = [Prune(1, Part(TextAwarePatchDetector, {"keep": 0.3}, "tpd", "token pruner"))]
+    prune = [Prune(1, Part(TextAwarePatchDetector, {"keep_rate": 0.3}, "tpd", "token pruner"))]
     model = coca(POOLERS["cascade"], DECODERS["paper"], prune, Part(Vocabulary, {"tied": "none"}))
     traced, counted, formula = three_ways(model)
     assert traced == counted == formula

@@ -75,7 +75,7 @@ def coca(shape: Shape) -> Model:
     heads = {"image": Unit, "text": Unit, "temperature": Temperature, "words": LanguageModelHead}
     prune = [Prune(1, pruner)] if shape.keep else []
     model = Model(
-        backbone=Part(ViT, {**width, "depth": 2, "patch": 8, "cls": False, "prune": prune}),
+        backbone=Part(ViT, {**width, "depth": 2, "patch_size": 8, "cls": False, "prune": prune}),
         pooler=Part(
             AttentionalPoolers, {"queries": shape.queries, "heads": shape.heads, "arrangement": shape.arrangement}
         ),
@@ -188,7 +188,7 @@ def test_pta_teaches_the_detector_and_the_texts_own_reader():
     recipe.model.settings["backbone"] = dataclasses.replace(backbone, settings={**backbone.settings, **width})
     for slot in ("pooler", "decoder"):
         part = recipe.model.settings[slot]
-        sizes = {"heads": 2} if slot == "pooler" else {**width, "unimodal": 2}
+        sizes = {"num_heads": 2} if slot == "pooler" else {**width, "unimodal": 2}
         recipe.model.settings[slot] = dataclasses.replace(part, settings={**part.settings, **sizes})
     model = recipe.model(vocabulary=source.tokenizer.vocabulary, text_length=source.text_length, image_size=64)
     made = Objectives(model, {"pta": PatchTextAlignment()}, {"pta": 1.0}).train()
@@ -207,8 +207,10 @@ def test_pta_teaches_the_detector_and_the_texts_own_reader():
 def test_a_guided_pruner_needs_something_that_reads():
     with pytest.raises(PartError, match=r"needs model\.text for its guide, or a decoder that pools"):
         Model(
-            backbone=Part(ViT, {"dim": 16, "heads": 2, "depth": 2, "prune": [Prune(1, Part(TextAwarePatchDetector))]}),
-            decoder=Part(DecoupledDecoder, {"dim": 16, "heads": 2}),
+            backbone=Part(
+                ViT, {"embed_dim": 16, "num_heads": 2, "depth": 2, "prune": [Prune(1, Part(TextAwarePatchDetector))]}
+            ),
+            decoder=Part(DecoupledDecoder, {"embed_dim": 16, "num_heads": 2}),
             vocabulary=V,
             text_length=L,
             image_size=SIDE,
@@ -233,7 +235,10 @@ def started(path: str, overrides: list[str], pairs: int, seeds: int = 3) -> dict
     return sums
 
 
-BASE = ["model.backbone.patch=8", "model.pooler.queries=32"]  # 64 pixels; the width of 768 and the layers are its own
+BASE = [
+    "model.backbone.patch_size=8",
+    "model.pooler.queries=32",
+]  # 64 pixels; the width of 768 and the layers are its own
 FEWER = ["model.backbone.depth=2", "model.decoder.unimodal=2", "model.decoder.multimodal=1"]
 
 

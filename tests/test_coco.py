@@ -83,7 +83,7 @@ def test_the_contract(data):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_hangs_on_recipe_seed_and_step_alone(photos, augment, workers):
     def make():
-        return Coco(sources=[photos], image_size=32, augment=augment, regions=4)
+        return Coco(sources=[photos], image_size=32, augment=augment, region_batch_size=4)
 
     one = make()
     loader = DataLoader(
@@ -298,7 +298,7 @@ def test_a_sketch_without_files_and_with_them(tmp_path, photos):
     )
     assert Coco.spec({"sources": [gone]}, ALL).vocabulary == PIECES
     data = Coco(sources=[photos])
-    told = Coco.spec({"sources": [photos], "text_length": 30, "mask": 0.5, "regions": 8}, ALL)
+    told = Coco.spec({"sources": [photos], "text_length": 30, "mask": 0.5, "region_batch_size": 8}, ALL)
     assert told.vocabulary == data.tokenizer.vocabulary
     assert (told.masked, told.regions, told.splits, told.absent) == (15, 8, tuple(data.splits()), ())
     data.tokenizer.save(str(tmp_path))

@@ -19,7 +19,7 @@ SHAPES = [(0, 2, "bert"), (0, 2, "paper"), (1, 2, "bert"), (2, 2, "paper"), (2, 
 def decoder(unimodal=1, multimodal=2, layout="bert", **settings):
     torch.manual_seed(0)
     filled = {"memory_dim": 24, "vocabulary": V, "text_length": 12}
-    sizes = {"unimodal": unimodal, "multimodal": multimodal, "layout": layout, "dim": D, "heads": 4}
+    sizes = {"unimodal": unimodal, "multimodal": multimodal, "layout": layout, "embed_dim": D, "num_heads": 4}
     made = DecoupledDecoder(**{**sizes, **filled, **settings})
     for parameter in made.parameters():
         parameter.data.normal_(std=0.3)
@@ -127,7 +127,7 @@ def test_layouts(layout, kind):
 def test_cocas_decoder_has_the_papers_size(dim, heads, millions):
     """CoCa, table 1: one MLP per multimodal layer, input embedding and softmax untied, vocabulary of 64,000."""
     vocabulary, length = 64_000, 64
-    sizes = {"unimodal": 12, "multimodal": 12, "layout": "paper", "dim": dim, "heads": heads}
+    sizes = {"unimodal": 12, "multimodal": 12, "layout": "paper", "embed_dim": dim, "num_heads": heads}
     with torch.device("meta"):
         made = DecoupledDecoder(**sizes, memory_dim=dim, vocabulary=vocabulary, text_length=length)
         head = Vocabulary(tied="none", dim=dim, vocabulary=vocabulary, embeddings={})

@@ -174,17 +174,19 @@ SOURCE = small.data()
 KEEPS = (0.1, 0.3, 0.5, 0.7, 1.0)
 PRUNED = {
     **{
-        f"tpd after {k}, keep {keep}": [pruning(TextAwarePatchDetector, k, keep=keep)] for k in (1, 2) for keep in KEEPS
+        f"tpd after {k}, keep {keep}": [pruning(TextAwarePatchDetector, k, keep_rate=keep)]
+        for k in (1, 2)
+        for keep in KEEPS
     },
     "tpd at the end": [pruning(TextAwarePatchDetector, 3)],
     "nothing fused": [pruning(TextAwarePatchDetector, 2, fuse="none")],
-    "random": [pruning(RandomPruner, 2, keep=0.3)],
-    "evit": [pruning(AttentivePruner, 1, keep=0.6)],
-    "evit, nothing fused": [pruning(AttentivePruner, 2, keep=0.6, fuse=False)],
+    "random": [pruning(RandomPruner, 2, keep_rate=0.3)],
+    "evit": [pruning(AttentivePruner, 1, keep_rate=0.6)],
+    "evit, nothing fused": [pruning(AttentivePruner, 2, keep_rate=0.6, fuse=False)],
     "three": [
-        pruning(AttentivePruner, 1, keep=0.7),
-        pruning(TextAwarePatchDetector, 2, keep=0.6),
-        pruning(RandomPruner, 3, keep=0.5),
+        pruning(AttentivePruner, 1, keep_rate=0.7),
+        pruning(TextAwarePatchDetector, 2, keep_rate=0.6),
+        pruning(RandomPruner, 3, keep_rate=0.5),
     ],
     "none": [],
 }
@@ -207,24 +209,24 @@ def assembled(**parts):
     return Model(**parts, vocabulary=50, text_length=9, image_size=64).eval()
 
 
-WIDTH = {"dim": 32, "heads": 2}
+WIDTH = {"embed_dim": 32, "num_heads": 2}
 TEXT = Part(BertEncoder, {**WIDTH, "layers": 2})
 OTHERS = {
     "single stream": {
-        "backbone": Part(ViT, {"dim": 48, "heads": 2, "depth": 0, "stem": "conv", "patch": 8}),
+        "backbone": Part(ViT, {"embed_dim": 48, "num_heads": 2, "depth": 0, "stem": "conv", "patch_size": 8}),
         "text": Part(BertEncoder, {**WIDTH, "layers": 0}),
         "fusion": Part(
             SingleStreamFusion,
-            {"layers": 4, "heads": 2, "prune": [pruning(TextAwarePatchDetector, 2), pruning(AttentivePruner, 4)]},
+            {"layers": 4, "num_heads": 2, "prune": [pruning(TextAwarePatchDetector, 2), pruning(AttentivePruner, 4)]},
         ),
     },
     "another width": {
-        "backbone": Part(ViT, {"dim": 48, "heads": 2, "depth": 2, "style": "clip"}),
+        "backbone": Part(ViT, {"embed_dim": 48, "num_heads": 2, "depth": 2, "style": "clip"}),
         "text": TEXT,
-        "fusion": Part(SkipConnectedFusion, {"layers": 5, "stride": 2, "heads": 2}),
+        "fusion": Part(SkipConnectedFusion, {"layers": 5, "stride": 2, "num_heads": 2}),
     },
     "decoder in the fusion's place": {
-        "backbone": Part(ViT, {"dim": 48, "heads": 2, "depth": 2, "prune": [pruning(RandomPruner, 1)]}),
+        "backbone": Part(ViT, {"embed_dim": 48, "num_heads": 2, "depth": 2, "prune": [pruning(RandomPruner, 1)]}),
         "decoder": Part(DecoupledDecoder, {**WIDTH, "unimodal": 2, "multimodal": 3, "layout": "paper"}),
     },
     "pictures alone": {"backbone": Part(ViT, {**WIDTH, "depth": 2})},
@@ -283,7 +285,7 @@ def copa_base(side, *prune):
 @pytest.mark.parametrize(("side", "keep", "cells"), TABLE)
 def test_closed_form_over_keep_and_place(side, keep, cells):
     for after, cell in zip((2, 4, 6, 8, 10), cells, strict=True):
-        model = copa_base(side, pruning(TextAwarePatchDetector, after, keep=keep))
+        model = copa_base(side, pruning(TextAwarePatchDetector, after, keep_rate=keep))
         assert closed_form.of_pair(model, 25).total / 1e9 == pytest.approx(cell, rel=0.01), after
 
 
@@ -324,7 +326,7 @@ def test_attention_backward_of_the_fused_kernel():
     assert torch_macs.macs(backward) == 2 * 3 * 5 * 7 * 8 * (2 + 5)  # two products forwards, five backwards
 
 
-LITTLE = ["train.batch=4", "train.accumulate=2", "data.train_size=100", "data.regions=4"]
+LITTLE = ["train.batch=4", "train.gradient_accumulation_steps=2", "data.train_size=100", "data.region_batch_size=4"]
 
 
 def test_report_of_a_recipe(capsys):

@@ -36,7 +36,7 @@ class Toy:
         self, layout="paper", unimodal=2, *, words=WORDS, multimodal=2, dim=16, dtype=torch.float64, sharp=3.0
     ):
         torch.manual_seed(0)
-        sizes = {"unimodal": unimodal, "multimodal": multimodal, "dim": dim, "heads": 2}
+        sizes = {"unimodal": unimodal, "multimodal": multimodal, "embed_dim": dim, "num_heads": 2}
         widths = {"memory_dim": 12, "vocabulary": words, "text_length": LENGTH + 16}
         decoder = DecoupledDecoder(**sizes, layout=layout, dropout=0.0, cls=unimodal > 0, **widths)
         for parameter in decoder.parameters():

@@ -25,7 +25,7 @@ def trainer(folder, steps=10, log_every=4, first=0, **run):
     return SimpleNamespace(
         step=first,
         first_step=first,
-        settings=TrainSettings(steps=steps, log_every=log_every, batch=8, accumulate=2),
+        settings=TrainSettings(steps=steps, log_every=log_every, batch=8, gradient_accumulation_steps=2),
         run=RunSettings(**run),
         folder=str(folder),
         weights={"itc": 1.0, "pta": 0.5},

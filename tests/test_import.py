@@ -64,7 +64,7 @@ def test_bert(tmp_path, capsys):
         ours = encoder(text).x
         theirs = model(text.ids, attention_mask=text.mask.long()).last_hidden_state
     torch.testing.assert_close(ours[text.mask], theirs[text.mask], atol=1e-5, rtol=0)
-    sizes = {"multimodal": 3, "dim": 128, "heads": 2, "memory_dim": 128, "vocabulary": 60, "text_length": 20}
+    sizes = {"multimodal": 3, "embed_dim": 128, "num_heads": 2, "memory_dim": 128, "vocabulary": 60, "text_length": 20}
     decoder = DecoupledDecoder(**sizes, weights=str(out))
     assert torch.equal(decoder.multimodal[2].fc1.weight, model.encoder.layer[2].intermediate.dense.weight)
     assert decoder.encode_text(text).x.shape == (2, 9, 128)

@@ -128,11 +128,11 @@ def test_an_import_needs_no_more_than_a_model_in_its_recipe(tmp_path, coca, file
 
 
 def test_files_that_a_run_started_from_may_be_gone():
-    inner = Part(dict, {"weights": "gone.safetensors", "keep": 0.5})
-    outer = Part(dict, {"backbone": inner, "heads": {"a": inner}, "prune": [inner], "weights": "", "dim": 3})
+    inner = Part(dict, {"weights": "gone.safetensors", "keep_rate": 0.5})
+    outer = Part(dict, {"backbone": inner, "heads": {"a": inner}, "prune": [inner], "weights": "", "embed_dim": 3})
     bare = without_pretrained(outer)
     parts = [bare.settings["backbone"], bare.settings["heads"]["a"], bare.settings["prune"][0]]
-    assert all(part.settings == {"weights": "", "keep": 0.5} for part in parts)
+    assert all(part.settings == {"weights": "", "keep_rate": 0.5} for part in parts)
     assert bare.settings["dim"] == 3
     assert inner.settings["weights"] == "gone.safetensors"
 
@@ -481,7 +481,7 @@ def test_what_a_model_lacks_is_named(captioner, files):
         captioner.model.decoder = decoder
 
 
-# train.start
+# train.init_from
 
 
 def changed(folder: str, target: Path, by: float = 1.0) -> Path:
@@ -494,7 +494,7 @@ def changed(folder: str, target: Path, by: float = 1.0) -> Path:
 
 def test_a_run_starts_from_a_folder(tmp_path, coca, capsys):
     source = changed(coca, tmp_path / "source")
-    folder = made(tmp_path, COCA, f"train.start={source}", "train.lr=1e-12", "model.decoder.multimodal=2")
+    folder = made(tmp_path, COCA, f"train.init_from={source}", "train.lr=1e-12", "model.decoder.multimodal=2")
     said = capsys.readouterr().out.splitlines()
     old, new = load_file(source / "model.safetensors"), load_file(f"{folder}/model.safetensors")
     assert all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
@@ -508,7 +508,7 @@ def test_a_run_starts_from_a_folder(tmp_path, coca, capsys):
 
 def test_what_does_not_fit_is_named_and_starts_new(tmp_path, coca, capsys):
     overrides = ("data.text_length=24", "model.heads.temperature=null", "model.heads.sigmoid=scale_bias")
-    made(tmp_path, COCA, f"train.start={coca}", *overrides, "objectives.itc=null", "objectives.siglip={}")
+    made(tmp_path, COCA, f"train.init_from={coca}", *overrides, "objectives.itc=null", "objectives.siglip={}")
     first, second, third, *_ = capsys.readouterr().out.splitlines()
     assert first.endswith("tensors taken over; new: decoder.positions 1, heads.sigmoid 2")
     assert second == "  in that folder, not in this model: heads.temperature 1"
@@ -520,7 +520,7 @@ def test_what_does_not_fit_is_named_and_starts_new(tmp_path, coca, capsys):
 
 def test_the_vocabulary_comes_along(tmp_path, coca):
     file = Path(coca) / "tokenizer.json"
-    folder = made(tmp_path, COCA, f"train.start={coca}", "data.seed=7")
+    folder = made(tmp_path, COCA, f"train.init_from={coca}", "data.seed=7")
     assert (Path(folder) / "tokenizer.json").read_text() == file.read_text()
     fewer = tmp_path / "fewer"
     shutil.copytree(coca, fewer)
@@ -528,7 +528,7 @@ def test_the_vocabulary_comes_along(tmp_path, coca):
     pieces = sorted(small["model"]["vocab"], key=small["model"]["vocab"].get)[:-3]
     small["model"]["vocab"] = {piece: place for place, piece in enumerate(pieces)}
     (fewer / "tokenizer.json").write_text(json.dumps(small))
-    recipe = read(str(tmp_path / "small.yaml"), [f"train.start={fewer}"], discovery.load())
+    recipe = read(str(tmp_path / "small.yaml"), [f"train.init_from={fewer}"], discovery.load())
     assert sketch(recipe).vocabulary == len(pieces)
 
 
@@ -545,18 +545,22 @@ def test_tied_tensors_are_taken_once(tmp_path, coca):
 
 
 def test_nothing_to_start_from(tmp_path, coca):
-    with pytest.raises(ValueError, match=r"^train.start: .*none.model.safetensors: no such file; name the folder of"):
-        made(tmp_path / "a", COCA, f"train.start={tmp_path / 'none'}")
+    with pytest.raises(
+        ValueError, match=r"^train.init_from: .*none.model.safetensors: no such file; name the folder of"
+    ):
+        made(tmp_path / "a", COCA, f"train.init_from={tmp_path / 'none'}")
     with pytest.raises(ValueError, match=r"none of its \d+ tensors has a name and shape of this model's"):
-        made(tmp_path / "b", COCA, f"train.start={coca}", "model.backbone.dim=16", "model.decoder.dim=16")
+        made(
+            tmp_path / "b", COCA, f"train.init_from={coca}", "model.backbone.embed_dim=16", "model.decoder.embed_dim=16"
+        )
     spoilt = spoil(coca, tmp_path / "spoilt", "model.safetensors", "x")
     with pytest.raises(ValueError, match=r"spoilt.model.safetensors: cannot be read"):
-        made(tmp_path / "c", COCA, f"train.start={spoilt}")
+        made(tmp_path / "c", COCA, f"train.init_from={spoilt}")
 
 
 def test_a_checkpoint_wins_over_the_start(tmp_path, coca, capsys):
     source = changed(coca, tmp_path / "source")
-    settings = (f"train.start={source}", "train.lr=1e-12", "train.weight_decay=0")
+    settings = (f"train.init_from={source}", "train.lr=1e-12", "train.weight_decay=0")
     folder = made(tmp_path, COCA, *settings)
     shutil.rmtree(source)
     capsys.readouterr()
@@ -569,7 +573,7 @@ def test_a_checkpoint_wins_over_the_start(tmp_path, coca, capsys):
 
 def test_a_teacher_starts_there_too(tmp_path, coca):
     source = changed(coca, tmp_path / "source")
-    overrides = [f"train.start={source}", "objectives.itc=null", "objectives.itc_momentum={}"]
+    overrides = [f"train.init_from={source}", "objectives.itc=null", "objectives.itc_momentum={}"]
     recipe = read(f"{coca}/recipe.yaml", overrides, discovery.load())
     built = running.build(recipe)
     teacher = dict(built.objectives.parts["itc_momentum"].named_parameters())

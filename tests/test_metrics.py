@@ -201,7 +201,7 @@ def test_labels_follow_boxes_in_pixels():
 def test_scores_that_know_the_answer_are_perfect():
     asked = evaluation()
     known = patches.labels_of(asked, asked.examples("test", 10)).float()
-    pruner = Oracle(keep=0.25)
+    pruner = Oracle(keep_rate=0.25)
     asked = evaluation(tiny_model(pruner), TinyData(withheld=False), batch=5)
     rows = iter([known[:5], known[:5], known[5:], known[5:]])  # right and wrong text for each chunk
     pruner.given = lambda tokens: next(rows)

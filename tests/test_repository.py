@@ -29,8 +29,8 @@ def test_recipe_starts_with_its_command_and_reads(path):
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)
 def test_recipe_takes_a_step(path):
     """All embedded recipes build, and every loss of theirs is finite and trains something."""
-    few = ["data.regions=4"] if "regions" in read(str(path), [], CATALOG).data.settings else []
-    built = build(read(str(path), [*few, 'train.start=""'], CATALOG))  # no folder to start from
+    few = ["data.region_batch_size=4"] if "regions" in read(str(path), [], CATALOG).data.settings else []
+    built = build(read(str(path), [*few, 'train.init_from=""'], CATALOG))  # no folder to start from
     objectives = built.objectives.train()
     total, losses = objectives(built.data.batch(0, size=4, seed=0, reads=objectives.batch_fields))
     assert all(loss.isfinite() for loss in losses.values())

@@ -35,7 +35,7 @@ def everywhere(data, training):
 
 
 def test_same_scene_whenever_and_in_whatever_order_it_is_drawn(data, training):
-    again = Scenes(train_size=10, boxes=1)
+    again = Scenes(train_size=10, box_fraction=1)
     for number in (7, 3, 7):
         one, other = again.draw(number), training[number]
         assert torch.equal(one.image, other.image)
@@ -364,7 +364,7 @@ def test_the_vocabulary_knows_the_prompts_and_does_not_depend_on_the_share(data,
 def test_boxed_is_a_seeded_share(data):
     assert 0.04 < len(data.boxed) / data.train_size < 0.06
     assert data.boxed == Scenes().boxed != Scenes(seed=1).boxed
-    assert Scenes(boxes=0, train_size=100).boxed == []
+    assert Scenes(box_fraction=0, train_size=100).boxed == []
 
 
 def test_vocabulary_covers_every_text_and_does_not_depend_on_sizes(data):

@@ -39,11 +39,11 @@ def weights(trainer):
 
 
 def test_schedule():
-    settings = TrainSettings(steps=110, warmup=10, final_lr=0.1)
+    settings = TrainSettings(steps=110, warmup=10, min_lr_ratio=0.1)
     assert learning_rate(0, settings) == pytest.approx(0.1)
     assert learning_rate(9, settings) == pytest.approx(1.0)
     assert learning_rate(60, settings) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
-    linear = TrainSettings(steps=110, warmup=10, final_lr=0.1, schedule="linear")
+    linear = TrainSettings(steps=110, warmup=10, min_lr_ratio=0.1, schedule="linear")
     assert learning_rate(60, linear) == pytest.approx(0.55)
 
 

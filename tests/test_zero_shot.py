@@ -154,10 +154,18 @@ def test_a_decoder_that_pools_reads_the_names(precision):
     torch.manual_seed(0)
     source = small.data()
     model = Model(
-        backbone=Part(ViT, {"dim": 32, "heads": 2, "depth": 1, "patch": 16}),
+        backbone=Part(ViT, {"embed_dim": 32, "num_heads": 2, "depth": 1, "patch_size": 16}),
         decoder=Part(
             DecoupledDecoder,
-            {"dim": 32, "heads": 2, "unimodal": 1, "multimodal": 1, "layout": "paper", "cls": True, "dropout": 0.0},
+            {
+                "embed_dim": 32,
+                "num_heads": 2,
+                "unimodal": 1,
+                "multimodal": 1,
+                "layout": "paper",
+                "cls": True,
+                "dropout": 0.0,
+            },
         ),
         heads={"image": Part(Unit), "text": Part(Unit)},
         vocabulary=source.tokenizer.vocabulary,

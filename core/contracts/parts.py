@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.blocks import prune
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
 from core.types import BlockCues, Text, Tokens
-from registry.part import Part
+from registry.part import Part, parameters
 
 B, P, L, D, G = 3, 12, 7, 32, 16
 
@@ -56,11 +56,12 @@ def check_pruner(part: Part[TokenPruner]) -> None:
             blind = run(pruner, tokens, torch.randn(B, G))
             assert torch.equal(blind.x, out.x), "guided is False, yet the guide changes the outcome"
     _check_gradients(pruner, lambda: run(pruner, tokens, guide), "scores")
-    if "keep" in part.settings or hasattr(pruner, "keep"):
-        whole = Part(part.cls, {**part.settings, "keep": 1.0})(dim=D, guide_dim=G).eval()
+    rate = "keep_rate" if "keep_rate" in parameters(part.cls) else "keep"  # third parties may call it keep
+    if rate in parameters(part.cls):
+        whole = Part(part.cls, {**part.settings, rate: 1.0})(dim=D, guide_dim=G).eval()
         all_kept = run(whole, tokens, guide).source
         assert all_kept is not None
-        assert ((all_kept >= 0).sum(1) == P).all(), "keep = 1 must keep every patch"
+        assert ((all_kept >= 0).sum(1) == P).all(), "keep_rate = 1 must keep every patch"
     meta = part(dim=D, guide_dim=G).to("meta")
     moved = prune(meta, tokens.to("meta"), guide.to("meta"), _cues(meta, tokens.to("meta")))
     assert moved.x.shape == out.x.shape, "the meta device gives another shape"

@@ -188,11 +188,13 @@ def merge(base: YamlNode, over: YamlNode) -> YamlNode:
 
 
 def apply(tree: MapNode, override: str, problems: list[Problem]) -> MapNode:
-    """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep=0.3``."""
+    """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep_rate=0.3``."""
     path, equals, text = override.partition("=")
     where = f"override {override!r}"
     if not equals or not re.fullmatch(rf"[\w-]+(\.[\w-]+|\[\d+\]){{0,{DEEPEST}}}", path):
-        problems.append(Problem(where, "", "expected path=value, such as train.steps=100 or prune[0].pruner.keep=0.3"))
+        problems.append(
+            Problem(where, "", "expected path=value, such as train.steps=100 or prune[0].pruner.keep_rate=0.3")
+        )
         return tree
     value = parse(text, where, problems, override=True)
     if value is None:

@@ -154,7 +154,7 @@ def weights_file(folder: str) -> str:
     """
     file = os.path.join(folder, WEIGHTS)
     if not paths.isfile(file):
-        raise ValueError(f"train.start: {file}: no such file; name the folder of a finished run or an import")
+        raise ValueError(f"train.init_from: {file}: no such file; name the folder of a finished run or an import")
     return file
 
 
@@ -169,14 +169,16 @@ def warm_start(model: Model, folder: str) -> str:
     try:
         held = load_file(file)
     except Exception as err:
-        raise ValueError(f"train.start: {file}: cannot be read: {err}") from err
+        raise ValueError(f"train.init_from: {file}: cannot be read: {err}") from err
     own, names = model.state_dict(), list(held)
     same = [name for name in names if name in own and held[name].shape == own[name].shape]
     for name in same:
         own[name].copy_(held[name])
     taken = {own[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
     if not any(held[name].ndim for name in same):  # a scalar fits anywhere
-        raise ValueError(f"train.start: {file}: none of its {len(names)} tensors has a name and shape of this model's")
+        raise ValueError(
+            f"train.init_from: {file}: none of its {len(names)} tensors has a name and shape of this model's"
+        )
     new = [name for name, tensor in own.items() if tensor.data_ptr() not in taken]
     lines = [f"Started from {folder}: {len(own) - len(new)} of {len(own)} tensors taken over; new: {_counted(new)}"]
     if left := [name for name in names if name not in own]:

@@ -28,7 +28,9 @@ def split_batch(batch: Batch, index: int, count: int) -> Batch:
 
     def cut(part: S, rows: int, what: str) -> S:
         if rows < count:
-            raise ValueError(f"a batch of {rows} {what} cannot be cut into {count} parts (ranks, train.chunks)")
+            raise ValueError(
+                f"a batch of {rows} {what} cannot be cut into {count} parts (ranks, train.gradcache_chunks)"
+            )
         return part.rows(slice(index * rows // count, (index + 1) * rows // count))
 
     regions = batch.regions

@@ -111,4 +111,4 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)  # 0 .. 1
     left = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
-    return settings.final_lr + (1 - settings.final_lr) * left
+    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * left

@@ -31,11 +31,11 @@ def check_batch(settings: TrainSettings) -> None:
     Raises:
         ValueError: a batch cannot be shared evenly by the ranks and their chunks.
     """
-    parts = runtime.world_size() * settings.chunks
+    parts = runtime.world_size() * settings.gradcache_chunks
     if settings.batch % parts:
         raise ValueError(
             f"train.batch: {settings.batch} rows cannot be shared evenly by {runtime.world_size()} ranks "
-            f"of train.chunks {settings.chunks}; expected a multiple of {parts}"
+            f"of train.gradcache_chunks {settings.gradcache_chunks}; expected a multiple of {parts}"
         )
 
 
@@ -79,7 +79,7 @@ class Trainer:
         self.checkpoint = checkpoint.newest(folder) if run.resume else None
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
-        self.gradients = BackwardPass(objectives, settings.chunks, self.device, self.precision)
+        self.gradients = BackwardPass(objectives, settings.gradcache_chunks, self.device, self.precision)
 
     @property
     def result(self) -> Model:
@@ -115,7 +115,7 @@ class Trainer:
                 group["lr"] = group["base_lr"] * learning_rate(self.step, settings)
             losses = self._gradients(batches)
             self.hooks.hook.after_backward(trainer=self)
-            limit = settings.clip or math.inf
+            limit = settings.max_grad_norm or math.inf
             self.grad_norm = float(nn.utils.clip_grad_norm_(self.objectives.parameters(), limit))
             if not math.isfinite(self.grad_norm):
                 shown = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
@@ -149,7 +149,7 @@ class Trainer:
     def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Backward over the step's batches; the mean of each loss, unweighted."""
         sums: dict[str, Tensor] = {}
-        count = self.settings.accumulate
+        count = self.settings.gradient_accumulation_steps
         for number in range(count):
             asked = time.perf_counter()
             batch = next(batches)
@@ -160,7 +160,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[Batch]:
         settings, pinned = self.settings, self.device.type == "cuda"
-        first, last = (step * settings.accumulate for step in (self.step, settings.steps))
+        first, last = (step * settings.gradient_accumulation_steps for step in (self.step, settings.steps))
         wanted = StepBatches(
             self.data,
             settings.batch,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from timm.layers import HybridEmbed, LayerNorm2d, PatchEmbed, QuickGELU
@@ -36,13 +36,13 @@ class ViT(Backbone):
     Sizes by name: ViT-S 384/12/6, ViT-B 768/12/12, ViT-L 1024/24/16 (dim/depth/heads).
 
     Args:
-        dim: width D.
+        embed_dim: width D.
         depth: blocks; 0: embedded patches alone, for a single-stream fusion.
-        heads: attention heads.
-        patch: side of a patch in pixels; it must divide the picture's side.
-        stem: ``linear``: one convolution of stride ``patch``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
-            2021); ``patch`` must then be a power of 2.
-        mlp: width of the MLPs as a multiple of ``dim``.
+        num_heads: attention heads.
+        patch_size: side of a patch in pixels; it must divide the picture's side.
+        stem: ``linear``: one convolution of stride ``patch_size``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
+            2021); ``patch_size`` must then be a power of 2.
+        mlp: width of the MLPs as a multiple of ``embed_dim``.
         cls: whether a [CLS] token goes before the patches and is the pooled state; without it a pooler pools (CoCa).
         style: ``plain``; ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation);
             ``openclip`` (the same with exact GELU, as most of open_clip's models).
@@ -54,13 +54,15 @@ class ViT(Backbone):
         ValueError: sizes that do not divide, a pruner behind the last block, weights that do not fit.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads", "patch": "patch_size"}
+
     def __init__(
         self,
         *,
-        dim: Count = 768,
+        embed_dim: Count = 768,
         depth: NonNegativeInt = 12,
-        heads: Count = 12,
-        patch: Count = 16,
+        num_heads: Count = 12,
+        patch_size: Count = 16,
         mlp: NonNegativeFloat = 4.0,
         cls: bool = True,
         stem: Literal["linear", "conv"] = "linear",
@@ -73,32 +75,32 @@ class ViT(Backbone):
         super().__init__()
         self.mean: Tensor
         self.deviation: Tensor
-        if image_size % patch:
-            raise ValueError(f"patch {patch} does not divide the picture's side of {image_size} pixels")
-        if dim % heads:
-            raise ValueError(f"{heads} heads do not divide dim {dim}")
+        if image_size % patch_size:
+            raise ValueError(f"patch {patch_size} does not divide the picture's side of {image_size} pixels")
+        if embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide dim {embed_dim}")
         mean, deviation, made = STYLES[style]
-        self.dim, self.mlp, self.has_pooled = dim, mlp, cls
-        self.grid = (image_size // patch, image_size // patch)
+        self.dim, self.mlp, self.has_pooled = embed_dim, mlp, cls
+        self.grid = (image_size // patch_size, image_size // patch_size)
         self.vit = VisionTransformer(
             img_size=image_size,
-            patch_size=1 if stem == "conv" else patch,
-            embed_dim=dim,
+            patch_size=1 if stem == "conv" else patch_size,
+            embed_dim=embed_dim,
             depth=depth,
-            num_heads=heads,
+            num_heads=num_heads,
             mlp_ratio=mlp,
             class_token=cls,
             num_classes=0,
             global_pool="",
-            embed_layer=_stem(stem, style, dim, patch),
+            embed_layer=_stem(stem, style, embed_dim, patch_size),
             **made,
         )
         if depth == 0:
             self.vit.norm = nn.Identity()
-        initialise_tower(self.vit.blocks, dim)
+        initialise_tower(self.vit.blocks, embed_dim)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
-        self.prunings = build_pruners(prune, depth, dim, guide_dim)
+        self.prunings = build_pruners(prune, depth, embed_dim, guide_dim)
         self.split = first_pruned_block(pruners_by_block(self.prunings), depth)
         if weights:
             self._load(weights)

@@ -68,9 +68,9 @@ class Check:
         self.attempt("the batch", lambda: check_batch(train))
         if self.problems:
             return
-        if train.start:
+        if train.init_from:
             try:
-                weights_file(train.start)
+                weights_file(train.init_from)
             except ValueError as err:
                 self.report["notes"].append(f"not checked: {err}")
         sizes = self.attempt("the data", lambda: dry_run.sketch(self.recipe))
@@ -82,7 +82,7 @@ class Check:
             return
         self.report["step"] = {
             "pictures": train.batch,
-            "chunks": train.chunks,
+            "chunks": train.gradcache_chunks,
             "precision": made.precision,
             "device": made.device.type,
         }

@@ -98,9 +98,12 @@ def _compared(counted: tuple[Counted, Counted], other: tuple[Counted, Counted]) 
 def training(made: Dry) -> Report:
     """One optimizer step at the recipe's batch: what ``flops`` returns as ``training``."""
     settings, whole = made.recipe.train, made.cost()
-    pictures = settings.batch * settings.accumulate
-    forward, backward = whole.forward * settings.accumulate, whole.backward * settings.accumulate
-    losses = {name: (c.forward + c.backward) * settings.accumulate for name, c in made.alone().items()}
+    pictures = settings.batch * settings.gradient_accumulation_steps
+    forward, backward = (
+        whole.forward * settings.gradient_accumulation_steps,
+        whole.backward * settings.gradient_accumulation_steps,
+    )
+    losses = {name: (c.forward + c.backward) * settings.gradient_accumulation_steps for name, c in made.alone().items()}
     return {
         "pictures": pictures,
         "precision": made.precision,
@@ -211,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("recipe", help=f"a YAML file, or {TIMM}NAME, such as timm:vit_base_patch16_224")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep=0.3"
+        "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep_rate=0.3"
     )
     parser.add_argument("--image-size", type=int, help=f"side of the picture in pixels, for {TIMM}NAME")
     parser.add_argument("--json", action="store_true", help="print {total, unpruned, parts, checks, training}")

@@ -126,7 +126,7 @@ def _left(pruner: TokenPruner, patches: int) -> int:
     if not isinstance(pruner, (TextAwarePatchDetector, AttentivePruner, RandomPruner)):
         raise NoFormula(pruner.origin or type(pruner).__name__)
     fuse = getattr(pruner, "fuse", False)
-    return kept_count(patches, pruner.keep) + (fuse not in (False, "none"))
+    return kept_count(patches, pruner.keep_rate) + (fuse not in (False, "none"))
 
 
 def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:

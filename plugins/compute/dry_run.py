@@ -34,7 +34,7 @@ def sketch(recipe: Recipe) -> DataSpec:
         PartError, ValueError: what is wrong with the data's settings or files, or with ``evaluate.split``.
     """
     with suppress(ValueError):  # no weights there: a note of ``check``
-        recipe = with_start_vocabulary(recipe) if recipe.train.start else recipe
+        recipe = with_start_vocabulary(recipe) if recipe.train.init_from else recipe
     reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.batch_fields)
     try:
         found = recipe.data.cls.spec(recipe.data.settings, reads)
@@ -127,22 +127,22 @@ class Dry:
         """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
 
         Returns:
-            the bytes kept for the backward pass, parameters left out: of one of ``train.chunks``, or of the
+            the bytes kept for the backward pass, parameters left out: of one of ``train.gradcache_chunks``, or of the
             contrasts of all together where that is more.
         """
         saved = memory.Saved(self.objectives)
         with self.within():
-            self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.chunks)
+            self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.gradcache_chunks)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
-            contrasts = self._contrasts() if self.recipe.train.chunks > 1 else 0
+            contrasts = self._contrasts() if self.recipe.train.gradcache_chunks > 1 else 0
         return max(saved.bytes, contrasts)
 
     def _contrasts(self) -> int:
         """Bytes that the contrasts keep, which are computed of all chunks' features together:
         core.training.gradients."""
         saved = memory.Saved(self.objectives)
-        step = Step(self.model, self.batch(self.recipe.train.chunks))
+        step = Step(self.model, self.batch(self.recipe.train.gradcache_chunks))
         whole = self.recipe.train.batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             for side in ("image", "text"):
@@ -178,7 +178,7 @@ class Dry:
 
     def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context, chunks: int = 1) -> None:
         if "regions" in self.objectives.batch_fields and self.sizes.regions < chunks:
-            raise ValueError(f"{self.sizes.regions} regions cannot be cut into train.chunks {chunks}")
+            raise ValueError(f"{self.sizes.regions} regions cannot be cut into train.gradcache_chunks {chunks}")
         batch = self.batch(chunks)
         self.objectives.train()
         with forward, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -5,9 +5,9 @@ T frames, S the picture's side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class Clips(kinds.Data):
     Args:
         image_size: side of the frames in pixels.
         frames: T, of each clip.
-        still: greatest number of other shapes, which stand still.
+        distractors: greatest number of other shapes, which stand still.
         train_size: number of training clips.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
@@ -67,6 +67,7 @@ class Clips(kinds.Data):
         vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"still": "distractors"}
     classes = tuple(WAYS)
     boxed: Sequence[int] = ()
 
@@ -75,14 +76,14 @@ class Clips(kinds.Data):
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
         frames: Annotated[int, Between(2, 64)] = 4,
-        still: NonNegativeInt = 0,
+        distractors: NonNegativeInt = 0,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
         text_length: Count = 24,
         mask: Fraction = 0.15,
         seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
-        self.image_size, self.frames, self.still, self.seed = image_size, frames, still, seed
+        self.image_size, self.frames, self.still, self.seed = image_size, frames, distractors, seed
         self.train_size, self.text_length, self.mask = train_size, text_length, mask
         self._painter = Painter(image_size, seed)
         self._sprites: dict[tuple[Combination, int, str], Sprite] = {}

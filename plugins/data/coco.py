@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from math import ceil, sqrt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -47,7 +47,7 @@ class Coco(kinds.Data):
         sources: each {images, captions, boxes, weight}: a folder, lists of files, and its weight in a batch.
         image_size: side of the pictures in pixels.
         text_length: greatest number of tokens of a text.
-        regions: pictures in the region batch of a step.
+        region_batch_size: pictures in the region batch of a step.
         mask: share of a caption's words that masked language modelling hides.
         augment: light: crops of half the area or more, flips, brightness and contrast; strong, as ALBEF and mPLUG:
             crops of a fifth or more, flips, RandAugment.
@@ -60,13 +60,15 @@ class Coco(kinds.Data):
         ValueError: a file or folder is missing, cannot be used or holds too little; names it.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size"}
+
     def __init__(
         self,
         *,
         sources: list[PictureSource],
         image_size: Annotated[int, Between(32, 1024)] = 256,
         text_length: Count = 25,
-        regions: Count = 32,
+        region_batch_size: Count = 32,
         mask: Fraction = 0.15,
         augment: Literal["light", "strong"] = "light",
         held_out: Annotated[float, Between(0, 0.4)] = 0.02,
@@ -74,7 +76,7 @@ class Coco(kinds.Data):
         seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
-        self.image_size, self.text_length, self.regions = image_size, text_length, regions
+        self.image_size, self.text_length, self.regions = image_size, text_length, region_batch_size
         self.mask, self.augment = mask, augment
         if not sources:
             raise ValueError("sources: the list is empty; name at least one {images, captions, boxes}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -36,8 +36,8 @@ class Cutouts(kinds.Data):
         backgrounds: folder of JPEG or PNG photos; subfolders are searched too.
         image_size: side of the pictures in pixels.
         train_size: number of training pictures.
-        boxes: share of the training pictures whose boxes may be learned from.
-        regions: pictures in the region batch of a step.
+        box_fraction: share of the training pictures whose boxes may be learned from.
+        region_batch_size: pictures in the region batch of a step.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
         seed: of the splits and of the pictures; training draws them in an order of its own seed.
@@ -47,6 +47,8 @@ class Cutouts(kinds.Data):
         ValueError: a folder is missing or holds too little, or a file in it cannot be used; names it.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size", "boxes": "box_fraction"}
+
     def __init__(
         self,
         *,
@@ -54,16 +56,16 @@ class Cutouts(kinds.Data):
         backgrounds: str = "",
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
-        boxes: Fraction = 0.05,
-        regions: Count = 32,
+        box_fraction: Fraction = 0.05,
+        region_batch_size: Count = 32,
         text_length: Count = 40,
         mask: Fraction = 0.15,
         seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask, self.seed = regions, mask, seed
-        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(boxes, seed, "boxes", i)]
+        self.regions, self.mask, self.seed = region_batch_size, mask, seed
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self.cutouts = read_objects(objects, image_size)
         self.seen, self.unseen = split_objects(self.cutouts, seed, objects)
         self.backgrounds = split_backgrounds(backgrounds, seed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from numpy.random import Generator
 
@@ -31,15 +31,16 @@ class Scenes(kinds.Data):
     Args:
         image_size: side of the pictures in pixels.
         train_size: number of training scenes.
-        boxes: share of the training scenes whose boxes may be learned from.
+        box_fraction: share of the training scenes whose boxes may be learned from.
         labelled: share of the training scenes, pair by pair, with a labelled picture in their place.
-        regions: pictures in the region batch of a step.
+        region_batch_size: pictures in the region batch of a step.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
         seed: of the scenes; training draws them in an order of its own seed.
         vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size", "boxes": "box_fraction"}
     classes = CLASSES
 
     def __init__(
@@ -47,17 +48,17 @@ class Scenes(kinds.Data):
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
-        boxes: Fraction = 0.05,
+        box_fraction: Fraction = 0.05,
         labelled: Fraction = 0.0,
-        regions: Count = 32,
+        region_batch_size: Count = 32,
         text_length: Count = 40,
         mask: Fraction = 0.15,
         seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask, self.labelled = regions, mask, labelled
-        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(boxes, seed, "boxes", i)]
+        self.regions, self.mask, self.labelled = region_batch_size, mask, labelled
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
         self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
         self._singles: dict[str, list[Example]] = {split: [] for split in self.splits()}

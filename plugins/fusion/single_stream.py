@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -27,7 +28,7 @@ class SingleStreamFusion(Fusion):
 
     Args:
         layers: how many blocks.
-        heads: attention heads.
+        num_heads: attention heads.
         dropout: on the residuals and attention.
         prune: which pruner acts where, as in a backbone.
         weights: a safetensors file of a timm ViT, whose first blocks are loaded.
@@ -36,11 +37,13 @@ class SingleStreamFusion(Fusion):
         ValueError: a pruner behind the last block; weights that lack a block or are of another size.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
+
     def __init__(
         self,
         *,
         layers: Count = 12,
-        heads: Count = 12,
+        num_heads: Count = 12,
         dropout: Fraction = 0.0,
         prune: Sequence[Prune] = (),
         weights: str = "",
@@ -51,7 +54,7 @@ class SingleStreamFusion(Fusion):
         self.dim = dim
         self.image_projection = nn.Identity() if image_dim == dim else nn.Linear(image_dim, dim)
         self.types = nn.Embedding(2, dim)  # 0: words, 1: picture
-        self.layers = nn.ModuleList(PreNormLayer(dim, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(PreNormLayer(dim, num_heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         for norm in self.modules():
             if isinstance(norm, nn.LayerNorm):

@@ -40,7 +40,7 @@ class Meter:
         waited = trainer.data_wait_seconds - self._waited
         self._restart(trainer)
         total = sum(trainer.weights[name] * mean for name, mean in means.items())
-        images = steps * trainer.settings.batch * trainer.settings.accumulate
+        images = steps * trainer.settings.batch * trainer.settings.gradient_accumulation_steps
         return Reading({"loss": total, **means}, images / seconds, waited / seconds)
 
 

@@ -46,7 +46,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     tokenizer = vocabulary_of(vocabulary, length, rows, file, "embeddings.word_embeddings.weight")
     sizes = {key: tables[kind][0] for kind, key in TABLES.items()}
     wide = {"hidden_size": dim, "num_attention_heads": heads, "num_hidden_layers": layers, "intermediate_size": 4 * dim}
-    text = {"name": "bert", "layers": layers, "dim": dim, "heads": heads, "weights": out}
+    text = {"name": "bert", "layers": layers, "embed_dim": dim, "num_heads": heads, "weights": out}
     note = f"{command}\nto be built upon: extends: {out}/recipe.yaml, and data.vocabulary: {out}"
     with new_folder(out) as folder:
         write_weights(folder, tensors)

@@ -118,15 +118,15 @@ def _words(taken: _Taken, shape: Shape) -> None:
 
 def recipe(shape: Shape) -> dict[str, object]:
     """The recipe of this model; its data stand for any other."""
-    tower = {"dim": shape.width, "depth": shape.depth, "heads": shape.width // shape.vision_head}
+    tower = {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.width // shape.vision_head}
     decoder = {"unimodal": shape.unimodal, "multimodal": shape.multimodal, "layout": "openclip", "cls": True}
     decoder |= {"mask": "correct" if shape.correct_mask else "legacy"}
-    decoder |= {"dim": shape.dim, "heads": shape.text_heads, "dropout": 0.0}
+    decoder |= {"embed_dim": shape.dim, "num_heads": shape.text_heads, "dropout": 0.0}
     projection = {"name": "projection", "width": shape.dim, "bias": False}
     return {
         "model": {
-            "backbone": {"name": "vit", **tower, "patch": shape.patch, "mlp": shape.mlp, "style": "openclip"},
-            "pooler": {"name": "shared", "queries": shape.queries, "width": shape.dim, "heads": shape.pooler_heads},
+            "backbone": {"name": "vit", **tower, "patch_size": shape.patch, "mlp": shape.mlp, "style": "openclip"},
+            "pooler": {"name": "shared", "queries": shape.queries, "width": shape.dim, "num_heads": shape.pooler_heads},
             "decoder": {"name": "decoupled", **decoder},
             "heads": {"image": projection, "text": dict(projection), "temperature": "temperature", "words": "lm_head"},
         },

@@ -54,7 +54,7 @@ def _settings(held: ForeignCheckpoint) -> tuple[dict[str, Any], int]:
         raise ValueError(f"{held.file}: 'pos_embed' has {cells} places for patches: no square")
     depth, mlp = held.layers("blocks"), held.shape("blocks.0.mlp.fc1.weight", 2)[0] / dim
     style = "openclip" if "norm_pre.weight" in held.tensors else "plain"
-    sizes = {"dim": dim, "depth": depth, "heads": max(1, dim // HEAD), "patch": patch, "mlp": mlp}
+    sizes = {"embed_dim": dim, "depth": depth, "num_heads": max(1, dim // HEAD), "patch_size": patch, "mlp": mlp}
     return {**sizes, "cls": cls, "style": style}, patch * math.isqrt(cells)
 
 
@@ -70,7 +70,7 @@ def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
     if settings["style"] == "openclip" and "quickgelu" in str(said.get("architecture", "")):
         told["style"] = "clip"
     if "num_heads" in arguments:
-        told["heads"] = dividing(arguments, "num_heads", 1, settings["dim"], file)
+        told["num_heads"] = dividing(arguments, "num_heads", 1, settings["embed_dim"], file)
     mean = STYLES[told.get("style", settings["style"])][0]
     check_pixels(section(said, "pretrained_cfg", file), "pretrained_cfg.mean", mean, file)
     return told

@@ -48,7 +48,8 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     if seen is None:
         return None
     withheld = scored(evaluation, "withheld") if "withheld" in evaluation.data.splits() else None
-    keep = getattr(evaluation.model.pruners[0], "keep", None)
+    pruner = evaluation.model.pruners[0]
+    keep = getattr(pruner, "keep_rate", getattr(pruner, "keep", None))
     return {
         "patches": {
             "examples": len(seen.labels),

@@ -23,7 +23,7 @@ class MomentumContrast(Objective):
 
     Targets are alpha * softmax(teacher's similarities) + (1 - alpha) * one-hot, over the batch and the queue; the loss
     is the mean of both directions. The teacher sees the pictures under the same guide policy as the model. Of a batch
-    in parts (ranks, train.chunks) each part is contrasted with itself and the queues.
+    in parts (ranks, train.gradcache_chunks) each part is contrasted with itself and the queues.
 
     Args:
         momentum: m of the teacher's average, 0.995 in mPLUG.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,15 +21,16 @@ class MaskedLanguageModelling(Objective):
     Under ``leak_free`` the picture is pruned by the masked caption.
 
     Args:
-        share: of the batch's rows that take part. Our addition.
+        fraction: of the batch's rows that take part. Our addition.
         head: the model's head for words.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
     batch_fields = ("masked",)
 
-    def __init__(self, *, share: Fraction = 1.0, head: str = "words"):
+    def __init__(self, *, fraction: Fraction = 1.0, head: str = "words"):
         super().__init__()
-        self.share, self.head = share, head
+        self.share, self.head = fraction, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", f"heads.{self.head}")

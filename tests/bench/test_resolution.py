@@ -28,7 +28,9 @@ def base():
     """ViT-B/16 with the detector after block 6, BERT-base's first six layers, mPLUG's fusion."""
     torch.manual_seed(0)
     return Model(
-        backbone=Part(ViT, {"patch": PATCH, "prune": [Prune(AFTER, Part(TextAwarePatchDetector, {"keep": KEEP}))]}),
+        backbone=Part(
+            ViT, {"patch_size": PATCH, "prune": [Prune(AFTER, Part(TextAwarePatchDetector, {"keep": KEEP}))]}
+        ),
         text=Part(BertEncoder, {"layers": 6}),
         fusion=Part(SkipConnectedFusion, {"layers": 6, "stride": 3}),
         vocabulary=30522,
@@ -60,7 +62,7 @@ def closed_form(side, pruned):
         "text": 6 * block(WORDS),
         "fusion": 5 * (block(WORDS) + cross) + block(after + WORDS),
         "decoder": 0,
-        "heads": 0,
+        "num_heads": 0,
     }
 
 
