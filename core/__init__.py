@@ -2,87 +2,67 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from core.blocks import Cues, run_blocks
-    from core.evaluate import Evaluation
-    from core.folder import Held, load
-    from core.hookspecs import hookimpl
-    from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, Tokenizer, TokenPruner
-    from core.model import Model, Objectives, Step
-    from core.part import Between, Count, Filled, Natural, Part, PartError, Positive, Share
-    from core.types import Batch, Example, Fused, Masked, Prefixed, Region, Regions, Text, Tokens
+if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
+    from core.blocks import run_blocks as run_blocks
+    from core.evaluation import Evaluation as Evaluation
+    from core.hookspecs import hookimpl as hookimpl
+    from core.kinds import Backbone as Backbone
+    from core.kinds import Data as Data
+    from core.kinds import Decoder as Decoder
+    from core.kinds import Fusion as Fusion
+    from core.kinds import Head as Head
+    from core.kinds import Pooler as Pooler
+    from core.kinds import TextEncoder as TextEncoder
+    from core.kinds import Tokenizer as Tokenizer
+    from core.kinds import TokenPruner as TokenPruner
+    from core.loading import load as load
+    from core.model import LoadedModel as LoadedModel
+    from core.model import Model as Model
+    from core.objectives import Objective as Objective
+    from core.objectives import Objectives as Objectives
+    from core.objectives import Step as Step
+    from core.types import Batch as Batch
+    from core.types import BlockCues as BlockCues
+    from core.types import Example as Example
+    from core.types import Fused as Fused
+    from core.types import Masked as Masked
+    from core.types import Prefixed as Prefixed
+    from core.types import Region as Region
+    from core.types import Regions as Regions
+    from core.types import Text as Text
+    from core.types import Tokens as Tokens
+    from registry.part import Between as Between
+    from registry.part import Count as Count
+    from registry.part import Filled as Filled
+    from registry.part import Fraction as Fraction
+    from registry.part import NonNegativeFloat as NonNegativeFloat
+    from registry.part import NonNegativeInt as NonNegativeInt
+    from registry.part import Part as Part
+    from registry.part import PartError as PartError
 
-_HOME = {
-    "core.blocks": ("Cues", "run_blocks"),
-    "core.evaluate": ("Evaluation",),
-    "core.folder": ("Held", "load"),
-    "core.hookspecs": ("hookimpl",),
-    "core.kinds": (
-        "Backbone",
-        "Data",
-        "Decoder",
-        "Fusion",
-        "Head",
-        "Objective",
-        "Pooler",
-        "TextEncoder",
-        "TokenPruner",
-        "Tokenizer",
-    ),
-    "core.model": ("Model", "Objectives", "Step"),
-    "core.part": ("Between", "Count", "Filled", "Natural", "Part", "PartError", "Positive", "Share"),
-    "core.types": ("Batch", "Example", "Fused", "Masked", "Prefixed", "Region", "Regions", "Text", "Tokens"),
-}
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [
-    "Backbone",
-    "Batch",
-    "Between",
-    "Count",
-    "Cues",
-    "Data",
-    "Decoder",
-    "Evaluation",
-    "Example",
-    "Filled",
-    "Fused",
-    "Fusion",
-    "Head",
-    "Held",
-    "Masked",
-    "Model",
-    "Natural",
-    "Objective",
-    "Objectives",
-    "Part",
-    "PartError",
-    "Pooler",
-    "Positive",
-    "Prefixed",
-    "Region",
-    "Regions",
-    "Share",
-    "Step",
-    "Text",
-    "TextEncoder",
-    "TokenPruner",
-    "Tokenizer",
-    "Tokens",
-    "hookimpl",
-    "load",
-    "run_blocks",
-]
+def _public() -> dict[str, str]:
+    """Map each public name to its module, as the imports for type checkers above list them."""
+    with open(__file__, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+_MODULES = _public()
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULE:
-        return getattr(importlib.import_module(_MODULE[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'core' has no attribute {name!r}")
 
 

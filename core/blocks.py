@@ -10,8 +10,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from core.kinds import TokenPruner
-from core.part import Count, Part, PartError
-from core.types import Tokens
+from core.types import BlockCues, Tokens
+from registry.part import Count, Part, PartError
 
 
 class Block(Protocol):
@@ -25,39 +25,14 @@ class Block(Protocol):
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The first half: attention and its residual, (B, N, D) -> (B, N, D)."""
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """The second half: MLP and its residual."""
 
-    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """The attention's keys (B, heads, N, D / heads) and its weights (B, heads, N, N) for the block's input."""
 
 
 Guide = Tensor | Callable[[Tokens], Tensor] | None  # (B, G), or how to read it off the sequence to be pruned
-
-
-class Cues:
-    """Keys and attention of the block that an ``in_block`` pruner stands in, computed when first asked for."""
-
-    def __init__(self, look: Callable[[], tuple[Tensor, Tensor]] | None = None):
-        self._look = look
-        self._seen: tuple[Tensor, Tensor] | None = None
-
-    def _get(self) -> tuple[Tensor, Tensor]:
-        if self._look is None:
-            raise ValueError("keys and attention are known only to a pruner with place = 'in_block'")
-        if self._seen is None:
-            self._seen = self._look()
-        return self._seen
-
-    @property
-    def keys(self) -> Tensor:
-        """(B, heads, N, D / heads)"""
-        return self._get()[0]
-
-    @property
-    def attention(self) -> Tensor:
-        """(B, heads, N, N), rows sum to 1"""
-        return self._get()[1]
 
 
 @dataclass(frozen=True)
@@ -81,12 +56,12 @@ def build_pruners(prune: Sequence[Prune], depth: int, dim: int, guide_dim: int) 
     return nn.ModuleDict({str(e.after_block): e.pruner(dim=dim, guide_dim=guide_dim) for e in ordered})
 
 
-def by_block(pruners: nn.ModuleDict) -> dict[int, TokenPruner]:
+def pruners_by_block(pruners: nn.ModuleDict) -> dict[int, TokenPruner]:
     """What ``build_pruners`` made, as ``run_blocks`` takes it."""
     return {int(block): pruner for block, pruner in pruners.items() if isinstance(pruner, TokenPruner)}
 
 
-def split_point(pruners: Mapping[int, TokenPruner], depth: int) -> int:
+def first_pruned_block(pruners: Mapping[int, TokenPruner], depth: int) -> int:
     """How many blocks run before anything is pruned."""
     if not pruners:
         return depth
@@ -115,11 +90,11 @@ def run_blocks(
         if i > first and not inside:
             tokens = dataclasses.replace(tokens, x=blocks[i - 1](tokens.x, tokens.mask))
         if pruner is not None and not inside:
-            tokens = prune(pruner, tokens, guide, Cues())
+            tokens = prune(pruner, tokens, guide, BlockCues())
         elif pruner is not None and i > first:
-            before, cues = halted(blocks[i - 1], tokens)
+            before, cues = between_attention_and_mlp(blocks[i - 1], tokens)
             tokens = prune(pruner, before, guide, cues)
-            tokens = dataclasses.replace(tokens, x=blocks[i - 1].feed(tokens.x))
+            tokens = dataclasses.replace(tokens, x=blocks[i - 1].mlp(tokens.x))
     return tokens
 
 
@@ -129,20 +104,20 @@ def score(
     """The first pruner's logits (B, P), from the tokens behind block ``first``; None where there is no pruner."""
     if not pruners:
         return None
-    split, pruner, cues = split_point(pruners, len(blocks)), pruners[min(pruners)], Cues()
+    split, pruner, cues = first_pruned_block(pruners, len(blocks)), pruners[min(pruners)], BlockCues()
     tokens = run_blocks(blocks, {}, tokens, first=first, last=split)
     if pruner.place == "in_block":
-        tokens, cues = halted(blocks[split], tokens)
+        tokens, cues = between_attention_and_mlp(blocks[split], tokens)
     return pruner.score(tokens, guide(tokens) if callable(guide) else guide, cues)
 
 
-def halted(block: Block, tokens: Tokens) -> tuple[Tokens, Cues]:
+def between_attention_and_mlp(block: Block, tokens: Tokens) -> tuple[Tokens, BlockCues]:
     """The tokens between a block's attention and its MLP, and what a pruner there may look at."""
-    seen = Cues(lambda: block.look(tokens.x, tokens.mask))
+    seen = BlockCues(lambda: block.attention_maps(tokens.x, tokens.mask))
     return dataclasses.replace(tokens, x=block.attend(tokens.x, tokens.mask)), seen
 
 
-def prune(pruner: TokenPruner, tokens: Tokens, guide: Guide, cues: Cues) -> Tokens:
+def prune(pruner: TokenPruner, tokens: Tokens, guide: Guide, cues: BlockCues) -> Tokens:
     """Call a pruner and hold it to its contract."""
     pruned = pruner(tokens, guide(tokens) if callable(guide) else guide, cues)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import json
@@ -13,13 +12,12 @@ from typing import Any
 
 from core import discovery
 from core.discovery import Command
-from registry import Owner, UnknownName, near
+from registry import UnknownName, near
 
-RUN = Command("train by a recipe, then measure and draw", "core.cli:run", Owner("core"))
 TRACEBACK = "PATCHBAY_TRACEBACK"
 
 
-def guarded(work: Callable[[], int]) -> int:
+def run_cli(work: Callable[[], int]) -> int:
     """Do a verb's work; what the user can put right is printed in plain lines and ends with status 2.
 
     With PATCHBAY_TRACEBACK=1 the traceback is shown instead.
@@ -36,25 +34,7 @@ def guarded(work: Callable[[], int]) -> int:
         return 2
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """``patchbay run`` and ``python -m core.run``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="patchbay run", description="Train by a recipe, then measure and draw.")
-    parser.add_argument("recipe", help="a YAML file, such as projects/copa/pretrain.yaml")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
-    )
-    parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
-    args = parser.parse_intermixed_args(argv)
-
-    def work() -> dict[str, Any]:
-        from core.run import run
-
-        return run(args.recipe, args.overrides)
-
-    return guarded(lambda: reported(work, args.json))
-
-
-def reported(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
+def print_report(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
     """Do the work; with ``as_json`` its report is all that reaches standard output."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         report = work()
@@ -66,7 +46,7 @@ def reported(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
-    commands = {"run": RUN, **discovery.builtin_commands()}
+    commands = discovery.builtin_commands()
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help(commands))
         return 0

@@ -19,8 +19,8 @@ from typing import Any
 import pluggy
 
 from core import hookspecs
-from core.part import parameters
 from registry import Entry, Owner, Registry, UnknownName, near
+from registry.part import parameters
 
 GROUP = "patchbay.plugins"
 NO_AUTOLOAD = "PATCHBAY_NO_AUTOLOAD"
@@ -49,7 +49,7 @@ class Command:
 
 def _kinds() -> tuple[tuple[type, str], ...]:
     """Each kind's base and its name in messages; imports torch."""
-    from core import kinds
+    from core import kinds, objectives
 
     return (
         (kinds.Backbone, "backbone"),
@@ -59,7 +59,7 @@ def _kinds() -> tuple[tuple[type, str], ...]:
         (kinds.Fusion, "fusion"),
         (kinds.Decoder, "decoder"),
         (kinds.Head, "head"),
-        (kinds.Objective, "objective"),
+        (objectives.Objective, "objective"),
         (kinds.Data, "data"),
     )
 
@@ -96,7 +96,7 @@ class Catalog:
             failed = "; ".join(map(str, self.failures))
             raise UnknownName(f"{err} Plugins that failed to load: {failed}") from None
 
-    def admit(self, load: Callable[[], object], owner: Owner) -> None:
+    def register_plugin(self, load: Callable[[], object], owner: Owner) -> None:
         """Load one plugin and take its parts and hooks in: all of them, or none.
 
         Raises:
@@ -139,13 +139,13 @@ def load() -> Catalog:
     """Load every plugin. A stranger that fails is recorded; a built-in that fails is a bug and raises."""
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # timm, at import
     catalog = Catalog()
-    for module in builtins("plugins"):
+    for module in builtin_modules("plugins"):
         owner = Owner(module, DISTRIBUTION, version())
-        catalog.admit(lambda module=module: importlib.import_module(module), owner)  # type: ignore[misc]
-    for point in strangers():
+        catalog.register_plugin(lambda module=module: importlib.import_module(module), owner)  # type: ignore[misc]
+    for point in entry_points():
         owner = owner_of(point)
         try:
-            catalog.admit(point.load, owner)
+            catalog.register_plugin(point.load, owner)
         except KeyboardInterrupt:
             raise
         except BaseException as err:
@@ -156,20 +156,20 @@ def load() -> Catalog:
 def builtin_commands() -> dict[str, Command]:
     """The built-in verbs, without importing any part."""
     found: dict[str, Command] = {}
-    for name in builtins("plugins.commands"):
+    for name in builtin_modules("plugins.commands"):
         module: Any = importlib.import_module(name)
         if hasattr(module, "commands"):
             module.commands(_adder(found, Owner(name, DISTRIBUTION, version())))
     return found
 
 
-def builtins(package: str) -> list[str]:
+def builtin_modules(package: str) -> list[str]:
     """The names of all modules in a package of ours, packages themselves left out."""
     path = importlib.import_module(package).__path__
     return sorted(info.name for info in pkgutil.walk_packages(path, f"{package}.") if not info.ispkg)
 
 
-def strangers() -> list[metadata.EntryPoint]:
+def entry_points() -> list[metadata.EntryPoint]:
     """Third parties' entry points in a fixed order, an editable install that is seen twice counted once."""
     if os.environ.get(NO_AUTOLOAD, "") not in ("", "0"):
         return []

@@ -11,6 +11,8 @@ from typing import Any
 
 from iopath.common.file_io import PathManager
 
+RECIPE, SIZES, VERSIONS, REPORT = "recipe.yaml", "sizes.json", "versions.json", "report.json"  # in a run's folder
+WEIGHTS, STATE = "model.safetensors", "state.json"
 paths = PathManager()  # the manager named "patchbay": register handlers on it
 
 

@@ -10,10 +10,10 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from core.evaluate import Evaluation
-    from core.folder import Held
+    from core.evaluation import Evaluation
     from core.kinds import Tokenizer
-    from core.train import Trainer
+    from core.model import LoadedModel
+    from core.training.trainer import Trainer
 
 PROJECT = "patchbay"  # marks hook functions, so it must be unique among pluggy's users
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -65,7 +65,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookspec
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     """Lines of the closing table for the sections that this plugin knows; none for one told beside another."""
 
 
@@ -80,5 +80,5 @@ def read_tokenizer(folder: str, length: int) -> Tokenizer | None:
 
 
 @hookspec(firstresult=True)
-def use(held: Held) -> object | None:
+def wrap_loaded_model(loaded: LoadedModel) -> object | None:
     """What ``core.load`` gives: an object with the verbs of a model that is out of its folder."""

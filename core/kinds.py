@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from core.types import Batch, Example, Fused, Sketch, Text, Tokens
+from core.types import Batch, DataSpec, Example, Fused, Text, Tokens
 
 if TYPE_CHECKING:
-    from core.blocks import Cues
-    from core.model import Model, Step
+    from core.types import BlockCues
 
 
 class Backbone(nn.Module, ABC):
@@ -25,7 +24,7 @@ class Backbone(nn.Module, ABC):
     origin: str = ""
     dim: int
     grid: tuple[int, int]  # patches down, patches across
-    pools: bool = True  # whether ``finish`` gives ``pooled``; without it a pooler must
+    has_pooled: bool = True  # whether ``finish`` gives ``pooled``; without it a pooler must
     pruning: bool = True  # False: run all blocks on all patches (the unpruned comparison)
 
     @property
@@ -56,12 +55,12 @@ class TokenPruner(nn.Module, ABC):
     guided: ClassVar[bool] = False  # True: its choice depends on the guide
     place: ClassVar[Literal["after_block", "in_block"]] = "after_block"  # in_block: between attention and MLP
 
-    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor | None:
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor | None:
         """Logits (B, P) of every patch being worth keeping; None where it has none."""
         return None
 
     @abstractmethod
-    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         """``tokens`` (B, N, D) (P patches, none masked), ``guide`` (B, G) or None; ends with ``tokens.keep(...)``."""
 
 
@@ -118,7 +117,7 @@ class Decoder(nn.Module, ABC):
 
     origin: str = ""
     dim: int
-    pools: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
+    has_pooled: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
 
     @classmethod
     def pooled_dim(cls, settings: Mapping[str, Any]) -> int:
@@ -131,7 +130,7 @@ class Decoder(nn.Module, ABC):
         """The word embeddings (V, D), to which a vocabulary head may be tied."""
 
     @abstractmethod
-    def read(self, text: Text) -> Tokens:
+    def encode_text(self, text: Text) -> Tokens:
         """The lower, unimodal half: (B, L) -> (B, L, D), causal; with ``pooled`` (B, D) where it ``pools``."""
 
     @abstractmethod
@@ -147,32 +146,6 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., outputs)."""
-
-
-class Objective(nn.Module, ABC):
-    """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
-
-    origin: str = ""
-    reads: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
-    contrasts: ClassVar[bool] = False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
-
-    def needs(self) -> tuple[str, ...]:
-        """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
-        return ()
-
-    def units(self, batch: Batch) -> float:
-        """How many equal things the loss is a mean over, by which parts of a batch weigh: rows. On the host."""
-        return len(batch.images)
-
-    def attach(self, model: Model) -> None:
-        """Called once after assembly, for an objective that holds a teacher."""
-
-    def after_step(self, model: Model) -> None:
-        """Called after each optimizer step, for a teacher that follows the model."""
-
-    @abstractmethod
-    def forward(self, step: Step) -> Tensor:
-        """The loss, a scalar."""
 
 
 class Tokenizer(ABC):
@@ -208,7 +181,7 @@ class Data(ABC):
     frames: int = 0  # of a clip; 0: pictures
 
     @classmethod
-    def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
+    def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
         """The sizes for these settings. This builds the data and draws two examples; override it where that is slow.
 
         Raises:
@@ -219,7 +192,7 @@ class Data(ABC):
         masked = 1 if drawn.masked is None else int(drawn.masked.positions.shape[1])
         regions = 1 if drawn.regions is None else len(drawn.regions.images)
         words, splits, classes = data.tokenizer.vocabulary, tuple(data.splits()), tuple(data.classes)
-        return Sketch(data.image_size, data.text_length, words, masked, regions, splits, (), classes, data.frames)
+        return DataSpec(data.image_size, data.text_length, words, masked, regions, splits, (), classes, data.frames)
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
@@ -248,3 +221,25 @@ class Data(ABC):
     def describes(self, caption: Example, picture: Example) -> bool:
         """Whether the first's caption is true of the second's picture: what bounds retrieval."""
         return caption.caption == picture.caption
+
+
+class Decoding(ABC):
+    """Texts under way: R = B K rows, of which the K of one picture stand together."""
+
+    @abstractmethod
+    def __call__(self, text: Text) -> Tensor:
+        """Read on: the next words (R, t) -> their states (R, t, D). Words that are masked out are passed over."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> None:
+        """Go on from rows ``index`` (R',), where R' is a multiple of B and each row stays with its picture."""
+
+
+class StepwiseDecoder(Decoder):
+    """A decoder that can go on from the words that it has read. Others are run on the whole text at every step."""
+
+    text_length: int  # the most words that it can read
+
+    @abstractmethod
+    def begin(self, memory: Tokens, length: int) -> Decoding:
+        """No word read yet beside ``memory`` (B, N, D), read here once for all of its rows; room for ``length``."""

@@ -5,23 +5,25 @@ Letters as in core.types.
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from core import clips
-from core.kinds import Backbone, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
-from core.part import Filled, Natural, Part, PartError
-from core.step import Step
-from core.types import Batch, Fused, Text, Tokens
+from core import video
+from core.files import SIZES, paths, read_text, write_json
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
+from core.types import Fused, Text, Tokens
+from registry.part import Filled, NonNegativeInt, Part, PartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-__all__ = ["Model", "Objectives", "Step"]
 
 
 class Model(nn.Module):
@@ -53,7 +55,7 @@ class Model(nn.Module):
         decoder: Part[Decoder] | None = None,
         heads: Mapping[str, Part[Head]] | None = None,
         guide: Literal["leak_free", "paper"] = "leak_free",
-        frames: Natural = 0,
+        frames: NonNegativeInt = 0,
         vocabulary: Filled[int],
         text_length: Filled[int],
         image_size: Filled[int],
@@ -66,9 +68,9 @@ class Model(nn.Module):
         text_dim = 0 if self.text is None else self.text.dim
         guide_dim = text_dim or (0 if decoder is None else decoder.cls.pooled_dim(decoder.settings))
         self.backbone = backbone(image_size=image_size, guide_dim=guide_dim)
-        self.moments = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.5) if frames else None
-        self.poolers = None if pooler is None else pooler(dim=self.backbone.dim)
-        image_dim = self.backbone.dim if self.poolers is None else self.poolers.dim
+        self.frame_embedding = nn.Parameter(torch.randn(frames, self.backbone.dim) * 0.5) if frames else None
+        self.pooler = None if pooler is None else pooler(dim=self.backbone.dim)
+        image_dim = self.backbone.dim if self.pooler is None else self.pooler.dim
         self.fusion = None if fusion is None else fusion(dim=text_dim, image_dim=image_dim)
         joint_dim = image_dim if self.fusion is None else self.fusion.dim
         self.decoder = None if decoder is None else decoder(memory_dim=joint_dim, **words)
@@ -76,7 +78,11 @@ class Model(nn.Module):
         embeddings = {
             name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
         }
-        widths = {"image": image_dim, "classify": image_dim, "text": 0 if self.reader is None else self.reader.dim}
+        widths = {
+            "image": image_dim,
+            "classify": image_dim,
+            "text": 0 if self.text_tower is None else self.text_tower.dim,
+        }
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
         self.heads = nn.ModuleDict(
             {
@@ -85,14 +91,14 @@ class Model(nn.Module):
             }
         )
         unread = [name for name in ("image", "classify") if name in self.heads]
-        if unread and self.poolers is None and not self.backbone.pools:
+        if unread and self.pooler is None and not self.backbone.has_pooled:
             what = "pools nothing (no [CLS]): set model.pooler, or let the backbone pool"
             raise PartError(f"{self.backbone.origin}: {what}; model.heads.{unread[0]} reads what is pooled")
         self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by what the reader pools
-        if self.guided and self.reader is None:
+        if self.guided and self.text_tower is None:
             what = "a text-guided pruner needs model.text for its guide, or a decoder that pools"
             raise PartError(f"{self.backbone.origin}: {what}")
-        assert not self.guided or self.reader is None or self.reader.dim == guide_dim, "pooled_dim is not dim"
+        assert not self.guided or self.text_tower is None or self.text_tower.dim == guide_dim, "pooled_dim is not dim"
         self.null_guide = nn.Parameter(torch.randn(guide_dim) * 0.02) if self.guided else None
 
     @property
@@ -101,41 +107,41 @@ class Model(nn.Module):
         return (*self.backbone.pruners, *(() if self.fusion is None else self.fusion.pruners))
 
     @property
-    def reader(self) -> TextEncoder | Decoder | None:
+    def text_tower(self) -> TextEncoder | Decoder | None:
         """What gives a text's feature: the text encoder, or without one a decoder that pools."""
         if self.text is not None:
             return self.text
-        return self.decoder if self.decoder is not None and self.decoder.pools else None
+        return self.decoder if self.decoder is not None and self.decoder.has_pooled else None
 
-    def missing(self, slot: str) -> bool:
+    def lacks(self, slot: str) -> bool:
         """Whether the model lacks what an objective names: "text", "heads.match", "scores"."""
         if slot == "scores":
             return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
         if slot.startswith("heads."):
             return slot.removeprefix("heads.") not in self.heads
-        return (self.reader if slot == "text" else getattr(self, slot)) is None
+        return (self.text_tower if slot == "text" else getattr(self, slot)) is None
 
-    def read(self, text: Text) -> Tokens:
+    def encode_text(self, text: Text) -> Tokens:
         """The states of the text encoder, or of the decoder's lower half where there is none, (B, L, D)."""
         if self.text is None:
             assert self.decoder is not None
-            return self.decoder.read(text)
+            return self.decoder.encode_text(text)
         states: Tokens = self.text(text)
         return states
 
     def trunk(self, images: Tensor) -> Tokens:
         """Blocks before the first pruner, of pictures (B, 3, H, W) or of a clip's every frame (B, T, 3, H, W)."""
-        return clips.trunk(self.backbone, images)
+        return video.trunk(self.backbone, images)
 
-    def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+    def run_pruned_blocks(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide; join a clip's
         frames."""
-        return clips.finish(self.backbone, trunk, self._or_null(guide, trunk), self.moments)
+        return video.finish(self.backbone, trunk, self._guide_or_null(guide, trunk), self.frame_embedding)
 
-    def look(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+    def encode_image(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         """``finish``, then pool."""
-        image = self.finish(trunk, guide)
-        return image if self.poolers is None else self.poolers(image)
+        image = self.run_pruned_blocks(trunk, guide)
+        return image if self.pooler is None else self.pooler(image)
 
     def score(self, trunk: Tokens, words: Tokens | None, blank: Tensor | None = None) -> Tensor | None:
         """The first pruner's logits (B, P) beside ``words``, without any later block.
@@ -143,21 +149,21 @@ class Model(nn.Module):
         Rows marked in ``blank`` (B,) get the null guide; a single stream has none, there the text itself is empty.
         """
         if not self.backbone.pruners and self.fusion is not None and words is not None:
-            return self.fusion.score(words, self.look(trunk))
+            return self.fusion.score(words, self.encode_image(trunk))
         guide = None if words is None else words.pooled
         if guide is not None and blank is not None and self.null_guide is not None:
             guide = torch.where(blank[:, None], self.null_guide.to(guide.dtype), guide)
-        return self.backbone.score(trunk, self._or_null(guide, trunk))
+        return self.backbone.score(trunk, self._guide_or_null(guide, trunk))
 
-    def seen(self, trunk: Tokens, words: Tokens | None) -> Tokens:
+    def kept_patches(self, trunk: Tokens, words: Tokens | None) -> Tokens:
         """The picture's tokens that are left of it beside ``words`` when all pruning is done."""
         guide = None if words is None else words.pooled
         if self.fusion is None or words is None or not self.fusion.pruners:
-            return self.finish(trunk, guide)
-        fused: Fused = self.fusion(words, self.look(trunk, guide))
+            return self.run_pruned_blocks(trunk, guide)
+        fused: Fused = self.fusion(words, self.encode_image(trunk, guide))
         return fused.image
 
-    def _or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
+    def _guide_or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
         if guide is not None or self.null_guide is None:
             return guide
         return self.null_guide.expand(int(trunk.x.shape[0]), -1)
@@ -175,48 +181,61 @@ class Model(nn.Module):
                 part.pruning = True
 
 
-class Objectives(nn.Module):
-    """The losses of a recipe. An objective of weight 0 is left out, so that it costs nothing.
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model was built to fit, beside its recipe: the content of sizes.json."""
 
-    Raises:
-        PartError: an objective needs a slot that the model lacks; all such faults at once.
-    """
+    image_size: int
+    text_length: int
+    vocabulary: int
+    classes: tuple[str, ...] = ()  # names of what a head "classify" tells apart
+    crop: bool = True  # False: pictures are squeezed to the square, as training's held-out ones; True: cropped to it
 
-    average: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
+    @classmethod
+    def of(cls, data: Data) -> ModelSpec:
+        words, classes = data.tokenizer.vocabulary, tuple(data.classes)
+        return cls(data.image_size, data.text_length, words, classes, crop=False)
 
-    def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
-        super().__init__()
-        self.model = model
-        self.weights = {name: weights[name] for name in objectives if weights[name] != 0}
-        self.parts = nn.ModuleDict({name: objectives[name] for name in self.weights})
-        faults = [
-            f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
-            for name, part in self.items()
-            for slot in part.needs()
-            if model.missing(slot)
-        ]
-        if faults:
-            raise PartError("\n".join(faults))
-        for _, part in self.items():
-            part.attach(model)
+    @classmethod
+    def read(cls, folder: str) -> ModelSpec:
+        """As ``write`` left it; keys of others are passed over.
 
-    def items(self) -> list[tuple[str, Objective]]:
-        return [(name, part) for name, part in self.parts.items() if isinstance(part, Objective)]
+        Raises:
+            ValueError: the file is missing or lacks a number; names it.
+        """
+        file = os.path.join(folder, SIZES)
+        if not paths.isfile(file):
+            raise ValueError(f"{file}: no such file. An older run gets it by: patchbay evaluate {folder}")
+        try:
+            held = json.loads(read_text(file))
+            numbers = [held[name] for name in ("image_size", "text_length", "vocabulary")]
+            if not all(isinstance(number, int) and number > 0 for number in numbers):
+                raise ValueError(f"expected whole numbers above 0, got {numbers}")
+            classes, crop = tuple(map(str, held.get("classes", ()))), bool(held.get("crop", True))
+            return cls(numbers[0], numbers[1], numbers[2], classes, crop)
+        except (ValueError, LookupError, TypeError, AttributeError) as err:
+            said = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
+            raise ValueError(f"{file}: {said}") from err
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """The parts of a batch that these objectives need made."""
-        return frozenset(part for _, objective in self.items() for part in objective.reads)
+    def write(self, folder: str) -> None:
+        write_json(os.path.join(folder, SIZES), dataclasses.asdict(self))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each loss unweighted and detached."""
-        step = Step(self.model, batch)
-        losses = {name: objective(step) for name, objective in self.items()}
-        total = sum(
-            (self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device)
+    def build(self, model: Part[Model]) -> Model:
+        """The model of these sizes, new."""
+        return model(
+            vocabulary=self.vocabulary,
+            text_length=self.text_length,
+            image_size=self.image_size,
+            classes=len(self.classes),
         )
-        return total, {name: loss.detach() for name, loss in losses.items()}
 
 
-def _slot(slot: str) -> str:
-    return "a pruner that scores patches" if slot == "scores" else f"model.{slot}"
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model out of its folder, in eval mode on ``device``, with what its use takes."""
+
+    model: Model
+    tokenizer: Tokenizer
+    sizes: ModelSpec
+    device: torch.device
+    precision: str  # "fp32" or "bf16"

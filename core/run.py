@@ -15,20 +15,20 @@ from typing import Any
 
 import torch
 
-from core import checkpoint, discovery, ranks
-from core.cli import run as main
+from core import discovery, runtime
 from core.discovery import Catalog
-from core.evaluate import EvaluateSettings, Evaluation, measure
-from core.files import paths, write_json, write_text
-from core.folder import RECIPE, SIZES, Sizes, beginning, reading, recipe_in, start, without_weights
+from core.evaluation import report_on
+from core.files import RECIPE, SIZES, VERSIONS, paths, write_json, write_text
 from core.kinds import Data
-from core.model import Model, Objectives
+from core.loading import check_split, load_run, with_start_vocabulary, with_vocabulary
+from core.model import Model, ModelSpec
+from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
 from core.runtime import pick_device, pick_precision
-from core.train import Trainer
-from registry import near
+from core.training import checkpoint
+from core.training.checkpoint import warm_start
+from core.training.trainer import Trainer
 
-REPORT, VERSIONS = "report.json", "versions.json"
 # what may differ between a run and its resumption
 HARMLESS = {"run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard"}
 HARMLESS |= {"train.save_every", "train.log_every", "train.workers"}
@@ -48,21 +48,21 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
     """Data, then the model that fits it, then the objectives.
 
     Args:
-        begins: whether weights and vocabulary come from ``train.start``, where the recipe has one.
+        begins: whether weights and vocabulary come from ``train.init_from``, where the recipe has one.
 
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
         ValueError: the split to measure on is not one of the data's, or the folder to start from does not fit.
     """
-    folder = recipe.train.start if begins else ""
+    folder = recipe.train.init_from if begins else ""
     if folder:
-        recipe = beginning(recipe)
+        recipe = with_start_vocabulary(recipe)
     data = recipe.data()
     check_split(data.splits(), recipe.evaluate.split)
     torch.manual_seed(recipe.run.seed)
-    model = Sizes.of(data).build(recipe.model)
+    model = ModelSpec.of(data).build(recipe.model)
     if folder:  # before the objectives, whose teachers are copies of the model
-        print(start(model, folder), flush=True)
+        print(warm_start(model, folder), flush=True)
     objectives = assemble(recipe, model)
     return Built(recipe, data, objectives.model, objectives)
 
@@ -70,12 +70,6 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
 def assemble(recipe: Recipe, model: Model) -> Objectives:
     parts = {name: slot.part() for name, slot in recipe.objectives.items()}
     return Objectives(model, parts, {name: slot.weight for name, slot in recipe.objectives.items()})
-
-
-def check_split(splits: Sequence[str], split: str) -> None:
-    if split not in splits:
-        known = ", ".join(splits)
-        raise ValueError(f"evaluate.split: {split!r} is no split of this data.{near(split, splits)} It has: {known}.")
 
 
 def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,24 +80,24 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         RecipeErrors, PartError, ValueError: what the user can put right, in words.
     """
-    ranks.join()
+    runtime.init_distributed()
     catalog = discovery.load()
     recipe = read(path, overrides, catalog)
     folder = recipe.run.folder or _fresh_folder(path)
-    resumes = ranks.told(lambda: _check_folder(folder, recipe, catalog))
+    resumes = runtime.broadcast_bool(lambda: _check_folder(folder, recipe, catalog))
     begins = not (resumes and checkpoint.newest(folder))
-    built = build(reading(recipe, folder) if resumes else recipe, begins=begins)
-    if ranks.own() == 0:
+    built = build(with_vocabulary(recipe, folder) if resumes else recipe, begins=begins)
+    if runtime.rank() == 0:
         paths.mkdirs(folder)
         print(f"Run folder: {folder}", flush=True)
         if not resumes:
             again = f"patchbay run {RECIPE} run.folder=NEW"
             placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
             built.data.tokenizer.save(folder)
-            Sizes.of(built.data).write(folder)
+            ModelSpec.of(built.data).write(folder)
             write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
     trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
-    if trainer.leads:
+    if trainer.is_main:
         write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
     if recipe.run.resume:
         print(f"{'Continuing' if resumes else 'No run to continue: starting'} from step {trainer.step}", flush=True)
@@ -115,49 +109,12 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     finally:
-        ranks.leave()
-    if not (recipe.run.evaluate and trainer.leads):
+        runtime.destroy_distributed()
+    if not (recipe.run.evaluate and trainer.is_main):
         return {}
-    return report_on(catalog, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder)
-
-
-def report_on(
-    catalog: Catalog,
-    model: Model,
-    data: Data,
-    settings: EvaluateSettings,
-    device: torch.device,
-    precision: str,
-    folder: str,
-) -> dict[str, Any]:
-    """Measure, write report.json, draw into the folder, print the closing table."""
-    from core.report import table
-
-    evaluation = Evaluation(model.to(device), data, settings, device, precision)
-    report = measure(catalog.hooks, evaluation)
-    write_json(os.path.join(folder, REPORT), report)
-    with torch.no_grad(), evaluation.autocast():
-        catalog.hooks.hook.draw(evaluation=evaluation, report=report, folder=folder)
-    print(table(catalog.hooks, report), flush=True)
-    return report
-
-
-def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:
-    """A run's recipe, data and trained model, from its folder alone.
-
-    A data part with a ``vocabulary`` setting gets the run's own vocabulary unless an override names another.
-
-    Raises:
-        RecipeErrors, PartError, ValueError: the folder holds no whole run, or one that cannot be built here.
-    """
-    recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
-    given = any(override.startswith("data.vocabulary=") for override in overrides)
-    recipe = recipe if given else reading(recipe, folder)
-    data = recipe.data()
-    check_split(data.splits(), recipe.evaluate.split)
-    model = Sizes.of(data).build(without_weights(recipe.model))
-    checkpoint.load_weights(model, folder)
-    return recipe, data, model
+    return report_on(
+        catalog.hooks, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder
+    )
 
 
 def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -169,13 +126,13 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     target = os.path.join(folder, f"evaluate-{recipe.evaluate.split}")
     paths.mkdirs(target)
     if not paths.isfile(os.path.join(folder, SIZES)):  # a run of before there were any
-        Sizes.of(data).write(folder)
-    return report_on(catalog, model, data, recipe.evaluate, device, precision, target)
+        ModelSpec.of(data).write(folder)
+    return report_on(catalog.hooks, model, data, recipe.evaluate, device, precision, target)
 
 
 def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
     """What the run was made with: the content of versions.json."""
-    strangers = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
+    entry_points = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
     return {
         "patchbay": discovery.version(),
         "commit": _commit(),
@@ -184,7 +141,7 @@ def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "precision": precision,
-        "plugins": strangers,
+        "plugins": entry_points,
     }
 
 
@@ -232,4 +189,6 @@ def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from core.cli import main
+
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -188,7 +188,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Sketch:
+class DataSpec:
     """What a model has to fit and a batch looks like, told without reading a data set."""
 
     image_size: int
@@ -200,3 +200,28 @@ class Sketch:
     absent: tuple[str, ...] = ()  # what the recipe names and is not here
     classes: tuple[str, ...] = ()
     frames: int = 0  # of a clip; 0: pictures
+
+
+class BlockCues:
+    """Keys and attention of the block that an ``in_block`` pruner stands in, computed when first asked for."""
+
+    def __init__(self, look: Callable[[], tuple[Tensor, Tensor]] | None = None):
+        self._compute = look
+        self._value: tuple[Tensor, Tensor] | None = None
+
+    def _get(self) -> tuple[Tensor, Tensor]:
+        if self._compute is None:
+            raise ValueError("keys and attention are known only to a pruner with place = 'in_block'")
+        if self._value is None:
+            self._value = self._compute()
+        return self._value
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, heads, N, D / heads)"""
+        return self._get()[0]
+
+    @property
+    def attention(self) -> Tensor:
+        """(B, heads, N, N), rows sum to 1"""
+        return self._get()[1]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from core.runtime import has_native_bf16
 
-FEW = 8  # queries for which a CPU multiplies faster in separate products than fused, in bf16 up to eight times
+# queries up to which a CPU is faster with separate products than fused, in bf16 up to eight times
+MAX_UNFUSED_QUERIES = 8
 
 
 def fused_attention(device: torch.device, training: bool) -> bool:
@@ -71,7 +72,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """(B, L, D) attends to (B, N, D'); ``mask`` as in ``attend``."""
-        return self.mix(self.split(self.query(x)), *self.keys_values(source), mask)
+        return self.attend_heads(self.split(self.query(x)), *self.keys_values(source), mask)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D') -> (B, heads, N, d) twice."""
@@ -82,17 +83,17 @@ class Attention(nn.Module):
         """(B, tokens, D) -> (B, heads, tokens, d)."""
         return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def attend_heads(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """What the queries find, (B, L, D)."""
         device = query.device
         emulated = query.dtype == torch.bfloat16 and not has_native_bf16(device)
-        few = device.type == "cpu" and int(query.shape[2]) <= FEW and not emulated
+        few = device.type == "cpu" and int(query.shape[2]) <= MAX_UNFUSED_QUERIES and not emulated
         fused = fused_attention(device, self.training) and not few
         mixed = attend(query, key, value, mask, fused, self.dropout if self.training else 0.0)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, L, D)
         return out
 
-    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Self-attention's keys (B, heads, N, d) and weights (B, heads, N, N) for (B, N, D)."""
         query, key = self.split(self.query(x)), self.split(self.key(x))
         weights = query @ key.transpose(-2, -1) * int(query.shape[-1]) ** -0.5
@@ -107,21 +108,23 @@ class PostNormLayer(nn.Module):
         self.attention, self.attention_norm = Attention(dim, heads, dropout), nn.LayerNorm(dim, eps=1e-12)
         self.cross = None if source_dim is None else Attention(dim, heads, dropout, source_dim)
         self.cross_norm = None if source_dim is None else nn.LayerNorm(dim, eps=1e-12)
-        self.up, self.down, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim, eps=1e-12)
+        self.fc1, self.fc2, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
     ) -> Tensor:
-        across = None if self.cross is None else partial(self.cross, source=source, mask=source_mask)
-        return self.through(x, lambda states: self.attention(states, states, mask), across)
+        cross_attn = None if self.cross is None else partial(self.cross, source=source, mask=source_mask)
+        return self.forward_with(x, lambda states: self.attention(states, states, mask), cross_attn)
 
-    def through(self, x: Tensor, own: Callable[[Tensor], Tensor], across: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """(B, L, D) by self-attention ``own`` and, where it has one, cross-attention ``across``."""
-        x = self.attention_norm(x + self.dropout(own(x)))
-        if across is not None and self.cross_norm is not None:
-            x = self.cross_norm(x + self.dropout(across(x)))
-        out: Tensor = self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+    def forward_with(
+        self, x: Tensor, self_attn: Callable[[Tensor], Tensor], cross_attn: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        """(B, L, D) by self-attention ``self_attn`` and, where it has one, cross-attention ``cross_attn``."""
+        x = self.attention_norm(x + self.dropout(self_attn(x)))
+        if cross_attn is not None and self.cross_norm is not None:
+            x = self.cross_norm(x + self.dropout(cross_attn(x)))
+        out: Tensor = self.norm(x + self.dropout(self.fc2(F.gelu(self.fc1(x)))))
         return out
 
 
@@ -133,30 +136,32 @@ class PreNormLayer(nn.Module):
         self.attention, self.attention_norm = Attention(dim, heads, dropout), nn.LayerNorm(dim)
         self.cross = None if source_dim is None else Attention(dim, heads, dropout, source_dim)
         self.cross_norm = None if source_dim is None else nn.LayerNorm(dim)
-        self.up, self.down, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
+        self.fc1, self.fc2, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor | None, source: Tensor | None = None, source_mask: Tensor | None = None
     ) -> Tensor:
-        across = None if self.cross is None else partial(self.cross, source=source, mask=source_mask)
-        return self.through(x, lambda states: self.attention(states, states, mask), across)
+        cross_attn = None if self.cross is None else partial(self.cross, source=source, mask=source_mask)
+        return self.forward_with(x, lambda states: self.attention(states, states, mask), cross_attn)
 
-    def through(self, x: Tensor, own: Callable[[Tensor], Tensor], across: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """(B, L, D) by self-attention ``own`` and, where it has one, cross-attention ``across``."""
-        x = x + self.dropout(own(self.attention_norm(x)))
-        if across is not None and self.cross_norm is not None:
-            x = x + self.dropout(across(self.cross_norm(x)))
-        return self.feed(x)
+    def forward_with(
+        self, x: Tensor, self_attn: Callable[[Tensor], Tensor], cross_attn: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        """(B, L, D) by self-attention ``self_attn`` and, where it has one, cross-attention ``cross_attn``."""
+        x = x + self.dropout(self_attn(self.attention_norm(x)))
+        if cross_attn is not None and self.cross_norm is not None:
+            x = x + self.dropout(cross_attn(self.cross_norm(x)))
+        return self.mlp(x)
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Self-attention with its norm and residual, (B, L, D)."""
         normed = self.attention_norm(x)
         return x + self.dropout(self.attention(normed, normed, mask))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """The MLP with its norm and residual."""
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
+        return x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x)))))
 
 
 class OpenClipLayer(nn.Module):
@@ -164,26 +169,28 @@ class OpenClipLayer(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float, source_dim: int):
         super().__init__()
-        self.own = PreNormLayer(dim, heads, dropout)
+        self.self_layer = PreNormLayer(dim, heads, dropout)
         self.cross, self.cross_norm = Attention(dim, heads, dropout, source_dim, norm_source=True), nn.LayerNorm(dim)
-        self.up, self.down, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
+        self.fc1, self.fc2, self.norm = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     @property
     def attention(self) -> Attention:
         """The self-attention."""
-        return self.own.attention
+        return self.self_layer.attention
 
     def forward(self, x: Tensor, mask: Tensor | None, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
-        across = partial(self.cross, source=source, mask=source_mask)
-        return self.through(x, lambda states: self.attention(states, states, mask), across)
+        cross_attn = partial(self.cross, source=source, mask=source_mask)
+        return self.forward_with(x, lambda states: self.attention(states, states, mask), cross_attn)
 
-    def through(self, x: Tensor, own: Callable[[Tensor], Tensor], across: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """(B, L, D) by self-attention ``own`` and cross-attention ``across``, each with its MLP."""
-        assert across is not None
-        x = self.own.through(x, own, None)
-        x = x + self.dropout(across(self.cross_norm(x)))
-        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
+    def forward_with(
+        self, x: Tensor, self_attn: Callable[[Tensor], Tensor], cross_attn: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        """(B, L, D) by self-attention ``self_attn`` and cross-attention ``cross_attn``, each with its MLP."""
+        assert cross_attn is not None
+        x = self.self_layer.forward_with(x, self_attn, None)
+        x = x + self.dropout(cross_attn(self.cross_norm(x)))
+        out: Tensor = x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x)))))
         return out
 
 

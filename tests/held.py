@@ -12,9 +12,10 @@ from core import run as running
 
 COCA = """\
 model:
-  backbone: {name: vit, dim: 32, depth: 2, heads: 2, patch: 16, cls: false}
-  pooler: {name: attentional, queries: 4, heads: 2, arrangement: cascade}
-  decoder: {name: decoupled, unimodal: 1, multimodal: 1, layout: paper, cls: true, dim: 32, heads: 2, dropout: 0.0}
+  backbone: {name: vit, embed_dim: 32, depth: 2, num_heads: 2, patch_size: 16, cls: false}
+  pooler: {name: attentional, queries: 4, num_heads: 2, arrangement: cascade}
+  decoder: {name: decoupled, unimodal: 1, multimodal: 1, layout: paper, cls: true, embed_dim: 32, num_heads: 2,
+  dropout: 0.0}
   heads: {image: unit, text: unit, temperature: temperature, words: lm_head}
 objectives: {itc: {}, caption: {}}
 data: {name: scenes, train_size: 50, image_size: 64, text_length: 20}
@@ -23,10 +24,10 @@ run: {device: cpu, evaluate: false}
 """
 COPA = """\
 model:
-  backbone: {name: vit, dim: 32, depth: 2, heads: 2, patch: 16, prune: [{after_block: 1, pruner: tpd}]}
-  text: {name: bert, layers: 1, dim: 32, heads: 2, dropout: 0.0}
-  fusion: {name: skip_connected, layers: 2, heads: 2, dropout: 0.0}
-  decoder: {name: decoupled, unimodal: 0, multimodal: 1, dim: 32, heads: 2, dropout: 0.0}
+  backbone: {name: vit, embed_dim: 32, depth: 2, num_heads: 2, patch_size: 16, prune: [{after_block: 1, pruner: tpd}]}
+  text: {name: bert, layers: 1, embed_dim: 32, num_heads: 2, dropout: 0.0}
+  fusion: {name: skip_connected, layers: 2, num_heads: 2, dropout: 0.0}
+  decoder: {name: decoupled, unimodal: 0, multimodal: 1, embed_dim: 32, num_heads: 2, dropout: 0.0}
   heads:
     image: {name: projection, width: 8}
     text: {name: projection, width: 8}

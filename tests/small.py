@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from core.blocks import Prune
-from core.kinds import Objective
-from core.model import Model, Objectives, Step
-from core.part import Part
+from core.model import Model
+from core.objectives import Objective, Objectives, Step
 from core.types import Batch
 from plugins.backbones.vit import ViT
 from plugins.data.scenes import Scenes
@@ -29,6 +28,7 @@ from plugins.objectives.prefix_lm import PrefixLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 READS = frozenset({"masked", "prefixed", "regions"})
 LOSSES: dict[str, type[Objective]] = {
@@ -41,7 +41,7 @@ LOSSES: dict[str, type[Objective]] = {
 
 
 def data(**settings: Any) -> Scenes:
-    return Scenes(**{"train_size": 200, "regions": 4, "boxes": 0.2, **settings})
+    return Scenes(**{"train_size": 200, "region_batch_size": 4, "box_fraction": 0.2, **settings})
 
 
 def copa(source: Scenes, *, guide: str = "leak_free", prune: list[Prune] | None = None, depth: int = 3) -> Model:
@@ -49,11 +49,11 @@ def copa(source: Scenes, *, guide: str = "leak_free", prune: list[Prune] | None 
     torch.manual_seed(0)
     if prune is None:
         prune = [Prune(1, Part(TextAwarePatchDetector, name="tpd", kind="token pruner"))]
-    width = {"dim": 32, "heads": 2}
+    width = {"embed_dim": 32, "num_heads": 2}
     return Model(
-        backbone=Part(ViT, {**width, "depth": depth, "patch": 16, "prune": prune}),
+        backbone=Part(ViT, {**width, "depth": depth, "patch_size": 16, "prune": prune}),
         text=Part(BertEncoder, {**width, "layers": 1, "dropout": 0.0}),
-        fusion=Part(SkipConnectedFusion, {"layers": 4, "heads": 2, "dropout": 0.0}),
+        fusion=Part(SkipConnectedFusion, {"layers": 4, "num_heads": 2, "dropout": 0.0}),
         decoder=Part(DecoupledDecoder, {**width, "multimodal": 1, "dropout": 0.0}),
         heads={
             "image": Part(Projection, {"width": 16}),

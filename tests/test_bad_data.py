@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plugins.data import annotations, pictures
-from plugins.data.annotations import load_json, read_annotations
+from plugins.data import image_files
+from plugins.data.annotations import read
+from plugins.data.annotations.image_source import PictureSource
+from plugins.data.annotations.read import load_json, read_annotations
+from plugins.data.annotations.records import Records
+from plugins.data.bad_records import Fault
 from plugins.data.coco import Coco
-from plugins.data.collection import PictureSource
-from plugins.data.faults import Fault
-from plugins.data.pictures import read_rgb
-from plugins.data.records import Records
+from plugins.data.image_files import read_rgb
 
 GOOD = [f"good{i}.jpg" for i in range(12)]
 KINDS = ["cmyk.jpg", "grey16.png", "palette.png", "animation.gif", "transparent.png"]
@@ -92,7 +93,9 @@ def instances(*extra):
 
 def make(root, captions="captions", boxes="boxes", **settings):
     source = PictureSource(str(root / "images"), [str(root / f"{captions}.json")], [str(root / f"{boxes}.json")])
-    return Coco(**{"sources": [source], "image_size": 32, "held_out": 0, "budget": 0.5, "regions": 4, **settings})
+    return Coco(
+        **{"sources": [source], "image_size": 32, "held_out": 0, "budget": 0.5, "region_batch_size": 4, **settings}
+    )
 
 
 def messages(root, verified):
@@ -141,7 +144,7 @@ def test_a_bomb_just_over_the_bound_and_a_huge_file(tmp_path, monkeypatch):
     Image.new("1", (6000, 6000)).save(tmp_path / "large.png")  # below the bound of Pillow itself
     with pytest.raises(Fault, match=r"large.png: .*: 6000 x 6000 pixels are more than 33554432"):
         read_rgb(str(tmp_path / "large.png"))
-    monkeypatch.setattr(pictures, "MOST_BYTES", 100)
+    monkeypatch.setattr(image_files, "MOST_BYTES", 100)
     with pytest.raises(Fault, match=r"large.png: .*: larger than 100 bytes"):
         read_rgb(str(tmp_path / "large.png"))
 
@@ -336,7 +339,7 @@ def test_a_file_that_is_not_there_or_too_large(tmp_path, monkeypatch):
     (tmp_path / "captions.json").write_text(" " * 101)
     with pytest.raises(ValueError, match=r"caption.json: no such file. Did you mean 'captions.json'\?$"):
         load_json(f"{tmp_path}/caption.json")
-    monkeypatch.setattr(annotations, "MOST_BYTES", 100)
+    monkeypatch.setattr(read, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match=r"captions.json: larger than 100 bytes$"):
         load_json(f"{tmp_path}/captions.json")
 

@@ -11,8 +11,8 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from core.types import Batch, Example, Region, Struct, Text
 from plugins.data.batching import cut_captions, draw_pairs, draw_regions, make_batch, mask_words
-from plugins.data.labels import patch_labels
-from plugins.data.tokenizer import train_tokenizer
+from plugins.objectives.pta import patch_labels
+from plugins.text.tokenizer import train_tokenizer
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 ALL = frozenset({"masked", "prefixed", "regions"})
@@ -51,7 +51,7 @@ TOKENIZER = train_tokenizer(
 
 
 def batch(step=0, **changes):
-    arguments = {"size": 16, "seed": 1, "reads": ALL, "regions": 8, "mask": 0.15} | changes
+    arguments = {"size": 16, "seed": 1, "reads": ALL, "region_batch_size": 8, "mask": 0.15} | changes
     return make_batch(SOURCE, TOKENIZER, step, **arguments)
 
 

@@ -19,7 +19,7 @@ TOY = [
     *(f"model.decoder.{setting}" for setting in ("dim=32", "unimodal=1", "multimodal=1", "heads=2")),
     *(
         "model.pooler.queries=4",
-        "model.pooler.heads=2",
+        "model.pooler.num_heads=2",
         "data.train_size=60",
         "run.device=cpu",
         "run.tensorboard=false",
@@ -46,7 +46,7 @@ def pretrained(tmp_path_factory):
 @pytest.fixture
 def finetuned(pretrained, tmp_path):
     return lambda *more: trained(
-        "caption_finetune", tmp_path / "run", f"train.start={pretrained[0]}", "train.steps=5", *more
+        "caption_finetune", tmp_path / "run", f"train.init_from={pretrained[0]}", "train.steps=5", *more
     )
 
 
@@ -78,7 +78,7 @@ def test_with_the_contrast_on_all_of_it_is_trained(pretrained, finetuned):
     assert weights.keys() == before.keys()
     same = {name for name in weights if torch.equal(weights[name], before[name])}
     assert "decoder.cls" not in same
-    assert not {name for name in same if name.startswith(("poolers.contrast.", "heads.", "backbone."))}
+    assert not {name for name in same if name.startswith(("pooler.contrast.", "heads.", "backbone."))}
 
 
 @pytest.mark.parametrize("off", ["objectives.itc=null", "objectives.itc.weight=0"])
@@ -89,7 +89,7 @@ def test_without_it_retrieval_is_still_measured_and_what_only_it_trains_stays(pr
     assert weights.keys() == before.keys()
     same = {name for name in weights if torch.equal(weights[name], before[name])}
     assert "decoder.cls" in same
-    assert {name for name in weights if name.startswith(("poolers.contrast.", "heads.temperature."))} <= same
+    assert {name for name in weights if name.startswith(("pooler.contrast.", "heads.temperature."))} <= same
     maps = {name for name, tensor in weights.items() if tensor.ndim > 1}  # a norm's gradient may be too small to see
     assert not {name for name in same & maps if name.startswith(("backbone.", "decoder.multimodal.", "heads.words."))}
 
@@ -101,4 +101,4 @@ def test_it_is_the_pretraining_recipe_on_other_captioned_pictures():
     assert {name: slot.weight for name, slot in second.objectives.items()} == {"itc": 1, "caption": 2}
     assert second.data.settings["labelled"] == 0
     assert second.data.settings["seed"] != first.data.settings["seed"]
-    assert second.train.start == ""
+    assert second.train.init_from == ""

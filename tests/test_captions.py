@@ -7,7 +7,8 @@ import small
 import torch
 from test_coca import coca
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
+from core.settings import EvaluateSettings
 from plugins.metrics import captions
 
 SOURCE = small.data()
@@ -47,7 +48,7 @@ def test_an_untrained_model_writes_something_for_every_picture_whatever_the_chun
     assert captions.write(made, examples[4:5]) == texts[4:5]
     section = captions.evaluate(made)
     assert 0 <= section["captions"]["bleu4"] < 0.5
-    assert "best constant caption" in "\n".join(captions.tell(section)["captions"])
+    assert "best constant caption" in "\n".join(captions.format_report(section)["captions"])
     dollars = captions.sheet(examples[:2], ["costs $5 or $_6", "a $ b_{"])
     dollars.savefig(tmp_path / "dollars.png")
     (path,) = captions.draw(made, section, str(tmp_path))

@@ -13,23 +13,23 @@ from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 
 from core import cli, discovery
-from core.part import Filled, PartError
 from core.recipe import Recipe, read
 from core.run import build
-from core.types import Sketch
+from core.types import DataSpec
 from plugins.commands.check import Check, check
 from plugins.commands.flops import flops
+from plugins.compute import dry_run, memory
+from plugins.compute.dry_run import Dry
 from plugins.heads.match import Match
-from plugins.metrics import dry, memory
-from plugins.metrics.dry import Dry
 from plugins.objectives.itc import ImageTextContrast
+from registry.part import Filled, PartError
 
 ROOT = Path(__file__).parents[1]
 COPA = ROOT / "projects" / "copa"
 RECIPES = sorted((ROOT / "projects").glob("*/*.yaml"))
 CATALOG = discovery.load()
 FULL = ("pretrain_4m", "mplug_4m")
-LITTLE = ("data.train_size=100", "data.regions=4")
+LITTLE = ("data.train_size=100", "data.region_batch_size=4")
 
 
 def recipe_of(name: str, *overrides: str) -> Recipe:
@@ -38,7 +38,7 @@ def recipe_of(name: str, *overrides: str) -> Recipe:
 
 def dry_of(name: str, *overrides: str) -> Dry:
     recipe = recipe_of(name, *overrides)
-    return dry.assembled(recipe, dry.sketch(recipe))
+    return dry_run.assembled(recipe, dry_run.sketch(recipe))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_every_recipe_passes(path, monkeypatch, tmp_path):
     assert report["ok"], report["problems"]
     assert not report["problems"]
     recipe = read(str(path), [], CATALOG)
-    starts = [note for note in report["notes"] if note.startswith("not checked: train.start: ")]
+    starts = [note for note in report["notes"] if note.startswith("not checked: train.init_from: ")]
     files = [note for note in report["notes"] if note.startswith("not here, so not checked: data.")]
-    assert len(starts) == bool(recipe.train.start)
+    assert len(starts) == bool(recipe.train.init_from)
     assert bool(files) is (recipe.data.name not in ("scenes", "clips"))
     assert sorted(report["notes"]) == sorted(starts + files)
     assert report["memory"]["activations"] > 0
@@ -100,7 +100,7 @@ def test_activations_are_what_a_real_step_holds(monkeypatch):
     made = dry_of("pretrain", "train.batch=8", "train.precision=fp32", *LITTLE)
     data = made.recipe.data()
     built = build(made.recipe).objectives.train()
-    batch = data.batch(0, size=8, seed=0, reads=built.reads)
+    batch = data.batch(0, size=8, seed=0, reads=built.batch_fields)
     monkeypatch.setattr(Dry, "batch", lambda self, chunks=1: batch.map(self.mode.from_tensor))
     estimate = made.step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
@@ -146,11 +146,11 @@ def test_full_size_recipes_differ_in_pruner_and_pta_alone():
 
 
 BAD = {
-    "model.backbone.heads=5": "backbone 'vit': 5 heads do not divide dim 128",
+    "model.backbone.num_heads=5": "backbone 'vit': 5 heads do not divide dim 128",
     "model.fusion=null": "objectives.itm: objective 'itm' needs model.fusion, which this model lacks",
     "evaluate.split=tests": "evaluate.split: 'tests' is no split of this data. Did you mean 'test'?",
     "train.groups=[{prefix: model.bakbone, lr: 1e-4}]": "no parameter starts with 'model.bakbone'",
-    "model.decoder.dim=64": "one step fails: RuntimeError: a and b must have same reduction dim",
+    "model.decoder.embed_dim=64": "one step fails: RuntimeError: a and b must have same reduction dim",
     "model.text.weights=nowhere": "nowhere/config.json: cannot be read",
     "data.vocabulary=nowhere": "data 'scenes'",
     "run.device=tpu": "run.device: 'tpu' is no device",
@@ -177,7 +177,11 @@ def test_weights_are_compared_in_shape(tmp_path, capfd):
 
 
 def test_absent_data_is_a_note_and_no_problem(tmp_path, capsys):
-    text = (COPA / "pretrain.yaml").read_text().replace("{name: scenes, image_size: 64, boxes: 0.05, regions: 48}", "")
+    text = (
+        (COPA / "pretrain.yaml")
+        .read_text()
+        .replace("{name: scenes, image_size: 64, box_fraction: 0.05, region_batch_size: 48}", "")
+    )
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
         text.replace("data:", "data: {name: coco, image_size: 64, sources: [{images: here, captions: [c.json]}]}")
@@ -201,23 +205,25 @@ def test_text_names_what_the_memory_is_for_and_leaves_out(capsys):
 
 def test_chunks_take_the_memory_of_one_and_must_divide_the_batch(capsys):
     path, settings = str(COPA / "pretrain.yaml"), ["train.batch=8", *LITTLE]
-    found = {count: check(path, [*settings, f"train.chunks={count}"]) for count in (1, 4)}
+    found = {count: check(path, [*settings, f"train.gradcache_chunks={count}"]) for count in (1, 4)}
     kept = {count: report["memory"]["activations"] for count, report in found.items()}
     assert 2 < kept[1] / kept[4] < 4
     assert found[4]["macs"] == found[1]["macs"]
     coca = str(ROOT / "projects" / "coca" / "base.yaml")
-    many = check(coca, ["train.batch=65536", "train.chunks=1024", "model.backbone.depth=1"])
+    many = check(coca, ["train.batch=65536", "train.gradcache_chunks=1024", "model.backbone.depth=1"])
     assert many["memory"]["activations"] > 2 * 4 * 65536**2, "the contrast of all chunks is computed at once"
-    assert cli.main(["check", path, *settings, "train.chunks=4"]) == 0
+    assert cli.main(["check", path, *settings, "train.gradcache_chunks=4"]) == 0
     assert "memory of 8 pictures in 4 chunks" in capsys.readouterr().out
-    assert cli.main(["check", path, *settings, "train.chunks=3"]) == 2
-    assert "train.batch: 8 rows cannot be shared evenly by 1 ranks of train.chunks 3" in capsys.readouterr().err
+    assert cli.main(["check", path, *settings, "train.gradcache_chunks=3"]) == 2
+    assert (
+        "train.batch: 8 rows cannot be shared evenly by 1 ranks of train.gradcache_chunks 3" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_to_start_from_that_is_not_there_is_a_note(tmp_path):
-    found = check(str(COPA / "pretrain.yaml"), [*LITTLE, "train.batch=2", f"train.start={tmp_path}"])
+    found = check(str(COPA / "pretrain.yaml"), [*LITTLE, "train.batch=2", f"train.init_from={tmp_path}"])
     assert found["ok"]
-    assert any(f"not checked: train.start: {tmp_path}" in note for note in found["notes"])
+    assert any(f"not checked: train.init_from: {tmp_path}" in note for note in found["notes"])
 
 
 class Careful(Match):
@@ -231,7 +237,7 @@ class Careful(Match):
 class Teacher(ImageTextContrast):
     """Looks at a value when it is attached."""
 
-    def attach(self, model):
+    def on_model_built(self, model):
         assert model.heads["temperature"].log.item() < 0
 
 
@@ -278,13 +284,13 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
 
     monkeypatch.setattr(recipe.data.cls, "sketch", fail)
     with pytest.raises(PartError, match=r"pretrain\.yaml:\d+:\d+: data: data 'scenes': no such thing"):
-        dry.sketch(recipe)
+        dry_run.sketch(recipe)
 
 
 def test_the_sketch_of_the_embedded_data():
     data = small.data()
-    sizes = type(data).sketch({"train_size": 200, "regions": 4, "boxes": 0.2}, small.READS)
-    told = Sketch(
+    sizes = type(data).spec({"train_size": 200, "region_batch_size": 4, "box_fraction": 0.2}, small.READS)
+    told = DataSpec(
         data.image_size,
         data.text_length,
         data.tokenizer.vocabulary,

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from core import checkpoint
 from core.run import build, run
+from core.training import checkpoint
 
 # what a program does to a folder; a kill between two of them is all that can leave it in another state
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
@@ -209,8 +209,8 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
 
 RECIPE = """\
 model:
-  backbone: {name: vit, dim: 16, depth: 1, heads: 1, patch: 16}
-  text: {name: bert, layers: 1, dim: 16, heads: 1}
+  backbone: {name: vit, embed_dim: 16, depth: 1, num_heads: 1, patch_size: 16}
+  text: {name: bert, layers: 1, embed_dim: 16, num_heads: 1}
   heads: {image: {name: projection, width: 8}, text: {name: projection, width: 8}, temperature: temperature}
 objectives: {itc: {}}
 data: {name: scenes, image_size: 32, train_size: 20}

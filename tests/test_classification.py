@@ -11,12 +11,14 @@ import torch.nn.functional as F
 
 from core import discovery
 from core.cli import main
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.kinds import Data
-from core.model import Model, Objectives
-from core.part import Part, PartError
+from core.loading import load_run
+from core.model import Model
+from core.objectives import Objectives
 from core.recipe import read
-from core.run import build, load_run, run
+from core.run import build, run
+from core.settings import EvaluateSettings
 from core.types import Batch, Text
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
@@ -26,18 +28,19 @@ from plugins.metrics import classification as metric
 from plugins.objectives.caption import Captioning
 from plugins.objectives.classification import Classification, sigmoid_losses, softmax_losses
 from plugins.poolers.query import QueryPooler
+from registry.part import Part, PartError
 
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"
 SOURCE = small.data(labelled=0.5)
 NAMES, SIDE, WIDTH = 6, 32, 32
-ENCODER = {"dim": WIDTH, "heads": 2, "depth": 2, "patch": 8, "cls": False}
+ENCODER = {"embed_dim": WIDTH, "num_heads": 2, "depth": 2, "patch_size": 8, "cls": False}
 
 
 def classifier(classes: int = len(SOURCE.classes), side: int = 64, **settings) -> Model:
     torch.manual_seed(0)
     return Model(
         backbone=Part(ViT, ENCODER),
-        pooler=Part(QueryPooler, {"heads": 2}),
+        pooler=Part(QueryPooler, {"num_heads": 2}),
         heads={"classify": Part(Classify)},
         vocabulary=30,
         text_length=8,
@@ -76,7 +79,7 @@ def test_pictures_without_a_label_do_not_count(loss):
     known = batch.labels.any(1)
     assert 0 < known.sum() < 8
     assert (batch.labels.sum(1) == known).all(), "one-hot"
-    assert part.units(batch) == known.sum()
+    assert part.loss_denominator(batch) == known.sum()
     both = objectives(model, own=part)
     with torch.no_grad():
         whole, some = both(batch)[0], both(batch.rows(known))[0]
@@ -92,7 +95,7 @@ def test_beside_every_objective_of_copa():
     parts = {name: small.LOSSES[name]() for name in names} | {"classification": Classification()}
     together = Objectives(model, parts, dict.fromkeys(parts, 1.0))
     torch.manual_seed(1)
-    total, losses = together(SOURCE.batch(0, size=6, seed=0, reads=together.reads))
+    total, losses = together(SOURCE.batch(0, size=6, seed=0, reads=together.batch_fields))
     assert set(losses) == set(parts)
     assert total.isfinite()
 
@@ -113,7 +116,7 @@ def same_task() -> tuple[Model, Model, Batch, Batch]:
         backbone=Part(ViT, ENCODER),
         decoder=Part(
             DecoupledDecoder,
-            {"unimodal": 0, "multimodal": 1, "layout": "paper", "dim": WIDTH, "heads": 2, "dropout": 0.0},
+            {"unimodal": 0, "multimodal": 1, "layout": "paper", "embed_dim": WIDTH, "num_heads": 2, "dropout": 0.0},
         ),
         heads={"words": Part(LanguageModelHead)},
         vocabulary=NAMES,
@@ -122,9 +125,9 @@ def same_task() -> tuple[Model, Model, Batch, Batch]:
     )
     model = classifier(NAMES, SIDE)
     decoder, (layer,) = captioner.decoder, captioner.decoder.multimodal
-    query, head = model.poolers.query, model.heads["classify"].linear
+    query, head = model.pooler.query, model.heads["classify"].linear
     with torch.no_grad():
-        for silent in (decoder.words.weight, *layer.attention.out.parameters(), *layer.down.parameters(), head.bias):
+        for silent in (decoder.words.weight, *layer.attention.out.parameters(), *layer.fc2.parameters(), head.bias):
             silent.zero_()
         start = torch.randn(WIDTH)
         decoder.positions.weight.copy_(start)
@@ -150,7 +153,7 @@ def test_captioning_over_label_names_is_classification(smoothing):
     assert float(written) == pytest.approx(float(named), abs=1e-6)
     written.backward()
     named.backward()
-    (layer,), query = captioner.decoder.multimodal, model.poolers.query
+    (layer,), query = captioner.decoder.multimodal, model.pooler.query
     pairs = [
         (captioner.heads["words"].words.weight, model.heads["classify"].linear.weight),
         *zip(layer.cross.parameters(), query.attention.parameters(), strict=True),
@@ -168,11 +171,11 @@ def test_report_section():
     examples = SOURCE.labelled_examples("test", 70)
     with torch.no_grad():
         images = torch.stack([example.image for example, _ in examples])
-        best = model.heads["classify"](model.look(model.trunk(images)).pooled).argmax(1)
+        best = model.heads["classify"](model.encode_image(model.trunk(images)).pooled).argmax(1)
         report = metric.evaluate(evaluation)
     right = [SOURCE.classes[int(i)] == name for i, (_, name) in zip(best, examples, strict=True)]
     assert report == {"classification": {"accuracy": sum(right) / 70, "chance": 1 / 70, "classes": 70, "pictures": 70}}
-    (lines,) = metric.tell(report).values()
+    (lines,) = metric.format_report(report).values()
     assert lines[0].startswith("Classification of 70 pictures in 70 classes")
     withheld = EvaluateSettings(split="withheld", examples=10)
     assert metric.evaluate(Evaluation(model, SOURCE, withheld, torch.device("cpu"), "fp32")) is None
@@ -187,7 +190,7 @@ def test_recipe_passes_check(name, capsys):
 
 
 def test_a_frozen_encoder_needs_a_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"train.start: RUN_FOLDER.*no such file"):
+    with pytest.raises(ValueError, match=r"train.init_from: RUN_FOLDER.*no such file"):
         run(str(PROJECTS / "frozen_feature.yaml"), [f"run.folder={tmp_path / 'run'}"])
 
 
@@ -198,11 +201,13 @@ def test_recipes_train_one_after_another(tmp_path):
     run(str(PROJECTS / "pretrain.yaml"), [*few, f"run.folder={first}"])
     catalog = discovery.load()
     for name in RECIPES[1:]:
-        begun = build(read(str(PROJECTS / f"{name}.yaml"), [f"train.start={first}"], catalog)).model.backbone
+        begun = build(read(str(PROJECTS / f"{name}.yaml"), [f"train.init_from={first}"], catalog)).model.backbone
         before = {key: tensor.clone() for key, tensor in begun.state_dict().items()}
         folder = tmp_path / name
         evaluate = ["run.evaluate=true", "evaluate.examples=8", "evaluate.rounds=0"]
-        report = run(str(PROJECTS / f"{name}.yaml"), [*few, *evaluate, f"train.start={first}", f"run.folder={folder}"])
+        report = run(
+            str(PROJECTS / f"{name}.yaml"), [*few, *evaluate, f"train.init_from={first}", f"run.folder={folder}"]
+        )
         assert report["classification"]["pictures"] == 8
         after = load_run(str(folder))[2].backbone.state_dict()
         same = all(torch.equal(before[key], after[key]) for key in before)

@@ -15,19 +15,19 @@ import torch
 
 from core import cli, discovery
 from core import run as running
-from core.cli import guarded
+from core.cli import run_cli
 from plugins.commands.check import check
 from plugins.commands.list import metadata_rows, rows
 from plugins.commands.show import SECTIONS, show
-from plugins.metrics.memory import parameters
+from plugins.compute.memory import parameters
 from registry import UnknownName
 
 ROOT = Path(__file__).parents[1]
 SMALL = """\
 model:
-  backbone: {name: vit, dim: 32, depth: 2, heads: 2, patch: 16, prune: [{after_block: 1, pruner: tpd}]}
-  text: {name: bert, layers: 1, dim: 32, heads: 2, dropout: 0.0}
-  fusion: {name: skip_connected, layers: 2, heads: 2, dropout: 0.0}
+  backbone: {name: vit, embed_dim: 32, depth: 2, num_heads: 2, patch_size: 16, prune: [{after_block: 1, pruner: tpd}]}
+  text: {name: bert, layers: 1, embed_dim: 32, num_heads: 2, dropout: 0.0}
+  fusion: {name: skip_connected, layers: 2, num_heads: 2, dropout: 0.0}
   heads:
     image: {name: projection, width: 8}
     text: {name: projection, width: 8}
@@ -123,7 +123,7 @@ def test_every_part_can_be_shown():
 def test_show_of_a_section():
     page = show("train")
     assert "  chunks: whole number at least 1; default 1  # to compute a batch in, with the contrast" in page
-    assert "core/train.py" in page
+    assert "core/training/trainer.py" in page
     assert all(f"section {name!r}" in show(name) for name in SECTIONS)
     assert "  frames: " in show("model")
 
@@ -152,7 +152,7 @@ def test_tied_weights_count_once(recipe):
 
 def test_check_finds_what_reading_cannot(recipe):
     cases = {
-        "model.backbone.heads=5": "backbone 'vit': 5 heads do not divide dim 32",
+        "model.backbone.num_heads=5": "backbone 'vit': 5 heads do not divide dim 32",
         "model.fusion=null": "objectives.mlm: objective 'mlm' needs model.fusion, which this model lacks",
         "evaluate.split=tests": "evaluate.split: 'tests' is no split of this data. Did you mean 'test'?",
     }
@@ -163,7 +163,7 @@ def test_check_finds_what_reading_cannot(recipe):
 
 
 def test_check_prints_all_problems_without_traceback(recipe, capsys):
-    wrong = ["train.stepz=1", "model.backbone.name=vti", "data.boxes=2", "objectives.itk={}", "run.seed=x"]
+    wrong = ["train.stepz=1", "model.backbone.name=vti", "data.box_fraction=2", "objectives.itk={}", "run.seed=x"]
     assert cli.main(["check", str(recipe), *wrong]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -282,13 +282,13 @@ def test_guard(capsys, monkeypatch):
     def fail(err: BaseException) -> int:
         raise err
 
-    assert guarded(lambda: 0) == 0
-    assert guarded(lambda: fail(ValueError("in words"))) == 2
+    assert run_cli(lambda: 0) == 0
+    assert run_cli(lambda: fail(ValueError("in words"))) == 2
     assert capsys.readouterr().err == "in words\n"
-    assert guarded(lambda: fail(KeyboardInterrupt())) == 130
+    assert run_cli(lambda: fail(KeyboardInterrupt())) == 130
     for bug in (KeyError("x"), RuntimeError("x"), TypeError("x")):
         with pytest.raises(type(bug)):
-            guarded(lambda bug=bug: fail(bug))
+            run_cli(lambda bug=bug: fail(bug))
     monkeypatch.setenv("PATCHBAY_TRACEBACK", "1")
     with pytest.raises(ValueError, match="in words"):
-        guarded(lambda: fail(ValueError("in words")))
+        run_cli(lambda: fail(ValueError("in words")))

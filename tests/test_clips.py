@@ -5,33 +5,34 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core import clips
+from core import video
 from core.blocks import Prune
-from core.model import Model, Step
-from core.part import Part
+from core.model import Model
+from core.objectives import Step
 from core.types import Batch, Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.data.clips import WAYS, Clips, Pose, path
-from plugins.data.compose import stream
-from plugins.data.painter import BACKGROUNDS
+from plugins.data.drawing.compositing import stream
+from plugins.data.drawing.scene_painter import BACKGROUNDS
 from plugins.heads.classify import Classify
 from plugins.heads.unit import Unit
 from plugins.poolers.query import QueryPooler
 from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
-DATA = Clips(frames=4, still=2, train_size=300)
+DATA = Clips(frames=4, distractors=2, train_size=300)
 OPPOSITE = {"left": "right", "up": "down", "grows": "shrinks"}
 FRAMES = 3
 
 
 def model(*, frames: int = 0, cls: bool = False, prune: tuple[Prune, ...] = (), text: bool = False) -> Model:
     torch.manual_seed(0)
-    width = {"dim": 32, "heads": 2}
+    width = {"embed_dim": 32, "num_heads": 2}
     made = Model(
-        backbone=Part(ViT, {**width, "depth": 2, "patch": 16, "cls": cls, "prune": list(prune)}),
-        pooler=Part(QueryPooler, {"heads": 2}),
+        backbone=Part(ViT, {**width, "depth": 2, "patch_size": 16, "cls": cls, "prune": list(prune)}),
+        pooler=Part(QueryPooler, {"num_heads": 2}),
         text=Part(BertEncoder, {**width, "layers": 1, "dropout": 0.0}) if text else None,
         heads={"classify": Part(Classify), "image": Part(Unit), **({"text": Part(Unit)} if text else {})},
         frames=frames,
@@ -49,11 +50,11 @@ def pictures(count: int = 2, frames: int = FRAMES) -> torch.Tensor:
 
 def pooled(model: Model, images: torch.Tensor, guide: torch.Tensor | None = None) -> torch.Tensor:
     with torch.no_grad():
-        return model.look(model.trunk(images), guide).pooled
+        return model.encode_image(model.trunk(images), guide).pooled
 
 
 def test_clips_are_a_function_of_their_number():
-    one, other = DATA.draw("test", 7), Clips(frames=4, still=2, train_size=300).draw("test", 7)
+    one, other = DATA.draw("test", 7), Clips(frames=4, distractors=2, train_size=300).draw("test", 7)
     assert torch.equal(one.image, other.image)
     assert (one.caption, one.labels) == (other.caption, other.labels)
     assert one.image.shape == (4, 3, 64, 64)
@@ -126,9 +127,9 @@ def test_more_frames_than_places_is_told():
 
 
 def test_pruned_frame_by_frame():
-    made, images = model(cls=True, prune=(Prune(1, Part(AttentivePruner, {"keep": 0.5})),)), pictures()
+    made, images = model(cls=True, prune=(Prune(1, Part(AttentivePruner, {"keep_rate": 0.5})),)), pictures()
     with torch.no_grad():
-        clip = made.finish(made.trunk(images))
+        clip = made.run_pruned_blocks(made.trunk(images))
         frames = [made.finish(made.trunk(images[:, t])) for t in range(FRAMES)]
     shown = 16  # patches of a frame
     assert torch.allclose(clip.patch_states, torch.cat([f.patch_states for f in frames], 1), atol=1e-5)
@@ -139,22 +140,22 @@ def test_pruned_frame_by_frame():
 
 
 def test_one_text_guides_all_frames_of_its_clip():
-    made = model(prune=(Prune(1, Part(TextAwarePatchDetector, {"keep": 0.5})),), text=True)
+    made = model(prune=(Prune(1, Part(TextAwarePatchDetector, {"keep_rate": 0.5})),), text=True)
     images, guide = pictures(), torch.randn(2, 32)
     with torch.no_grad():
-        clip = made.finish(made.trunk(images), guide)
-        last = made.finish(made.trunk(images[:, -1]), guide)
+        clip = made.run_pruned_blocks(made.trunk(images), guide)
+        last = made.run_pruned_blocks(made.trunk(images[:, -1]), guide)
         kept = last.patch_states.shape[1]
         assert torch.allclose(clip.patch_states[:, -kept:], last.patch_states, atol=1e-5)
         step = Step(made, Batch(images, Text(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool))))
         rows = torch.tensor([1, 0, 1])
-        assert step.view(rows, step.text.rows(rows)).x.shape[0] == 3
+        assert step.image_for(rows, step.text.rows(rows)).x.shape[0] == 3
 
 
 def test_join_keeps_masks_in_step_with_tokens():
     x = torch.arange(12.0).view(1, 2, 6, 1)
     mask = x.squeeze(-1) % 2 == 0
-    joined = clips.join(Tokens(x, None, mask, (1, 5)), 4)
+    joined = video.join(Tokens(x, None, mask, (1, 5)), 4)
     assert torch.equal(joined.mask, joined.x.squeeze(-1) % 2 == 0)
     assert joined.x.flatten().tolist() == [0, 6, 1, 2, 3, 4, 7, 8, 9, 10, 5, 11]
     assert joined.patches == (2, 10)

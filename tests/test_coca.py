@@ -11,8 +11,8 @@ import small
 import torch
 
 from core.cli import main
-from core.model import Model, Objectives, Step
-from core.part import Part, PartError
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
@@ -22,6 +22,7 @@ from plugins.heads.unit import Unit
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.poolers.attentional import AttentionalPoolers
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"
@@ -30,11 +31,11 @@ PIECES = 64_000  # of the paper's vocabulary
 
 def coca(**decoder):
     torch.manual_seed(0)
-    width = {"dim": 32, "heads": 2}
+    width = {"embed_dim": 32, "num_heads": 2}
     layers = {"unimodal": 2, "multimodal": 2, "layout": "paper", "cls": True, "dropout": 0.0}
     return Model(
-        backbone=Part(ViT, {**width, "depth": 2, "patch": 16, "cls": False}),
-        pooler=Part(AttentionalPoolers, {"queries": 6, "heads": 2}),
+        backbone=Part(ViT, {**width, "depth": 2, "patch_size": 16, "cls": False}),
+        pooler=Part(AttentionalPoolers, {"queries": 6, "num_heads": 2}),
         decoder=Part(DecoupledDecoder, {**width, **layers, **decoder}),
         heads={
             "image": Part(Unit),
@@ -82,11 +83,11 @@ def test_one_pass_of_the_lower_half_serves_both_losses():
 def test_the_caption_path_cannot_see_cls():
     model, batch = coca(), small.batch(SOURCE)
     before = Step(model, batch)
-    states = model.decoder(before.words, before.image).x
+    states = model.decoder(before.decoder_text, before.image).x
     with torch.no_grad():
         model.decoder.cls.normal_()
     after = Step(model, batch)
-    assert torch.equal(model.decoder(after.words, after.image).x, states)
+    assert torch.equal(model.decoder(after.decoder_text, after.image).x, states)
     assert not torch.allclose(after.text.pooled, before.text.pooled, atol=1e-3)
     objectives(model, "caption")(batch)[0].backward()
     assert model.decoder.cls.grad is None or not model.decoder.cls.grad.any()
@@ -96,23 +97,23 @@ def test_the_texts_feature_ignores_padding_and_sees_every_word():
     model, batch = coca(), small.batch(SOURCE)
     text, extra = batch.text, torch.zeros(6, 3, dtype=torch.long)
     longer = Text(torch.cat([text.ids, extra], 1), torch.cat([text.mask, extra.bool()], 1))
-    one, other = model.read(text), model.read(longer)
+    one, other = model.encode_text(text), model.encode_text(longer)
     assert torch.allclose(one.pooled, other.pooled, atol=1e-5)
     length = text.ids.shape[1]
     assert torch.allclose(one.x[text.mask], other.x[:, :length][text.mask], atol=1e-5)
     for place in range(1, 4):
         ids = text.ids.clone()
         ids[:, place] = (ids[:, place] + 1) % SOURCE.tokenizer.vocabulary
-        assert not torch.allclose(model.read(Text(ids, text.mask)).pooled, one.pooled, atol=1e-4)
+        assert not torch.allclose(model.encode_text(Text(ids, text.mask)).pooled, one.pooled, atol=1e-4)
 
 
 def test_a_later_word_changes_no_earlier_logit_of_the_caption():
     model, batch = coca(), small.batch(SOURCE)
     step = Step(model, batch)
-    before = model.decoder(step.words, step.image).x
+    before = model.decoder(step.decoder_text, step.image).x
     ids = batch.text.ids.clone()
     ids[:, 4] = (ids[:, 4] + 1) % SOURCE.tokenizer.vocabulary
-    after = model.decoder(model.read(Text(ids, batch.text.mask)), step.image).x
+    after = model.decoder(model.encode_text(Text(ids, batch.text.mask)), step.image).x
     assert torch.allclose(after[:, :4], before[:, :4], atol=1e-6)
     assert not torch.allclose(after[:, 4:], before[:, 4:], atol=1e-4)
 
@@ -130,7 +131,7 @@ def test_reductions_of_the_caption_loss():
     model, batch = coca(), small.batch(SOURCE)
     with torch.no_grad():
         step = Step(model, batch)
-        logits = model.heads["words"](model.decoder(step.words, step.image).x)
+        logits = model.heads["words"](model.decoder(step.decoder_text, step.image).x)
         chosen = logits[:, :-1].log_softmax(-1).gather(2, batch.text.ids[:, 1:, None]).squeeze(2)
         rows = [-row[kept] for row, kept in zip(chosen, batch.text.mask[:, 1:], strict=True)]
         mean = float(Captioning()(step))
@@ -143,7 +144,7 @@ def test_reductions_of_the_caption_loss():
 def test_poolers_by_hand(arrangement):
     """Against nn.MultiheadAttention with the same weights."""
     torch.manual_seed(0)
-    pooler = AttentionalPoolers(queries=5, width=24, heads=3, arrangement=arrangement, dim=16).eval()
+    pooler = AttentionalPoolers(queries=5, width=24, num_heads=3, arrangement=arrangement, dim=16).eval()
     x = torch.randn(2, 9, 16)
 
     def by_hand(part, source):

@@ -9,36 +9,36 @@ import torch
 
 from core import discovery
 from core.blocks import Prune
-from core.flops import Pair, count
 from core.model import Model
-from core.part import Part
 from core.recipe import read
-from core.types import Sketch, Text
+from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import inference
+from plugins.compute import closed_form, dry_run, memory, torch_macs
+from plugins.compute.fvcore_macs import Pair, count
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.heads.lm_head import LanguageModelHead
 from plugins.heads.projection import Projection
 from plugins.heads.unit import Unit
 from plugins.heads.vocabulary import Vocabulary
-from plugins.metrics import closed_form, counter, dry, memory
 from plugins.poolers.attentional import AttentionalPoolers
 from plugins.poolers.query import QueryPooler
 from plugins.poolers.shared import SharedPooler
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part
 
 COCA = Path(__file__).parents[1] / "projects" / "coca"
-PAPER, SMALL = Sketch(288, 76, 64_000), Sketch(64, 40, 217)
+PAPER, SMALL = DataSpec(288, 76, 64_000), DataSpec(64, 40, 217)
 SIDE, L, V = 64, 9, 50
-WIDTH = {"dim": 32, "heads": 2}
+WIDTH = {"embed_dim": 32, "num_heads": 2}
 LOWER = {**WIDTH, "unimodal": 2, "multimodal": 3, "cls": True}
 POOLERS = {
-    "cascade": Part(AttentionalPoolers, {"queries": 6, "heads": 2}),
+    "cascade": Part(AttentionalPoolers, {"queries": 6, "num_heads": 2}),
     "parallel, another width": Part(
-        AttentionalPoolers, {"queries": 6, "heads": 2, "width": 24, "arrangement": "parallel"}
+        AttentionalPoolers, {"queries": 6, "num_heads": 2, "width": 24, "arrangement": "parallel"}
     ),
-    "shared": Part(SharedPooler, {"queries": 6, "heads": 2}),
-    "one query": Part(QueryPooler, {"heads": 2}),
+    "shared": Part(SharedPooler, {"queries": 6, "num_heads": 2}),
+    "one query": Part(QueryPooler, {"num_heads": 2}),
 }
 DECODERS = {
     "paper": Part(DecoupledDecoder, {**LOWER, "layout": "paper"}),
@@ -52,7 +52,9 @@ HEADS = {"image": Part(Projection, {"width": 8}), "text": Part(Unit), "words": P
 def coca(pooler, decoder, prune=(), words=HEADS["words"]):
     torch.manual_seed(0)
     heads = {**HEADS, "words": words} if decoder.settings["cls"] else {"words": words}
-    backbone = Part(ViT, {"dim": 48, "heads": 2, "depth": 3, "mlp": 4.364, "cls": False, "prune": list(prune)})
+    backbone = Part(
+        ViT, {"embed_dim": 48, "num_heads": 2, "depth": 3, "mlp": 4.364, "cls": False, "prune": list(prune)}
+    )
     return Model(
         backbone=backbone, pooler=pooler, decoder=decoder, heads=heads, vocabulary=V, text_length=L, image_size=SIDE
     ).eval()
@@ -61,7 +63,7 @@ def coca(pooler, decoder, prune=(), words=HEADS["words"]):
 def three_ways(model):
     images, ids = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8), torch.zeros(1, L, dtype=torch.long)
     text = Text(ids, torch.ones_like(ids, dtype=torch.bool))
-    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=counter.count)]
+    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=torch_macs.count)]
     return [*(way.parts for way in ways), closed_form.of_pair(model, L).parts]
 
 
@@ -74,7 +76,7 @@ def test_three_ways_agree_on_every_part(pooler, decoder):
 
 
 def test_three_ways_agree_on_a_guided_pruner_and_on_berts_head():
-    prune = [Prune(1, Part(TextAwarePatchDetector, {"keep": 0.3}, "tpd", "token pruner"))]
+    prune = [Prune(1, Part(TextAwarePatchDetector, {"keep_rate": 0.3}, "tpd", "token pruner"))]
     model = coca(POOLERS["cascade"], DECODERS["paper"], prune, Part(Vocabulary, {"tied": "none"}))
     traced, counted, formula = three_ways(model)
     assert traced == counted == formula
@@ -98,7 +100,7 @@ def test_the_lower_half_is_read_once_for_guide_feature_and_words():
 
 def made(name, sizes):
     recipe = read(str(COCA / f"{name}.yaml"), [], discovery.load())
-    return dry.assembled(recipe, sizes)
+    return dry_run.assembled(recipe, sizes)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +143,8 @@ def test_tied_words_count_once_in_parameters_and_memory(name, tied):
 
 def test_zeros_without_memory_count_as_a_drawn_model_does():
     recipe = read(str(COCA / "with_tpd.yaml"), [], discovery.load())
-    inputs = dry.full(SMALL, 1)
-    drawn, blank = dry.build(recipe, SMALL), dry.blank(recipe, SMALL)
+    inputs = dry_run.full(SMALL, 1)
+    drawn, blank = dry_run.build(recipe, SMALL), dry_run.blank(recipe, SMALL)
     assert Pair(drawn).count(*inputs) == Pair(blank).count(*inputs)
     assert all(p.untyped_storage().nbytes() == p.element_size() for p in blank.parameters())
     assert count(blank.heads["words"], (torch.zeros(1, 128),)).total == 128 * 217

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from core import discovery
 from core.blocks import Prune
-from core.model import Model, Objectives, Step
-from core.part import Part, PartError
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.recipe import read
 from core.run import assemble
 from core.types import Batch, Text
@@ -27,10 +27,13 @@ from plugins.heads.unit import Unit
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.poolers.attentional import AttentionalPoolers
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part, PartError
 
 PROJECTS = Path(__file__).parents[1] / "projects" / "coca"
 V, L, SIDE, B = 60, 9, 32, 3
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+MAX_UNFUSED_QUERIES = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +75,7 @@ def coca(shape: Shape) -> Model:
     heads = {"image": Unit, "text": Unit, "temperature": Temperature, "words": LanguageModelHead}
     prune = [Prune(1, pruner)] if shape.keep else []
     model = Model(
-        backbone=Part(ViT, {**width, "depth": 2, "patch": 8, "cls": False, "prune": prune}),
+        backbone=Part(ViT, {**width, "depth": 2, "patch_size": 8, "cls": False, "prune": prune}),
         pooler=Part(
             AttentionalPoolers, {"queries": shape.queries, "heads": shape.heads, "arrangement": shape.arrangement}
         ),
@@ -100,7 +103,7 @@ def batch(seed: int, length: int = 7) -> Batch:
 def logits(model: Model, of: Batch) -> torch.Tensor:
     """What the caption loss reads, (B, L, V)."""
     step = Step(model, of)
-    found: torch.Tensor = model.heads["words"](model.decoder(step.words, step.image).x)
+    found: torch.Tensor = model.heads["words"](model.decoder(step.decoder_text, step.image).x)
     return found
 
 
@@ -115,7 +118,7 @@ def other_words(of: Batch, place: int) -> Batch:
     return with_text(of, Text(ids, of.text.mask))
 
 
-@FEW
+@MAX_UNFUSED_QUERIES
 @given(shape=SHAPES, place=st.integers(1, 6))
 def test_later_words_change_no_earlier_logit_pruner_and_all(shape, place):
     """The whole path, from both inputs: the pruner, too, may not show a caption its own later words."""
@@ -125,7 +128,7 @@ def test_later_words_change_no_earlier_logit_pruner_and_all(shape, place):
     assert not torch.allclose(after[0, place:], before[0, place:], atol=1e-3)
 
 
-@FEW
+@MAX_UNFUSED_QUERIES
 @given(shape=SHAPES, extra=st.integers(1, 2))
 def test_padding_changes_neither_logits_nor_either_feature(shape, extra):
     model, one = coca(shape), batch(shape.seed)
@@ -142,17 +145,17 @@ def test_padding_changes_neither_logits_nor_either_feature(shape, extra):
             torch.testing.assert_close(*pooled, atol=1e-4, rtol=1e-4)
 
 
-@FEW
+@MAX_UNFUSED_QUERIES
 @given(shape=SHAPES)
 def test_cls_reaches_the_texts_feature_and_no_logit(shape):
     model, one = coca(shape), batch(shape.seed)
-    before, feature = logits(model, one), model.read(one.text).pooled.detach()
+    before, feature = logits(model, one), model.encode_text(one.text).pooled.detach()
     torch.nn.init.normal_(model.decoder.cls, std=3.0)
     assert torch.equal(logits(model, one), before)
-    assert not torch.allclose(model.read(one.text).pooled, feature, atol=1e-3)
+    assert not torch.allclose(model.encode_text(one.text).pooled, feature, atol=1e-3)
 
 
-@FEW
+@MAX_UNFUSED_QUERIES
 @given(shape=PRUNED)
 def test_under_leak_free_captions_and_contrast_see_a_picture_that_no_text_pruned(shape):
     model, one = coca(shape), batch(shape.seed)
@@ -163,7 +166,7 @@ def test_under_leak_free_captions_and_contrast_see_a_picture_that_no_text_pruned
     with torch.no_grad():
         assert model.null_guide.shape == (shape.dim,)
         trunk = model.trunk(one.images)
-        scores = [model.score(trunk, model.read(given.text)) for given in (one, other)]
+        scores = [model.score(trunk, model.encode_text(given.text)) for given in (one, other)]
     assert not torch.allclose(*scores, atol=1e-4), "PTA's text must reach the scores"
 
 
@@ -185,11 +188,11 @@ def test_pta_teaches_the_detector_and_the_texts_own_reader():
     recipe.model.settings["backbone"] = dataclasses.replace(backbone, settings={**backbone.settings, **width})
     for slot in ("pooler", "decoder"):
         part = recipe.model.settings[slot]
-        sizes = {"heads": 2} if slot == "pooler" else {**width, "unimodal": 2}
+        sizes = {"num_heads": 2} if slot == "pooler" else {**width, "unimodal": 2}
         recipe.model.settings[slot] = dataclasses.replace(part, settings={**part.settings, **sizes})
     model = recipe.model(vocabulary=source.tokenizer.vocabulary, text_length=source.text_length, image_size=64)
     made = Objectives(model, {"pta": PatchTextAlignment()}, {"pta": 1.0}).train()
-    total, _ = made(source.batch(0, size=2, seed=0, reads=made.reads))
+    total, _ = made(source.batch(0, size=2, seed=0, reads=made.batch_fields))
     total.backward()
     cold = {
         name.split(".")[1]
@@ -204,8 +207,10 @@ def test_pta_teaches_the_detector_and_the_texts_own_reader():
 def test_a_guided_pruner_needs_something_that_reads():
     with pytest.raises(PartError, match=r"needs model\.text for its guide, or a decoder that pools"):
         Model(
-            backbone=Part(ViT, {"dim": 16, "heads": 2, "depth": 2, "prune": [Prune(1, Part(TextAwarePatchDetector))]}),
-            decoder=Part(DecoupledDecoder, {"dim": 16, "heads": 2}),
+            backbone=Part(
+                ViT, {"embed_dim": 16, "num_heads": 2, "depth": 2, "prune": [Prune(1, Part(TextAwarePatchDetector))]}
+            ),
+            decoder=Part(DecoupledDecoder, {"embed_dim": 16, "num_heads": 2}),
             vocabulary=V,
             text_length=L,
             image_size=SIDE,
@@ -224,13 +229,16 @@ def started(path: str, overrides: list[str], pairs: int, seeds: int = 3) -> dict
         )
         objectives = assemble(recipe, model).train()
         with torch.no_grad():
-            _, losses = objectives(source.batch(seed, size=pairs, seed=seed, reads=objectives.reads))
+            _, losses = objectives(source.batch(seed, size=pairs, seed=seed, reads=objectives.batch_fields))
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + float(loss) / seeds
     return sums
 
 
-BASE = ["model.backbone.patch=8", "model.pooler.queries=32"]  # 64 pixels; the width of 768 and the layers are its own
+BASE = [
+    "model.backbone.patch_size=8",
+    "model.pooler.queries=32",
+]  # 64 pixels; the width of 768 and the layers are its own
 FEWER = ["model.backbone.depth=2", "model.decoder.unimodal=2", "model.decoder.multimodal=1"]
 
 

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from core import contracts
 from core.types import Struct
-from plugins.data.album import share_out
+from plugins.data.annotations.image_pool import share_out
+from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import BERT, PIECES, Coco
-from plugins.data.collection import PictureSource
 
 REAL = Path(__file__).parents[1].parent / "shared/data/coco"
 ALL = frozenset({"masked", "prefixed", "regions"})
@@ -83,7 +83,7 @@ def test_the_contract(data):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_hangs_on_recipe_seed_and_step_alone(photos, augment, workers):
     def make():
-        return Coco(sources=[photos], image_size=32, augment=augment, regions=4)
+        return Coco(sources=[photos], image_size=32, augment=augment, region_batch_size=4)
 
     one = make()
     loader = DataLoader(
@@ -288,7 +288,7 @@ def test_a_crowd_is_there_and_has_no_box(tmp_path):
 
 def test_a_sketch_without_files_and_with_them(tmp_path, photos):
     gone = PictureSource("no/images", ["no/c.json"], [])
-    sketch = Coco.sketch({"sources": [gone], "vocabulary": "no/vocab.txt", "image_size": 224, "mask": 0.15}, ALL)
+    sketch = Coco.spec({"sources": [gone], "vocabulary": "no/vocab.txt", "image_size": 224, "mask": 0.15}, ALL)
     assert (sketch.image_size, sketch.text_length, sketch.vocabulary) == (224, 25, BERT)
     assert (sketch.masked, sketch.regions, sketch.splits) == (4, 32, ())
     assert sketch.absent == (
@@ -296,12 +296,12 @@ def test_a_sketch_without_files_and_with_them(tmp_path, photos):
         "data.sources[0].captions[0]: no file 'no/c.json'; no folder 'no'",
         "data.vocabulary: no file or folder 'no/vocab.txt'; no folder 'no'; BERT-base's 30,522 are assumed",
     )
-    assert Coco.sketch({"sources": [gone]}, ALL).vocabulary == PIECES
+    assert Coco.spec({"sources": [gone]}, ALL).vocabulary == PIECES
     data = Coco(sources=[photos])
-    told = Coco.sketch({"sources": [photos], "text_length": 30, "mask": 0.5, "regions": 8}, ALL)
+    told = Coco.spec({"sources": [photos], "text_length": 30, "mask": 0.5, "region_batch_size": 8}, ALL)
     assert told.vocabulary == data.tokenizer.vocabulary
     assert (told.masked, told.regions, told.splits, told.absent) == (15, 8, tuple(data.splits()), ())
     data.tokenizer.save(str(tmp_path))
-    told = Coco.sketch({"sources": [photos], "vocabulary": str(tmp_path)}, ALL)
+    told = Coco.spec({"sources": [photos], "vocabulary": str(tmp_path)}, ALL)
     assert told.vocabulary == data.tokenizer.vocabulary
     assert Coco(sources=[photos], vocabulary=str(tmp_path)).tokenizer.vocabulary == data.tokenizer.vocabulary

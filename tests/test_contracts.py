@@ -9,20 +9,21 @@ import torch
 from core import contracts
 from core.blocks import Prune
 from core.discovery import load
-from core.kinds import Backbone, Data, Decoder, Fusion, Head, Objective, Pooler, TextEncoder, TokenPruner
-from core.part import Part
+from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
+from core.objectives import Objective
 from core.types import Tokens
+from registry.part import Part
 
 CATALOG = load()
 SMALL = {
-    "vit": {"dim": 32, "depth": 2, "heads": 2, "patch": 8},
-    "bert": {"dim": 32, "layers": 2, "heads": 2},
-    "skip_connected": {"heads": 2},
-    "single_stream": {"heads": 2, "layers": 3},
-    "decoupled": {"dim": 32, "multimodal": 2, "heads": 2},
+    "vit": {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8},
+    "bert": {"embed_dim": 32, "layers": 2, "num_heads": 2},
+    "skip_connected": {"num_heads": 2},
+    "single_stream": {"num_heads": 2, "layers": 3},
+    "decoupled": {"embed_dim": 32, "multimodal": 2, "num_heads": 2},
     "itc_momentum": {"queue": 32},
-    "attentional": {"queries": 5, "heads": 2},
-    "query": {"heads": 2},
+    "attentional": {"queries": 5, "num_heads": 2},
+    "query": {"num_heads": 2},
     "convnet": {"net": "test_convnext2"},
 }
 
@@ -91,7 +92,7 @@ def test_single_stream_with_every_pruner(pruner, place):
     pruners, fusions = CATALOG.registries[TokenPruner], CATALOG.registries[Fusion]
     if pruner == "random":
         pytest.skip("no two passes of it are equal")
-    prune = [Prune(place, Part(pruners[pruner].cls, {"keep": 0.4}, pruner, "token pruner"))]
+    prune = [Prune(place, Part(pruners[pruner].cls, {"keep_rate": 0.4}, pruner, "token pruner"))]
     settings = {**SMALL["single_stream"], "prune": prune}
     contracts.check_fusion(Part(fusions["single_stream"].cls, settings))
 
@@ -118,7 +119,7 @@ def test_objective_is_finite_and_reaches_the_model(part):
     model = small.copa(source)
     objective = part()
     objectives = small.Objectives(model, {"own": objective}, {"own": 1.0}).train()
-    total, losses = objectives(source.batch(0, size=6, seed=0, reads=objectives.reads))
+    total, losses = objectives(source.batch(0, size=6, seed=0, reads=objectives.batch_fields))
     assert total.isfinite()
     assert torch.equal(losses["own"], total.detach())
     total.backward()

@@ -109,7 +109,7 @@ def test_nothing_is_pruned_within():
 def test_a_few_steps_of_the_recipe_bring_the_losses_down():
     built = build(read(RECIPE, ["data.train_size=64", "train.batch=8"], discovery.load()))
     assert built.model.backbone.grid == (8, 8)
-    batch = built.data.batch(0, size=8, seed=0, reads=built.objectives.reads)
+    batch = built.data.batch(0, size=8, seed=0, reads=built.objectives.batch_fields)
     learner = torch.optim.AdamW(built.objectives.parameters(), lr=1e-3)
     totals = []
     for _ in range(8):

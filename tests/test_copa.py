@@ -9,11 +9,11 @@ import small
 import torch
 
 from core.blocks import Prune
-from core.model import Step
-from core.part import Part, PartError
+from core.objectives import Step
 from core.types import Batch, Masked, Prefixed, Text
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 
@@ -37,7 +37,7 @@ def detector(**settings):
 
 def test_keep_one_without_fusing_equals_no_pruner():
     batch = small.batch(SOURCE)
-    pruned, plain = small.copa(SOURCE, prune=detector(keep=1.0, fuse="none")), small.copa(SOURCE, prune=[])
+    pruned, plain = small.copa(SOURCE, prune=detector(keep_rate=1.0, fuse="none")), small.copa(SOURCE, prune=[])
     plain.load_state_dict(pruned.state_dict(), strict=False)
     for policy in ("leak_free", "paper"):
         pruned.policy = policy
@@ -48,7 +48,7 @@ def test_keep_one_without_fusing_equals_no_pruner():
 
 
 def test_sequence_is_cls_kept_patches_and_one_fused_token():
-    model = small.copa(SOURCE, prune=detector(keep=0.3))
+    model = small.copa(SOURCE, prune=detector(keep_rate=0.3))
     image = Step(model, small.batch(SOURCE)).image
     kept = 5  # ceil(0.3 * 16)
     assert image.x.shape[1] == 1 + kept + 1
@@ -61,7 +61,7 @@ def test_sequence_is_cls_kept_patches_and_one_fused_token():
 
 @pytest.mark.parametrize("fuse", ["sum", "mean"])
 def test_fused_token_is_the_score_weighted_sum_of_the_dropped(fuse):
-    model = small.copa(SOURCE, prune=detector(keep=0.5, fuse=fuse))
+    model = small.copa(SOURCE, prune=detector(keep_rate=0.5, fuse=fuse))
     trunk = model.backbone.trunk(small.batch(SOURCE).images)
     pruner, guide = model.pruners[0], torch.randn(6, 32)
     out = pruner(trunk, guide, None)
@@ -104,10 +104,10 @@ def test_a_hidden_word_changes_nothing_when_leak_free():
 def test_the_paper_policy_sees_the_whole_caption():
     """The exception that docs state: a pass guided by the whole caption tells MLM and prefix LM hidden words."""
     one, other = hidden_word_pair(small.batch(SOURCE))
-    model = small.copa(SOURCE, guide="paper", prune=detector(keep=0.5))
+    model = small.copa(SOURCE, guide="paper", prune=detector(keep_rate=0.5))
     assert not torch.equal(Step(model, one).image.x, Step(model, other).image.x)
     for words in (one.masked.text, one.prefixed.prefix):  # what MLM and prefix LM read, the same in both
-        memories = [Step(model, b).fuse(slice(0, 6), model.read(words)).memory.x for b in (one, other)]
+        memories = [Step(model, b).fuse(slice(0, 6), model.encode_text(words)).memory.x for b in (one, other)]
         assert not torch.equal(*memories)
 
 
@@ -118,8 +118,8 @@ def test_a_later_word_changes_no_earlier_prediction():
     for text in (suffix, change(suffix, torch.full((6,), 2))):
         given = dataclasses.replace(batch, prefixed=Prefixed(batch.prefixed.prefix, text))
         step = Step(model, given)
-        memory = step.fuse(slice(0, 6), model.read(batch.prefixed.prefix)).memory
-        states.append(model.decoder(model.decoder.read(text), memory).x)
+        memory = step.fuse(slice(0, 6), model.encode_text(batch.prefixed.prefix)).memory
+        states.append(model.decoder(model.decoder.encode_text(text), memory).x)
     assert torch.allclose(states[0][:, :2], states[1][:, :2], atol=1e-6)
     assert not torch.allclose(states[0][:, 2:], states[1][:, 2:], atol=1e-4)
 
@@ -178,7 +178,7 @@ def test_missing_slots_are_named_all_at_once():
 
 
 def test_random_pruner_sees_nothing_of_the_text():
-    prune = [Prune(1, Part(RandomPruner, {"keep": 0.5}, "random", "token pruner"))]
+    prune = [Prune(1, Part(RandomPruner, {"keep_rate": 0.5}, "random", "token pruner"))]
     model = small.copa(SOURCE, prune=prune)
     assert not model.guided
     assert model.null_guide is None

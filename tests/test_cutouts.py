@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from plugins.data import compose, folders, telling
 from plugins.data.cutouts import Cutouts
+from plugins.data.drawing import captions, compositing, cutout_files
 
 REAL = Path(__file__).parents[1].parent / "shared/data/cutouts"
 NOUNS = ["abalone", "badger", "camel", "dingo", "eagle", "ferret", "goat", "hornet", "iris", "jackal"]
@@ -94,18 +94,18 @@ def check_answers(example):
         elif question == "how many objects are there?":
             assert told == str(len(things))
         elif found := re.fullmatch(rf"is the ({noun}) (.*) the ({noun})\?", question):
-            assert told == ("yes" if telling.related(things[found[1]], found[2], things[found[3]]) else "no")
+            assert told == ("yes" if captions.related(things[found[1]], found[2], things[found[3]]) else "no")
         else:
             found = re.fullmatch(rf"what is (.*) the ({noun})\?", question)
             other = things[found[2]]
-            assert [n for n in things if n != found[2] and telling.related(things[n], found[1], other)] == [told]
+            assert [n for n in things if n != found[2] and captions.related(things[n], found[1], other)] == [told]
 
 
 def test_pictures_of_a_small_folder_keep_their_promises(data):
     check(data, 60)
     assert sorted([*data.seen, *data.unseen]) == NOUNS
     assert len(data.unseen) == 2
-    assert len(data.cutouts["abalone"].sprites) == 2 * len(folders.SIDES)
+    assert len(data.cutouts["abalone"].sprites) == 2 * len(cutout_files.SIDES)
 
 
 def test_pictures_of_real_cutouts_keep_their_promises(real):
@@ -227,8 +227,8 @@ def test_a_decompression_bomb_is_refused(tree, tmp_path):
 )
 def test_captions_are_read_as_article_and_noun(tmp_path, line, read):
     (tmp_path / "a.txt").write_text(line + "\nde.utf8=Etwas.\n", encoding="utf-8")
-    assert folders.read_caption(str(tmp_path / "a.txt")) == read
-    assert compose.Thing(read[1], read[1], read[0]).named() == " ".join(filter(None, read))
+    assert cutout_files.read_caption(str(tmp_path / "a.txt")) == read
+    assert compositing.Thing(read[1], read[1], read[0]).named() == " ".join(filter(None, read))
 
 
 def test_speed_is_reported(real, capsys):

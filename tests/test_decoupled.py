@@ -19,7 +19,7 @@ SHAPES = [(0, 2, "bert"), (0, 2, "paper"), (1, 2, "bert"), (2, 2, "paper"), (2, 
 def decoder(unimodal=1, multimodal=2, layout="bert", **settings):
     torch.manual_seed(0)
     filled = {"memory_dim": 24, "vocabulary": V, "text_length": 12}
-    sizes = {"unimodal": unimodal, "multimodal": multimodal, "layout": layout, "dim": D, "heads": 4}
+    sizes = {"unimodal": unimodal, "multimodal": multimodal, "layout": layout, "embed_dim": D, "num_heads": 4}
     made = DecoupledDecoder(**{**sizes, **filled, **settings})
     for parameter in made.parameters():
         parameter.data.normal_(std=0.3)
@@ -46,10 +46,10 @@ def other_word(given, place):
 @torch.no_grad()
 def test_a_word_changes_itself_and_later_states_only(shape):
     made, one = decoder(*shape), text()
-    read = made.read(one)
+    read = made.encode_text(one)
     before = made(read, memory()).x
     for place in range(L):
-        words = made.read(other_word(one, place))
+        words = made.encode_text(other_word(one, place))
         moved = (made(words, memory()).x - before).abs().amax(-1) > 1e-6  # (B, L)
         assert not moved[:, :place].any(), f"word {place} changes an earlier state"
         assert moved[:, place:].all(), f"word {place} does not reach every later state"
@@ -61,13 +61,13 @@ def test_a_word_changes_itself_and_later_states_only(shape):
 def test_padding_and_hidden_memory_change_nothing(shape):
     made, seen = decoder(*shape), memory()
     one = text(torch.arange(L) < torch.tensor([[L], [4]]))
-    before = made(made.read(one), seen).x
+    before = made(made.encode_text(one), seen).x
     shorter = Text(one.ids[1:, :4], one.mask[1:, :4])
-    alone = made(made.read(shorter), Tokens(seen.x[1:, :3])).x
+    alone = made(made.encode_text(shorter), Tokens(seen.x[1:, :3])).x
     assert torch.allclose(before[1, :4], alone[0], atol=1e-5)
     hidden = seen.x.clone()
     hidden[~seen.mask] = 9.0
-    assert torch.allclose(before, made(made.read(one), Tokens(hidden, mask=seen.mask)).x, atol=1e-5)
+    assert torch.allclose(before, made(made.encode_text(one), Tokens(hidden, mask=seen.mask)).x, atol=1e-5)
     assert before.isfinite().all(), "states of padding are finite too"
 
 
@@ -77,10 +77,12 @@ def test_words_masked_in_front_are_unseen():
     mask = torch.ones(B, L, dtype=torch.bool)
     mask[:, :2] = False
     one = text(mask)
-    before, after = (made(made.read(given), memory()).x for given in (one, other_word(one, 1)))
+    before, after = (made(made.encode_text(given), memory()).x for given in (one, other_word(one, 1)))
     assert torch.allclose(before[:, 2:], after[:, 2:], atol=1e-6)
     alone = Text(one.ids[:, :1], torch.ones(B, 1, dtype=torch.bool))
-    assert torch.allclose(before[:, :1], made(made.read(alone), memory()).x, atol=1e-5), "a masked word sees itself"
+    assert torch.allclose(before[:, :1], made(made.encode_text(alone), memory()).x, atol=1e-5), (
+        "a masked word sees itself"
+    )
 
 
 @torch.no_grad()
@@ -88,7 +90,7 @@ def test_only_the_upper_half_sees_the_memory():
     made, one = decoder(unimodal=2, multimodal=1), text()
     assert all(layer.cross is None for layer in made.unimodal)
     assert all(layer.cross is not None for layer in made.multimodal)
-    words = made.read(one)
+    words = made.encode_text(one)
     moved = made(words, memory()).x - made(words, Tokens(memory().x + torch.randn(B, N, 24), mask=memory().mask)).x
     assert (moved.abs().amax(-1) > 1e-5).all()
 
@@ -99,9 +101,9 @@ def test_reading_with_no_unimodal_layers_is_embedding():
     summed = made.words.weight[one.ids] + made.positions.weight[:L]
     mean, variance = summed.mean(-1, keepdim=True), summed.var(-1, keepdim=True, unbiased=False)
     expected = (summed - mean) / (variance + 1e-12).sqrt() * made.embedding_norm.weight + made.embedding_norm.bias
-    assert torch.allclose(made.read(one).x, expected, atol=1e-5)
+    assert torch.allclose(made.encode_text(one).x, expected, atol=1e-5)
     plain = decoder(unimodal=0, layout="paper")
-    assert torch.allclose(plain.read(one).x, plain.words.weight[one.ids] + plain.positions.weight[:L])
+    assert torch.allclose(plain.encode_text(one).x, plain.words.weight[one.ids] + plain.positions.weight[:L])
 
 
 @pytest.mark.parametrize(("layout", "kind"), [("bert", PostNormLayer), ("paper", PreNormLayer)])
@@ -109,13 +111,13 @@ def test_reading_with_no_unimodal_layers_is_embedding():
 def test_layouts(layout, kind):
     made, one = decoder(layout=layout), text()
     assert all(isinstance(layer, kind) for layer in [*made.unimodal, *made.multimodal])
-    x, mask = made.read(one).x, torch.ones(L, L, dtype=torch.bool).tril()
+    x, mask = made.encode_text(one).x, torch.ones(L, L, dtype=torch.bool).tril()
     for layer in made.multimodal:
         x = layer(x, mask, memory().x, memory().mask[:, None, None])
     expected = (
         nn.functional.layer_norm(x, (D,), made.final_norm.weight, made.final_norm.bias) if layout == "paper" else x
     )
-    assert torch.allclose(made(made.read(one), memory()).x, expected, atol=1e-5)
+    assert torch.allclose(made(made.encode_text(one), memory()).x, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_layouts(layout, kind):
 def test_cocas_decoder_has_the_papers_size(dim, heads, millions):
     """CoCa, table 1: one MLP per multimodal layer, input embedding and softmax untied, vocabulary of 64,000."""
     vocabulary, length = 64_000, 64
-    sizes = {"unimodal": 12, "multimodal": 12, "layout": "paper", "dim": dim, "heads": heads}
+    sizes = {"unimodal": 12, "multimodal": 12, "layout": "paper", "embed_dim": dim, "num_heads": heads}
     with torch.device("meta"):
         made = DecoupledDecoder(**sizes, memory_dim=dim, vocabulary=vocabulary, text_length=length)
         head = Vocabulary(tied="none", dim=dim, vocabulary=vocabulary, embeddings={})
@@ -142,7 +144,7 @@ class Traced(nn.Module):
         self.made = made
 
     def forward(self, ids, mask, seen):
-        return self.made(self.made.read(Text(ids, mask)), Tokens(seen)).x
+        return self.made(self.made.encode_text(Text(ids, mask)), Tokens(seen)).x
 
 
 @pytest.mark.parametrize("layout", ["bert", "paper"])
@@ -153,7 +155,7 @@ def test_runs_on_meta_and_under_tracing(layout):
     swapped = (one.ids.flip(0), one.mask.flip(0), memory().x.flip(0))
     assert torch.allclose(traced(*swapped), Traced(made)(*swapped), atol=1e-5)
     made = made.to("meta")
-    assert made(made.read(one.to("meta")), memory().to("meta")).x.shape == (B, L, D)
+    assert made(made.encode_text(one.to("meta")), memory().to("meta")).x.shape == (B, L, D)
 
 
 def test_embedding_is_the_parameter_itself():
@@ -173,12 +175,12 @@ def test_open_clips_cls_sees_the_words_and_no_more_padding_than_it_must(mask):
     made = decoder(2, 2, "openclip", cls=True, mask=mask)
     lengths = torch.tensor([[L], [4]])
     one = text(torch.arange(L) < lengths)
-    pooled = made.read(one).pooled
+    pooled = made.encode_text(one).pooled
     longer = Text(torch.cat([one.ids, torch.full((B, 4), 7)], 1), torch.cat([one.mask, one.mask.new_zeros(B, 4)], 1))
-    torch.testing.assert_close(made.read(longer).pooled, pooled)
-    torch.testing.assert_close(made.read(Text(one.ids[1:, :4], one.mask[1:, :4])).pooled, pooled[1:])
+    torch.testing.assert_close(made.encode_text(longer).pooled, pooled)
+    torch.testing.assert_close(made.encode_text(Text(one.ids[1:, :4], one.mask[1:, :4])).pooled, pooled[1:])
     for place in range(4):
-        assert ((made.read(other_word(one, place)).pooled - pooled).abs().amax(1) > 1e-6).all()
+        assert ((made.encode_text(other_word(one, place)).pooled - pooled).abs().amax(1) > 1e-6).all()
 
 
 @torch.no_grad()
@@ -194,7 +196,7 @@ def test_the_legacy_mask_by_hand():
         for layer in made.unimodal:
             x = layer(x, mask)
         words = Text(ids[:, :count], torch.ones(1, count, dtype=torch.bool))
-        read = made.read(words)
+        read = made.encode_text(words)
         torch.testing.assert_close(read.pooled, made.cls_norm(x[:, -1]))
         torch.testing.assert_close(read.x, x[:, :count])
 

@@ -54,14 +54,14 @@ def test_every_builtin_loads_and_its_name_is_its_owner(builtin):
 
 def test_a_run_has_its_own_registries(builtin):
     other = Catalog()
-    other.admit(lambda: offers("whole", Whole), OWNER)
+    other.register_plugin(lambda: offers("whole", Whole), OWNER)
     with pytest.raises(UnknownName):
         builtin.find(TokenPruner, "whole")
 
 
 def test_the_base_decides_the_kind():
     catalog = Catalog()
-    catalog.admit(lambda: offers("whole", Whole), OWNER)
+    catalog.register_plugin(lambda: offers("whole", Whole), OWNER)
     found = {registry.kind: list(registry) for registry in catalog.registries.values() if len(registry)}
     assert found == {"token pruner": ["whole"]}
     assert catalog.plugins == [OWNER]
@@ -69,30 +69,30 @@ def test_the_base_decides_the_kind():
 
 def test_misspelt_hook_is_named_with_a_near_one():
     with pytest.raises(AttributeError, match=r"no hook named 'after_stepp'\. Did you mean 'after_step'"):
-        Catalog().admit(lambda: plugin(after_stepp=lambda trainer: None), OWNER)
+        Catalog().register_plugin(lambda: plugin(after_stepp=lambda trainer: None), OWNER)
 
 
 def test_hook_with_an_unknown_argument_is_refused():
     catalog = Catalog()
     with pytest.raises(Exception, match="step_number"):
-        catalog.admit(lambda: plugin(after_step=lambda step_number: None), OWNER)
+        catalog.register_plugin(lambda: plugin(after_step=lambda step_number: None), OWNER)
     assert not catalog.hooks.get_plugins()
 
 
 def test_what_is_no_part_is_refused():
     with pytest.raises(TypeError, match="'x': <class 'int'> is not a class of any kind of part; its base must be"):
-        Catalog().admit(lambda: offers("x", int), OWNER)
+        Catalog().register_plugin(lambda: offers("x", int), OWNER)
 
 
 def test_unreadable_annotations_are_found_at_once():
     with pytest.raises(NameError, match="NoSuchName"):
-        Catalog().admit(lambda: offers("x", Unreadable), OWNER)
+        Catalog().register_plugin(lambda: offers("x", Unreadable), OWNER)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "two words", 7])
 def test_names_that_a_recipe_cannot_write_are_refused(name):
     with pytest.raises(ValueError, match="is no name for a part"):
-        Catalog().admit(lambda: offers(name, Whole), OWNER)
+        Catalog().register_plugin(lambda: offers(name, Whole), OWNER)
 
 
 def test_all_or_nothing():
@@ -105,7 +105,7 @@ def test_all_or_nothing():
 
     catalog = Catalog()
     with pytest.raises(RuntimeError, match="no licence"):
-        catalog.admit(lambda: plugin(register=register, commands=commands, after_step=lambda: None), OWNER)
+        catalog.register_plugin(lambda: plugin(register=register, commands=commands, after_step=lambda: None), OWNER)
     assert not any(len(registry) for registry in catalog.registries.values())
     assert not catalog.commands
     assert not catalog.plugins
@@ -136,9 +136,9 @@ def test_an_editable_install_seen_twice_counts_once(monkeypatch):
     twice = [entry("one", "m", "some-package"), entry("one", "m", "Some.Package"), entry("two", "m")]
     monkeypatch.setattr(metadata, "entry_points", lambda **_: twice)
     monkeypatch.delenv(discovery.NO_AUTOLOAD, raising=False)
-    assert [point.name for point in discovery.strangers()] == ["one", "two"]
+    assert [point.name for point in discovery.entry_points()] == ["one", "two"]
     monkeypatch.setenv(discovery.NO_AUTOLOAD, "1")
-    assert discovery.strangers() == []
+    assert discovery.entry_points() == []
 
 
 @pytest.mark.parametrize("name", ["plugins", "registry"])

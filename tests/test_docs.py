@@ -44,7 +44,7 @@ def test_tutorial_test_passes(patchbay_norm):
 
 def test_tutorial_recipe_is_read(patchbay_norm, tmp_path):
     catalog = discovery.load()
-    catalog.admit(lambda: patchbay_norm, Owner("norm", "patchbay-norm", "1.0"))
+    catalog.register_plugin(lambda: patchbay_norm, Owner("norm", "patchbay-norm", "1.0"))
     (text,) = blocks("yaml")
     recipe = tmp_path / "norm.yaml"
     recipe.write_text(text.replace("extends: ", f"extends: {ROOT}/"), encoding="utf-8")

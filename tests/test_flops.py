@@ -12,21 +12,21 @@ from torch import nn
 
 from core import cli, discovery
 from core.blocks import Prune
-from core.flops import Pair, count
 from core.model import Model
-from core.part import Part
 from core.recipe import read
-from core.types import Sketch, Text
+from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import flops, inference, timm_flops
+from plugins.compute import closed_form, dry_run, torch_macs
+from plugins.compute.fvcore_macs import Pair, count
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
-from plugins.metrics import closed_form, counter, dry
 from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 COPA = Path(__file__).parents[1] / "projects" / "copa"
 
@@ -155,7 +155,7 @@ def test_the_same_in_training_under_autocast_and_by_torchs_counter():
         counted = Pair(model).count(images, text)
     assert model.training
     assert counted == Pair(model.eval()).count(images, text)
-    assert counted == Pair(model).count(images, text, by=counter.count)
+    assert counted == Pair(model).count(images, text, by=torch_macs.count)
 
 
 def pruning(cls, after, **settings):
@@ -166,7 +166,7 @@ def three_ways(model, side, length, pairs=1):
     """MACs by part of the model as it is: fvcore, torch's counter, closed form."""
     images, ids = torch.zeros(pairs, 3, side, side, dtype=torch.uint8), torch.zeros(pairs, length, dtype=torch.long)
     text = Text(ids, torch.ones_like(ids, dtype=torch.bool))
-    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=counter.count)]
+    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=torch_macs.count)]
     return [*(way.parts for way in ways), closed_form.of_pair(model, length).parts]
 
 
@@ -174,17 +174,19 @@ SOURCE = small.data()
 KEEPS = (0.1, 0.3, 0.5, 0.7, 1.0)
 PRUNED = {
     **{
-        f"tpd after {k}, keep {keep}": [pruning(TextAwarePatchDetector, k, keep=keep)] for k in (1, 2) for keep in KEEPS
+        f"tpd after {k}, keep {keep}": [pruning(TextAwarePatchDetector, k, keep_rate=keep)]
+        for k in (1, 2)
+        for keep in KEEPS
     },
     "tpd at the end": [pruning(TextAwarePatchDetector, 3)],
     "nothing fused": [pruning(TextAwarePatchDetector, 2, fuse="none")],
-    "random": [pruning(RandomPruner, 2, keep=0.3)],
-    "evit": [pruning(AttentivePruner, 1, keep=0.6)],
-    "evit, nothing fused": [pruning(AttentivePruner, 2, keep=0.6, fuse=False)],
+    "random": [pruning(RandomPruner, 2, keep_rate=0.3)],
+    "evit": [pruning(AttentivePruner, 1, keep_rate=0.6)],
+    "evit, nothing fused": [pruning(AttentivePruner, 2, keep_rate=0.6, fuse=False)],
     "three": [
-        pruning(AttentivePruner, 1, keep=0.7),
-        pruning(TextAwarePatchDetector, 2, keep=0.6),
-        pruning(RandomPruner, 3, keep=0.5),
+        pruning(AttentivePruner, 1, keep_rate=0.7),
+        pruning(TextAwarePatchDetector, 2, keep_rate=0.6),
+        pruning(RandomPruner, 3, keep_rate=0.5),
     ],
     "none": [],
 }
@@ -207,24 +209,24 @@ def assembled(**parts):
     return Model(**parts, vocabulary=50, text_length=9, image_size=64).eval()
 
 
-WIDTH = {"dim": 32, "heads": 2}
+WIDTH = {"embed_dim": 32, "num_heads": 2}
 TEXT = Part(BertEncoder, {**WIDTH, "layers": 2})
 OTHERS = {
     "single stream": {
-        "backbone": Part(ViT, {"dim": 48, "heads": 2, "depth": 0, "stem": "conv", "patch": 8}),
+        "backbone": Part(ViT, {"embed_dim": 48, "num_heads": 2, "depth": 0, "stem": "conv", "patch_size": 8}),
         "text": Part(BertEncoder, {**WIDTH, "layers": 0}),
         "fusion": Part(
             SingleStreamFusion,
-            {"layers": 4, "heads": 2, "prune": [pruning(TextAwarePatchDetector, 2), pruning(AttentivePruner, 4)]},
+            {"layers": 4, "num_heads": 2, "prune": [pruning(TextAwarePatchDetector, 2), pruning(AttentivePruner, 4)]},
         ),
     },
     "another width": {
-        "backbone": Part(ViT, {"dim": 48, "heads": 2, "depth": 2, "style": "clip"}),
+        "backbone": Part(ViT, {"embed_dim": 48, "num_heads": 2, "depth": 2, "style": "clip"}),
         "text": TEXT,
-        "fusion": Part(SkipConnectedFusion, {"layers": 5, "stride": 2, "heads": 2}),
+        "fusion": Part(SkipConnectedFusion, {"layers": 5, "stride": 2, "num_heads": 2}),
     },
     "decoder in the fusion's place": {
-        "backbone": Part(ViT, {"dim": 48, "heads": 2, "depth": 2, "prune": [pruning(RandomPruner, 1)]}),
+        "backbone": Part(ViT, {"embed_dim": 48, "num_heads": 2, "depth": 2, "prune": [pruning(RandomPruner, 1)]}),
         "decoder": Part(DecoupledDecoder, {**WIDTH, "unimodal": 2, "multimodal": 3, "layout": "paper"}),
     },
     "pictures alone": {"backbone": Part(ViT, {**WIDTH, "depth": 2})},
@@ -283,7 +285,7 @@ def copa_base(side, *prune):
 @pytest.mark.parametrize(("side", "keep", "cells"), TABLE)
 def test_closed_form_over_keep_and_place(side, keep, cells):
     for after, cell in zip((2, 4, 6, 8, 10), cells, strict=True):
-        model = copa_base(side, pruning(TextAwarePatchDetector, after, keep=keep))
+        model = copa_base(side, pruning(TextAwarePatchDetector, after, keep_rate=keep))
         assert closed_form.of_pair(model, 25).total / 1e9 == pytest.approx(cell, rel=0.01), after
 
 
@@ -295,7 +297,7 @@ def test_closed_form_unpruned(side, cell):
 def test_copa_base_three_ways():
     """The recipe's own model: fvcore, torch's counter and the closed form within 0.01 %, pruned and unpruned."""
     recipe = read(str(COPA / "pretrain_4m.yaml"), [], discovery.load())
-    report = inference(dry.assembled(recipe, Sketch(256, 25, 30522)))
+    report = inference(dry_run.assembled(recipe, DataSpec(256, 25, 30522)))
     assert {key: found["difference"] <= 1e-4 for key, found in report["checks"].items()} == {
         "torch": True,
         "closed_form": True,
@@ -309,22 +311,22 @@ def test_copa_base_three_ways():
 def test_training_step_of_a_linear_chain():
     """Backward costs twice the forward but for the first layer, whose input needs no gradient."""
     layers = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
-    with counter.counter() as forward:
+    with torch_macs.counter() as forward:
         loss = layers(torch.zeros(10, 8)).sum()
-    with counter.counter() as backward:
+    with torch_macs.counter() as backward:
         loss.backward()
-    assert counter.macs(forward) == 10 * (8 * 16 + 16 * 4)
-    assert counter.macs(backward) == 10 * (8 * 16 + 2 * 16 * 4)
+    assert torch_macs.macs(forward) == 10 * (8 * 16 + 16 * 4)
+    assert torch_macs.macs(backward) == 10 * (8 * 16 + 2 * 16 * 4)
 
 
 def test_attention_backward_of_the_fused_kernel():
     query, key = (torch.zeros(2, 3, n, 8, requires_grad=True) for n in (5, 7))
-    with counter.counter() as backward:
+    with torch_macs.counter() as backward:
         nn.functional.scaled_dot_product_attention(query, key, key).sum().backward()
-    assert counter.macs(backward) == 2 * 3 * 5 * 7 * 8 * (2 + 5)  # two products forwards, five backwards
+    assert torch_macs.macs(backward) == 2 * 3 * 5 * 7 * 8 * (2 + 5)  # two products forwards, five backwards
 
 
-LITTLE = ["train.batch=4", "train.accumulate=2", "data.train_size=100", "data.regions=4"]
+LITTLE = ["train.batch=4", "train.gradient_accumulation_steps=2", "data.train_size=100", "data.region_batch_size=4"]
 
 
 def test_report_of_a_recipe(capsys):

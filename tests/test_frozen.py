@@ -14,13 +14,11 @@ import re
 from pathlib import Path
 
 from core import discovery
-from core.cli import RUN
-from core.evaluate import EvaluateSettings
 from core.model import Model
-from core.part import is_filled
 from core.recipe import SECTIONS
-from core.schema import settings_of
-from core.train import Group, RunSettings, TrainSettings
+from core.settings import EvaluateSettings, Group, RunSettings, TrainSettings
+from registry.part import is_filled
+from registry.signature import settings_of
 
 FROZEN = Path(__file__).with_name("frozen.json")
 
@@ -50,7 +48,7 @@ def current() -> dict[str, dict[str, list[str]]]:
     }
     sections = {"model": Model, "train": TrainSettings, "evaluate": EvaluateSettings, "run": RunSettings}
     return {
-        "commands": {verb: flags(c.target) for verb, c in {"run": RUN, **discovery.builtin_commands()}.items()},
+        "commands": {verb: flags(c.target) for verb, c in discovery.builtin_commands().items()},
         "recipe": {
             "sections": sorted((*SECTIONS, "extends")),
             **{section: keys(cls) for section, cls in sections.items()},

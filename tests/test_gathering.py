@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from core.model import Objectives
-from core.part import Part
+from core.objectives import Objectives
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.itc import ImageTextContrast
 from plugins.objectives.siglip import PairwiseSigmoid
+from registry.part import Part
 
 RANKS, ROWS = 2, 4
 LOSSES = {

@@ -12,16 +12,16 @@ from test_coca import coca
 from torch import nn
 
 from core.kinds import Decoder
-from core.model import Step
+from core.objectives import Step
 from core.types import Batch, Text, Tokens
+from plugins.compute.torch_macs import counter, macs
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.generation.beam import Beams
 from plugins.generation.caption import caption
 from plugins.generation.generate import generate, uniform
+from plugins.generation.sampling import HEAD, draw, penalise
 from plugins.generation.settings import Generation
-from plugins.generation.whole import WholeDecoding
-from plugins.generation.words import HEAD, draw, penalise
-from plugins.metrics.counter import counter, macs
+from plugins.generation.uncached import WholeDecoding
 
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
 MODES = ("greedy", "sample", "beam")
@@ -36,7 +36,7 @@ class Toy:
         self, layout="paper", unimodal=2, *, words=WORDS, multimodal=2, dim=16, dtype=torch.float64, sharp=3.0
     ):
         torch.manual_seed(0)
-        sizes = {"unimodal": unimodal, "multimodal": multimodal, "dim": dim, "heads": 2}
+        sizes = {"unimodal": unimodal, "multimodal": multimodal, "embed_dim": dim, "num_heads": 2}
         widths = {"memory_dim": 12, "vocabulary": words, "text_length": LENGTH + 16}
         decoder = DecoupledDecoder(**sizes, layout=layout, dropout=0.0, cls=unimodal > 0, **widths)
         for parameter in decoder.parameters():
@@ -160,7 +160,7 @@ def exhaustive(toy, memory, prompt, settings):
         if END in text[: settings.min_length]:
             continue
         whole = torch.tensor([[*prompt, *text]])
-        states = toy.decoder(toy.decoder.read(Text(whole, whole >= 0)), memory).x
+        states = toy.decoder(toy.decoder.encode_text(Text(whole, whole >= 0)), memory).x
         logits = toy.head(states[0])
         for place in range(settings.min_length):
             logits[len(prompt) - 1 + place, END] = -torch.inf
@@ -191,7 +191,9 @@ def by_hand(toy, memory, prompt, settings):
         grown = []
         for text, total in under_way:
             whole = torch.tensor([[*prompt, *text]])
-            scores = toy.head(toy.decoder(toy.decoder.read(Text(whole, whole >= 0)), memory).x[0, -1]).log_softmax(0)
+            scores = toy.head(
+                toy.decoder(toy.decoder.encode_text(Text(whole, whole >= 0)), memory).x[0, -1]
+            ).log_softmax(0)
             grown += [((*text, word), total + float(score)) for word, score in enumerate(scores)]
         best = sorted(grown, key=lambda pair: -pair[1])[: width - len(ended)]
         ended += [(total / length**settings.length_penalty, text[:-1]) for text, total in best if text[-1] == END]
@@ -331,8 +333,8 @@ class Simple(Decoder):
     def embedding(self):
         return self.inner.embedding
 
-    def read(self, text):
-        return self.inner.read(text)
+    def encode_text(self, text):
+        return self.inner.encode_text(text)
 
     def forward(self, words, memory):
         return self.inner(words, memory)
@@ -415,7 +417,7 @@ def test_captions_begin_where_training_does():
 
     model = coca()
     words = Text(text.ids, text.mask & (text.ids != SOURCE.tokenizer.sep))
-    expected = worded(model, model.look(model.backbone.trunk(images)), words)
+    expected = worded(model, model.encode_image(model.backbone.trunk(images)), words)
     assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == expected
     unprompted = caption(model, SOURCE.tokenizer, images, settings)
     assert caption(model, SOURCE.tokenizer, images, settings, prompts=[""] * 4) == unprompted
@@ -423,7 +425,7 @@ def test_captions_begin_where_training_does():
     model, seen = small.copa(SOURCE), []
     model.decoder.multimodal[0].cross.key.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     with torch.no_grad():
-        memory = Step(model, Batch(images, text)).fuse(slice(None), model.read(text)).memory
+        memory = Step(model, Batch(images, text)).fuse(slice(None), model.encode_text(text)).memory
     start = Text(text.ids[:, :1], text.mask[:, :1])
     assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == worded(model, memory, start)
     assert torch.equal(seen[0], seen[1])

@@ -11,9 +11,9 @@ import torch
 from test_coca import SOURCE, coca
 from torch import Tensor
 
-from core.batches import portion
-from core.gradcache import Chunk, Gradients
-from core.model import Objectives
+from core.objectives import Objectives
+from core.training.gradients import BackwardPass, Chunk
+from core.training.loader import split_batch
 from core.types import Batch, Text
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.caption import Captioning
@@ -40,7 +40,7 @@ def pairs(size: int) -> Batch:
 
 def gradients(objectives: Objectives, batch: Batch, chunks: int, precision: str = "fp32"):
     torch.manual_seed(1)
-    losses = Gradients(objectives, chunks, CPU, precision)(batch)
+    losses = BackwardPass(objectives, chunks, CPU, precision)(batch)
     return {name: p.grad for name, p in objectives.named_parameters() if p.grad is not None}, losses
 
 
@@ -94,12 +94,12 @@ def all_graphs_kept(objectives: Objectives, batch: Batch, chunks: int) -> dict[s
     images, texts, total = [], [], torch.zeros(())
     words = batch.text.mask[:, 1:].sum()
     for index in range(chunks):
-        piece = portion(batch, index, chunks)
+        piece = split_batch(batch, index, chunks)
         step = Chunk(piece, int(piece.text.mask[:, 1:].sum()), {}).step(objectives)
         images.append(step.image.pooled)
         texts.append(step.text.pooled)
         state = torch.get_rng_state()
-        total = total + 2 * objectives.parts["caption"](step) * step.labelled / words
+        total = total + 2 * objectives.parts["caption"](step) * step.num_target_tokens / words
         torch.set_rng_state(state)  # the next chunk's features follow the last one's
     heads = objectives.model.heads
     logits = heads["temperature"](heads["image"](torch.cat(images)) @ heads["text"](torch.cat(texts)).T)
@@ -185,19 +185,19 @@ def test_in_bf16():
 
 def test_what_is_frozen_gets_no_gradient_and_stops_nobody():
     objectives, batch = of_coca(), pairs(8)
-    for part in (objectives.model.backbone, objectives.model.poolers):
+    for part in (objectives.model.backbone, objectives.model.pooler):
         part.requires_grad_(False)
     parts, _ = gradients(objectives, batch, 4)
     whole, _ = gradients(of_coca(), batch, 1)
-    assert not any(name.startswith(("model.backbone", "model.poolers")) for name in parts)
+    assert not any(name.startswith(("model.backbone", "model.pooler")) for name in parts)
     torch.testing.assert_close(parts, {name: whole[name] for name in parts}, rtol=1e-5, atol=1e-5)
 
 
 def test_parts_of_a_batch_are_the_batch():
     batch = SOURCE.batch(0, size=6, seed=0, reads=small.READS)
-    parts = [portion(batch, index, 3) for index in range(3)]
+    parts = [split_batch(batch, index, 3) for index in range(3)]
     assert torch.equal(torch.cat([p.images for p in parts]), batch.images)
     assert torch.equal(torch.cat([p.masked.targets for p in parts]), batch.masked.targets)
     assert torch.equal(torch.cat([p.regions.boxes for p in parts]), batch.regions.boxes)
     with pytest.raises(ValueError, match="a batch of 4 regions cannot be cut into 6 parts"):
-        portion(batch, 0, 6)
+        split_batch(batch, 0, 6)

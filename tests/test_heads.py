@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from core.part import Part, PartError
 from plugins.heads.match import Match
 from plugins.heads.projection import Projection
 from plugins.heads.temperature import Temperature
 from plugins.heads.vocabulary import Vocabulary
+from registry.part import Part, PartError
 
 B, L, D, V = 3, 4, 16, 30
 

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it trains: lines, journal, curves, TensorBoard, pictures."""
+"""What a run shows and writes while it trains: lines, metrics_log, curves, TensorBoard, pictures."""
 
 import importlib.util
 import io
@@ -13,25 +13,26 @@ import torch
 from matplotlib.image import imread
 from tiny import TinyData, tiny_model
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.kinds import TokenPruner
-from core.train import RunSettings, TrainSettings
-from plugins.hooks import curves, journal, meter, pictures, progress, tensorboard
+from core.settings import EvaluateSettings, RunSettings, TrainSettings
+from plugins.hooks import curves, meter, metrics_log, progress, tensorboard
+from plugins.metrics import patch_maps
 
 
 def trainer(folder, steps=10, log_every=4, first=0, **run):
-    """What hooks read of core.train.Trainer."""
+    """What hooks read of core.training.trainer.Trainer."""
     return SimpleNamespace(
         step=first,
         first_step=first,
-        settings=TrainSettings(steps=steps, log_every=log_every, batch=8, accumulate=2),
+        settings=TrainSettings(steps=steps, log_every=log_every, batch=8, gradient_accumulation_steps=2),
         run=RunSettings(**run),
         folder=str(folder),
         weights={"itc": 1.0, "pta": 0.5},
         learning_rates={"": 1e-3, "model.text": 1e-4},
         grad_norm=0.7,
         started=time.perf_counter(),
-        waited=0.0,
+        data_wait_seconds=0.0,
         state={},
     )
 
@@ -41,7 +42,7 @@ def drive(run, hook, until=None, pause=0.0):
     hook.training_starts(trainer=run)
     while run.step < (until or run.settings.steps):
         run.step += 1
-        run.waited += pause
+        run.data_wait_seconds += pause
         hook.after_step(trainer=run, losses={"itc": torch.tensor(float(run.step)), "pta": torch.tensor(2.0 * run.step)})
     if until is None and hasattr(hook, "training_ends"):
         hook.training_ends(trainer=run)
@@ -53,7 +54,7 @@ def test_meter_gives_means_the_trained_sum_and_speed(tmp_path):
     for value in (1.0, 3.0):
         run.step += 1
         read.add({"itc": torch.tensor(value), "pta": torch.tensor(2 * value)})
-    run.waited += 0.005
+    run.data_wait_seconds += 0.005
     time.sleep(0.02)
     reading = read.read(run)
     assert reading.losses == {"loss": 2 + 0.5 * 4, "itc": 2, "pta": 4}
@@ -69,7 +70,7 @@ def test_meter_gives_means_the_trained_sum_and_speed(tmp_path):
 
 
 def test_journal_lines(tmp_path):
-    drive(trainer(tmp_path), journal)
+    drive(trainer(tmp_path), metrics_log)
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in written] == [4, 8, 10]  # and the last
     assert [line["itc"] for line in written] == [2.5, 6.5, 9.5]
@@ -78,25 +79,25 @@ def test_journal_lines(tmp_path):
         *("step", "loss", "itc", "pta", "lr", "grad_norm", "images_per_second", "wait_share", "seconds")
     ]
     assert written[0]["lr"] == 1e-3
-    assert written == journal.lines(str(tmp_path))
+    assert written == metrics_log.lines(str(tmp_path))
 
 
 def test_resumed_journal_repeats_no_step(tmp_path):
-    drive(trainer(tmp_path, steps=20), journal, until=13)  # killed after step 13, checkpoint at 8
+    drive(trainer(tmp_path, steps=20), metrics_log, until=13)  # killed after step 13, checkpoint at 8
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "lo')
-    before = journal.lines(str(tmp_path))
-    drive(trainer(tmp_path, steps=20, first=8), journal)
-    after = journal.lines(str(tmp_path))
+    before = metrics_log.lines(str(tmp_path))
+    drive(trainer(tmp_path, steps=20, first=8), metrics_log)
+    after = metrics_log.lines(str(tmp_path))
     assert [line["step"] for line in after] == [4, 8, 12, 16, 20]
     assert after[:2] == before[:2]
     assert all(x["seconds"] <= y["seconds"] for x, y in itertools.pairwise(after))
 
 
 def test_a_new_run_starts_a_new_journal(tmp_path):
-    drive(trainer(tmp_path), journal)
-    drive(trainer(tmp_path), journal)
-    assert [line["step"] for line in journal.lines(str(tmp_path))] == [4, 8, 10]
+    drive(trainer(tmp_path), metrics_log)
+    drive(trainer(tmp_path), metrics_log)
+    assert [line["step"] for line in metrics_log.lines(str(tmp_path))] == [4, 8, 10]
 
 
 # progress
@@ -137,7 +138,7 @@ def test_clock():
 
 def test_curves_are_drawn_from_the_journal(tmp_path):
     run = trainer(tmp_path)
-    drive(run, journal)
+    drive(run, metrics_log)
     curves.training_ends(trainer=run)
     assert imread(tmp_path / "curves.png").shape[1] > 300
 
@@ -181,11 +182,11 @@ def test_tensorboard_scalars(tmp_path):
 def test_two_runs_in_one_process_share_nothing(tmp_path):
     first, second = trainer(tmp_path, tensorboard=False), trainer(tmp_path / "b")
     (tmp_path / "b").mkdir()
-    journal.training_starts(trainer=first)
-    drive(second, journal)
-    drive(first, journal)
-    assert journal.lines(str(tmp_path)) != []
-    assert [line["itc"] for line in journal.lines(str(tmp_path))] == [2.5, 6.5, 9.5]
+    metrics_log.training_starts(trainer=first)
+    drive(second, metrics_log)
+    drive(first, metrics_log)
+    assert metrics_log.lines(str(tmp_path)) != []
+    assert [line["itc"] for line in metrics_log.lines(str(tmp_path))] == [2.5, 6.5, 9.5]
 
 
 # pictures
@@ -197,7 +198,7 @@ def evaluation(model, data=None, **settings):
 
 
 def test_pictures_of_both_splits(tmp_path):
-    made = pictures.draw(evaluation(tiny_model()), {}, str(tmp_path))
+    made = patch_maps.draw(evaluation(tiny_model()), {}, str(tmp_path))
     assert made == [str(tmp_path / "patches.png"), str(tmp_path / "patches_withheld.png")]
     for path in made:
         assert imread(path).std() > 0.05  # something is on it
@@ -205,7 +206,7 @@ def test_pictures_of_both_splits(tmp_path):
 
 def test_rows_hold_scores_as_shares_and_what_is_kept(tmp_path):
     asked = evaluation(tiny_model())
-    rows = pictures.rows(asked, asked.examples("test", 3))
+    rows = patch_maps.rows(asked, asked.examples("test", 3))
     for row in rows:
         assert row.right.shape == row.wrong.shape == row.kept.shape == (4, 4)
         assert int(row.kept.sum()) == 8
@@ -216,7 +217,7 @@ def test_rows_hold_scores_as_shares_and_what_is_kept(tmp_path):
 
 def test_dropped_patches_are_dimmed():
     image = torch.full((8, 8, 3), 200, dtype=torch.uint8)
-    dimmed = pictures._dimmed(image, torch.tensor([[True, False], [False, True]]))
+    dimmed = patch_maps._dimmed(image, torch.tensor([[True, False], [False, True]]))
     assert dimmed[:4, :4].unique().tolist() == [200]
     assert dimmed[:4, 4:].unique().tolist() == [36]
 
@@ -226,8 +227,8 @@ def test_no_pictures_where_there_is_nothing_to_show(tmp_path):
         def forward(self, tokens, guide, cues):
             return tokens
 
-    assert pictures.draw(evaluation(tiny_model(Mute())), {}, str(tmp_path)) is None
+    assert patch_maps.draw(evaluation(tiny_model(Mute())), {}, str(tmp_path)) is None
     none_wanted = Evaluation(tiny_model().eval(), TinyData(), EvaluateSettings(pictures=0), torch.device("cpu"), "fp32")
-    assert pictures.draw(none_wanted, {}, str(tmp_path)) is None
-    made = pictures.draw(evaluation(tiny_model(), TinyData(withheld=False)), {}, str(tmp_path))
+    assert patch_maps.draw(none_wanted, {}, str(tmp_path)) is None
+    made = patch_maps.draw(evaluation(tiny_model(), TinyData(withheld=False)), {}, str(tmp_path))
     assert made == [str(tmp_path / "patches.png")]

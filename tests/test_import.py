@@ -15,9 +15,9 @@ from transformers import BertConfig, BertModel
 from core.cli import main
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
-from plugins.data.tokenizer import SPECIAL
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.text.bert import BertEncoder
+from plugins.text.tokenizer import SPECIAL
 
 PIECES = [*SPECIAL, *(f"word{i}" for i in range(55))]
 
@@ -64,10 +64,10 @@ def test_bert(tmp_path, capsys):
         ours = encoder(text).x
         theirs = model(text.ids, attention_mask=text.mask.long()).last_hidden_state
     torch.testing.assert_close(ours[text.mask], theirs[text.mask], atol=1e-5, rtol=0)
-    sizes = {"multimodal": 3, "dim": 128, "heads": 2, "memory_dim": 128, "vocabulary": 60, "text_length": 20}
+    sizes = {"multimodal": 3, "embed_dim": 128, "num_heads": 2, "memory_dim": 128, "vocabulary": 60, "text_length": 20}
     decoder = DecoupledDecoder(**sizes, weights=str(out))
-    assert torch.equal(decoder.multimodal[2].up.weight, model.encoder.layer[2].intermediate.dense.weight)
-    assert decoder.read(text).x.shape == (2, 9, 128)
+    assert torch.equal(decoder.multimodal[2].fc1.weight, model.encoder.layer[2].intermediate.dense.weight)
+    assert decoder.encode_text(text).x.shape == (2, 9, 128)
 
 
 def test_berts_heads_and_other_activations_come_from_its_configuration(tmp_path, capsys):

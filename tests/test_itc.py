@@ -9,7 +9,7 @@ import pytest
 import small
 import torch
 
-from core.model import Step
+from core.objectives import Step
 from plugins.objectives.itc import ImageTextContrast, contrast
 from plugins.objectives.itc_momentum import MomentumContrast
 
@@ -95,7 +95,7 @@ def test_first_loss_is_ln_of_the_batch(size):
 def test_cosines_are_multiplied_in_full_precision(made, monkeypatch):
     source = small.data()
     model = small.copa(source)
-    made.attach(model)
+    made.on_model_built(model)
     seen = []
     temperature = type(model.heads["temperature"])
     forward = temperature.forward

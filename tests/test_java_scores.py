@@ -13,7 +13,8 @@ import torch
 from test_caption_scores import REAL, held_out, real_photos
 from test_coca import coca
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
+from core.settings import EvaluateSettings
 from plugins.metrics import captions, java_scores
 
 # a scorer that gives the share of pictures whose caption is one of the references
@@ -141,7 +142,7 @@ def test_the_section_and_its_table_have_what_was_measured(peer, monkeypatch):
     monkeypatch.setattr(captions, "write", lambda _, given: [example.caption for example in given])
     section = captions.evaluate(made)["captions"]
     assert section["meteor"] == section["spice"] == 1
-    head, written, constant = captions.tell({"captions": section})["captions"][1:]
+    head, written, constant = captions.format_report({"captions": section})["captions"][1:]
     assert head.split() == ["BLEU-4", "ROUGE-L", "CIDEr", "METEOR", "SPICE"]
     assert len(written.split()) == 6
     assert constant.split()[3:] == [f"{section['cider_constant']:.3f}"]

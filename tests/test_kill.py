@@ -28,9 +28,10 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="re
 STEPS, EVERY = 12, 2
 RECIPE = f"""\
 model:
-  backbone: {{name: vit, dim: 32, depth: 2, heads: 2, patch: 8, stem: conv, prune: [{{after_block: 1, pruner: tpd}}]}}
-  text: {{name: bert, layers: 1, dim: 32, heads: 2, dropout: 0.1}}
-  fusion: {{name: skip_connected, layers: 2, heads: 2, dropout: 0.1}}
+  backbone: {{name: vit, embed_dim: 32, depth: 2, num_heads: 2, patch_size: 8, stem: conv, prune: [{{after_block: 1,
+  pruner: tpd}}]}}
+  text: {{name: bert, layers: 1, embed_dim: 32, num_heads: 2, dropout: 0.1}}
+  fusion: {{name: skip_connected, layers: 2, num_heads: 2, dropout: 0.1}}
   heads:
     image: {{name: projection, width: 8}}
     text: {{name: projection, width: 8}}
@@ -38,7 +39,7 @@ model:
     match: match
     words: vocabulary
 objectives: {{itc_momentum: {{queue: 10, ramp: 4}}, itm: {{}}, mlm: {{}}, pta: {{}}}}
-data: {{name: scenes, image_size: 32, train_size: 40, regions: 4, boxes: 0.2}}
+data: {{name: scenes, image_size: 32, train_size: 40, region_batch_size: 4, box_fraction: 0.2}}
 train: {{steps: {STEPS}, batch: 4, warmup: 2, precision: fp32, save_every: {EVERY}, log_every: 1}}
 run: {{device: cpu, evaluate: false}}
 """
@@ -69,7 +70,7 @@ class Lab:
     def __init__(self, place: Path):
         self.place, self.groups = place, []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["pytest", __name__, *discovery.builtins("plugins")])
+        self.context.set_forkserver_preload(["pytest", __name__, *discovery.builtin_modules("plugins")])
         self.recipe = place / "small.yaml"
         self.recipe.write_text(RECIPE)
         first = self.start("words", "train.steps=1")  # makes the vocabulary; the children below take it over

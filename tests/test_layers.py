@@ -157,8 +157,8 @@ def test_layers_equal_torchs_own(kind, norm_first, cross):
     norms = [own.attention_norm, own.cross_norm, own.norm] if cross else [own.attention_norm, own.norm]
     for i, norm in enumerate(norms, 1):
         getattr(original, f"norm{i}").load_state_dict(norm.state_dict())
-    original.linear1.load_state_dict(own.up.state_dict())
-    original.linear2.load_state_dict(own.down.state_dict())
+    original.linear1.load_state_dict(own.fc1.state_dict())
+    original.linear2.load_state_dict(own.fc2.state_dict())
     x, memory = torch.randn(B, L, D), torch.randn(B, N, D)
     words = torch.arange(L) < torch.tensor([[L], [3]])
     with torch.no_grad():

@@ -16,21 +16,23 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
-from core.folder import Sizes, start, without_weights
-from core.part import Part
+from core.loading import without_pretrained
+from core.model import ModelSpec
 from core.recipe import read
-from core.source import RecipeErrors
+from core.recipe.yaml_tree import RecipeErrors
+from core.training.checkpoint import start
+from plugins.compute.dry_run import sketch
+from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import Coco
-from plugins.data.collection import PictureSource
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias
-from plugins.metrics.dry import sketch
+from plugins.inference.inputs import prepared
+from plugins.inference.predictor import Predictor
+from plugins.inference.settings import generation
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
-from plugins.use.inputs import prepared
-from plugins.use.loaded import Loaded
-from plugins.use.settings import generation
+from registry.part import Part
 
 CLASSES = ["red star", "blue ring", "green cross"]
 
@@ -50,12 +52,12 @@ def copa(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def captioner(coca: str) -> Loaded:
+def captioner(coca: str) -> Predictor:
     return load(coca, "cpu", "fp32")
 
 
 @pytest.fixture(scope="module")
-def matcher(copa: str) -> Loaded:
+def matcher(copa: str) -> Predictor:
     return load(Path(copa), "cpu", "fp32")
 
 
@@ -75,7 +77,7 @@ def test_a_run_leaves_its_sizes(coca):
         "crop": False,
     }
     assert sizes["vocabulary"] == running.load_run(coca)[1].tokenizer.vocabulary
-    assert Sizes.read(coca) == Sizes.of(running.load_run(coca)[1])
+    assert ModelSpec.read(coca) == ModelSpec.of(running.load_run(coca)[1])
 
 
 def test_loaded_equals_the_run(coca, captioner):
@@ -83,8 +85,8 @@ def test_loaded_equals_the_run(coca, captioner):
     examples = data.held_out("test", 4)
     images, words = torch.stack([example.image for example in examples]), [example.caption for example in examples]
     with torch.no_grad():
-        near(captioner.embed_images(images), features(model.eval(), "image", model.look(model.trunk(images))))
-        near(captioner.embed_texts(words), features(model, "text", model.read(data.tokenizer(words))))
+        near(captioner.embed_images(images), features(model.eval(), "image", model.encode_image(model.trunk(images))))
+        near(captioner.embed_texts(words), features(model, "text", model.encode_text(data.tokenizer(words))))
     assert captioner.caption(images) == caption(model, data.tokenizer, images, Generation(max_length=20))
     assert not captioner.model.training
 
@@ -127,11 +129,11 @@ def test_an_import_needs_no_more_than_a_model_in_its_recipe(tmp_path, coca, file
 
 
 def test_files_that_a_run_started_from_may_be_gone():
-    inner = Part(dict, {"weights": "gone.safetensors", "keep": 0.5})
-    outer = Part(dict, {"backbone": inner, "heads": {"a": inner}, "prune": [inner], "weights": "", "dim": 3})
-    bare = without_weights(outer)
+    inner = Part(dict, {"weights": "gone.safetensors", "keep_rate": 0.5})
+    outer = Part(dict, {"backbone": inner, "heads": {"a": inner}, "prune": [inner], "weights": "", "embed_dim": 3})
+    bare = without_pretrained(outer)
     parts = [bare.settings["backbone"], bare.settings["heads"]["a"], bare.settings["prune"][0]]
-    assert all(part.settings == {"weights": "", "keep": 0.5} for part in parts)
+    assert all(part.settings == {"weights": "", "keep_rate": 0.5} for part in parts)
     assert bare.settings["dim"] == 3
     assert inner.settings["weights"] == "gone.safetensors"
 
@@ -171,7 +173,7 @@ def test_what_a_folder_may_lack(tmp_path, coca, name, content, said):
 def test_an_older_run_gets_its_sizes_when_measured(tmp_path, coca):
     folder = spoil(coca, tmp_path / "old", "sizes.json", None)
     running.evaluate(str(folder), ["evaluate.candidates=4", "evaluate.examples=4", "evaluate.pictures=0"])
-    assert Sizes.read(str(folder)) == Sizes.read(coca)
+    assert ModelSpec.read(str(folder)) == ModelSpec.read(coca)
 
 
 @pytest.mark.cpu_choice
@@ -193,7 +195,7 @@ def test_pictures_are_prepared_as_held_out_ones(tmp_path, files):
     (tmp_path / "said.json").write_text(json.dumps(said))
     source = PictureSource(str(tmp_path), [str(tmp_path / "said.json")])
     data = Coco(sources=[source], image_size=32, held_out=0.25)
-    sizes = Sizes.of(data)
+    sizes = ModelSpec.of(data)
     for example in data.held_out("train", 4):
         assert torch.equal(prepared(tmp_path / example.key, sizes), example.image)
 
@@ -201,7 +203,7 @@ def test_pictures_are_prepared_as_held_out_ones(tmp_path, files):
 @pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize("size", [(90, 70), (30, 70), (64, 64), (600, 401)])
 def test_paths_pictures_and_tensors_agree(tmp_path, crop, size):
-    sizes = Sizes(64, 20, 9, crop=crop)
+    sizes = ModelSpec(64, 20, 9, crop=crop)
     (file,) = paint(tmp_path, 1, size)
     path = prepared(file, sizes)
     assert path.shape == (3, 64, 64)
@@ -218,7 +220,7 @@ def test_a_large_photo_agrees_within_its_decoder(tmp_path):
     (file,) = paint(tmp_path, 1, (1600, 1200))
     Image.open(file).save(tmp_path / "large.jpg", quality=95)
     with Image.open(tmp_path / "large.jpg") as opened:
-        one, two = (prepared(p, Sizes(64, 20, 9)).float() for p in (tmp_path / "large.jpg", opened))
+        one, two = (prepared(p, ModelSpec(64, 20, 9)).float() for p in (tmp_path / "large.jpg", opened))
         assert opened.size == (1600, 1200)
     assert (one - two).abs().max() <= 4  # of 255: a JPEG file is decoded small
 
@@ -226,12 +228,12 @@ def test_a_large_photo_agrees_within_its_decoder(tmp_path):
 def test_cropped_to_the_middle_or_squeezed(tmp_path):
     wide = Image.new("RGB", (300, 100), (255, 0, 0))
     wide.paste((0, 255, 0), (100, 0, 200, 100))
-    cropped, squeezed = (prepared(wide, Sizes(20, 20, 9, crop=crop)) for crop in (True, False))
+    cropped, squeezed = (prepared(wide, ModelSpec(20, 20, 9, crop=crop)) for crop in (True, False))
     assert (cropped[:, :, 2:-2].float().mean((1, 2)) - torch.tensor([0.0, 255, 0])).abs().max() < 3
     assert (squeezed[0, :, :5] > 250).all()
     strip = Image.new("RGB", (20_000, 2), (255, 0, 0))  # 100 million pixels where it is enlarged whole
     strip.paste((0, 255, 0), (9_990, 0, 10_010, 2))
-    middle = prepared(strip, Sizes(200, 20, 9, crop=True))
+    middle = prepared(strip, ModelSpec(200, 20, 9, crop=True))
     assert (middle.float().mean((1, 2)) - torch.tensor([0.0, 255, 0])).abs().max() < 3
 
 
@@ -244,7 +246,7 @@ def test_the_right_way_up(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
-    sizes = Sizes(16, 20, 9, crop=False)
+    sizes = ModelSpec(16, 20, 9, crop=False)
     want = prepared(upright, sizes).int()
     assert (prepared(tmp_path / "turned.png", sizes).int() - want).abs().max() <= 2
     assert (prepared(Image.open(tmp_path / "turned.png"), sizes).int() - want).abs().max() <= 2
@@ -253,7 +255,7 @@ def test_the_right_way_up(tmp_path, orientation):
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "I;16", "1"])
 def test_modes(mode):
     picture = Image.new(mode, (20, 30))
-    assert prepared(picture, Sizes(16, 20, 9)).shape == (3, 16, 16)
+    assert prepared(picture, ModelSpec(16, 20, 9)).shape == (3, 16, 16)
 
 
 def test_what_is_no_picture(captioner, tmp_path):
@@ -294,7 +296,7 @@ def test_nothing_is_nothing(captioner):
 
 @pytest.mark.parametrize("which", ["captioner", "matcher"])
 def test_permuting_inputs_permutes_outputs(request, which, files):
-    model: Loaded = request.getfixturevalue(which)
+    model: Predictor = request.getfixturevalue(which)
     order = [3, 0, 4, 1, 2]
     turned, asked = [files[i] for i in order], [CLASSES[i] for i in (2, 0, 1)]
     near(model.embed_images(turned), model.embed_images(files)[order])
@@ -308,7 +310,7 @@ def test_permuting_inputs_permutes_outputs(request, which, files):
 @pytest.mark.parametrize("which", ["captioner", "matcher"])
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_batch_size_changes_nothing(request, which, batch, files):
-    model: Loaded = request.getfixturevalue(which)
+    model: Predictor = request.getfixturevalue(which)
     settings = [{}, {"beams": 3}, {"top_p": 0.9, "seed": 3}]
 
     def results() -> tuple[list[Tensor], list[list[str]]]:
@@ -385,8 +387,8 @@ def test_match_by_fusion_is_a_probability(matcher, files):
     assert ((found > 0) & (found < 1)).all()
     model, sizes = matcher.model, matcher.sizes
     with torch.no_grad():  # a pair by hand
-        words = model.read(matcher.tokenizer(CLASSES).rows(slice(1, 2)))
-        image = model.look(model.trunk(prepared(files[2], sizes)[None]), words.pooled)
+        words = model.encode_text(matcher.tokenizer(CLASSES).rows(slice(1, 2)))
+        image = model.encode_image(model.trunk(prepared(files[2], sizes)[None]), words.pooled)
         odds = model.heads["match"](model.fusion(words, image).text.x[:, 0]).softmax(1)
     near(found[2, 1], odds[0, 1])
 
@@ -482,7 +484,7 @@ def test_what_a_model_lacks_is_named(captioner, files):
         captioner.model.decoder = decoder
 
 
-# train.start
+# train.init_from
 
 
 def changed(folder: str, target: Path, by: float = 1.0) -> Path:
@@ -495,7 +497,7 @@ def changed(folder: str, target: Path, by: float = 1.0) -> Path:
 
 def test_a_run_starts_from_a_folder(tmp_path, coca, capsys):
     source = changed(coca, tmp_path / "source")
-    folder = made(tmp_path, COCA, f"train.start={source}", "train.lr=1e-12", "model.decoder.multimodal=2")
+    folder = made(tmp_path, COCA, f"train.init_from={source}", "train.lr=1e-12", "model.decoder.multimodal=2")
     said = capsys.readouterr().out.splitlines()
     old, new = load_file(source / "model.safetensors"), load_file(f"{folder}/model.safetensors")
     assert all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
@@ -509,7 +511,7 @@ def test_a_run_starts_from_a_folder(tmp_path, coca, capsys):
 
 def test_what_does_not_fit_is_named_and_starts_new(tmp_path, coca, capsys):
     overrides = ("data.text_length=24", "model.heads.temperature=null", "model.heads.sigmoid=scale_bias")
-    made(tmp_path, COCA, f"train.start={coca}", *overrides, "objectives.itc=null", "objectives.siglip={}")
+    made(tmp_path, COCA, f"train.init_from={coca}", *overrides, "objectives.itc=null", "objectives.siglip={}")
     first, second, third, *_ = capsys.readouterr().out.splitlines()
     assert first.endswith("tensors taken over; new: decoder.positions 1, heads.sigmoid 2")
     assert second == "  in that folder, not in this model: heads.temperature 1"
@@ -521,7 +523,7 @@ def test_what_does_not_fit_is_named_and_starts_new(tmp_path, coca, capsys):
 
 def test_the_vocabulary_comes_along(tmp_path, coca):
     file = Path(coca) / "tokenizer.json"
-    folder = made(tmp_path, COCA, f"train.start={coca}", "data.seed=7")
+    folder = made(tmp_path, COCA, f"train.init_from={coca}", "data.seed=7")
     assert (Path(folder) / "tokenizer.json").read_text() == file.read_text()
     fewer = tmp_path / "fewer"
     shutil.copytree(coca, fewer)
@@ -529,13 +531,13 @@ def test_the_vocabulary_comes_along(tmp_path, coca):
     pieces = sorted(small["model"]["vocab"], key=small["model"]["vocab"].get)[:-3]
     small["model"]["vocab"] = {piece: place for place, piece in enumerate(pieces)}
     (fewer / "tokenizer.json").write_text(json.dumps(small))
-    recipe = read(str(tmp_path / "small.yaml"), [f"train.start={fewer}"], discovery.load())
+    recipe = read(str(tmp_path / "small.yaml"), [f"train.init_from={fewer}"], discovery.load())
     assert sketch(recipe).vocabulary == len(pieces)
 
 
 def test_tied_tensors_are_taken_once(tmp_path, coca):
     recipe = read(f"{coca}/recipe.yaml", ["model.heads.words.tied=decoder"], discovery.load())
-    model = Sizes.read(coca).build(recipe.model)
+    model = ModelSpec.read(coca).build(recipe.model)
     held = load_file(f"{coca}/model.safetensors")
     del held["heads.words.words.weight"]  # as a file of tied weights has it: under the first name
     folder = tmp_path / "tied"
@@ -546,18 +548,22 @@ def test_tied_tensors_are_taken_once(tmp_path, coca):
 
 
 def test_nothing_to_start_from(tmp_path, coca):
-    with pytest.raises(ValueError, match=r"^train.start: .*none.model.safetensors: no such file; name the folder of"):
-        made(tmp_path / "a", COCA, f"train.start={tmp_path / 'none'}")
+    with pytest.raises(
+        ValueError, match=r"^train.init_from: .*none.model.safetensors: no such file; name the folder of"
+    ):
+        made(tmp_path / "a", COCA, f"train.init_from={tmp_path / 'none'}")
     with pytest.raises(ValueError, match=r"none of its \d+ tensors has a name and shape of this model's"):
-        made(tmp_path / "b", COCA, f"train.start={coca}", "model.backbone.dim=16", "model.decoder.dim=16")
+        made(
+            tmp_path / "b", COCA, f"train.init_from={coca}", "model.backbone.embed_dim=16", "model.decoder.embed_dim=16"
+        )
     spoilt = spoil(coca, tmp_path / "spoilt", "model.safetensors", "x")
     with pytest.raises(ValueError, match=r"spoilt.model.safetensors: cannot be read"):
-        made(tmp_path / "c", COCA, f"train.start={spoilt}")
+        made(tmp_path / "c", COCA, f"train.init_from={spoilt}")
 
 
 def test_a_checkpoint_wins_over_the_start(tmp_path, coca, capsys):
     source = changed(coca, tmp_path / "source")
-    settings = (f"train.start={source}", "train.lr=1e-12", "train.weight_decay=0")
+    settings = (f"train.init_from={source}", "train.lr=1e-12", "train.weight_decay=0")
     folder = made(tmp_path, COCA, *settings)
     shutil.rmtree(source)
     capsys.readouterr()
@@ -570,7 +576,7 @@ def test_a_checkpoint_wins_over_the_start(tmp_path, coca, capsys):
 
 def test_a_teacher_starts_there_too(tmp_path, coca):
     source = changed(coca, tmp_path / "source")
-    overrides = [f"train.start={source}", "objectives.itc=null", "objectives.itc_momentum={}"]
+    overrides = [f"train.init_from={source}", "objectives.itc=null", "objectives.itc_momentum={}"]
     recipe = read(f"{coca}/recipe.yaml", overrides, discovery.load())
     built = running.build(recipe)
     teacher = dict(built.objectives.parts["itc_momentum"].named_parameters())
@@ -586,9 +592,9 @@ def test_a_teacher_follows_its_students_mode(coca):
     )
     objective = built.objectives.train().parts["itc_momentum"]
     built.model.backbone.eval()  # as a trainer does with what is frozen of some networks
-    built.objectives(built.data.batch(0, size=4, seed=0, reads=built.objectives.reads))
+    built.objectives(built.data.batch(0, size=4, seed=0, reads=built.objectives.batch_fields))
     assert not objective.teacher.backbone.training
-    assert objective.teacher.poolers.training
+    assert objective.teacher.pooler.training
 
 
 def test_a_teacher_of_a_pooler_of_another_width(tmp_path):

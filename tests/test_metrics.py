@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.kinds import TokenPruner
-from plugins.metrics import cost, patches, retrieval, several
+from core.settings import EvaluateSettings
+from plugins.metrics import efficiency, patches, recall, retrieval
 from plugins.pruners.random import RandomPruner
 
 
@@ -39,8 +40,8 @@ def test_ranks_count_the_wrong_ones_that_are_not_below(n, seed, coarse):
 
 def test_recall_of_a_constant_score_is_zero():
     ranks = retrieval.ranks(torch.zeros(8, 8))
-    assert several.recall(ranks, 1) == several.recall(ranks, 5) == 0
-    assert several.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
+    assert recall.recall(ranks, 1) == recall.recall(ranks, 5) == 0
+    assert recall.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
 
 
 def test_reranking_orders_the_best_only():
@@ -84,14 +85,14 @@ def test_reranking_equals_every_pair_computed_alone(guide):
         section = retrieval.evaluate(asked)["retrieval"]
         images = asked.images(examples)
         text = asked.data.tokenizer([e.caption for e in examples])
-        words, trunk = model.read(text), model.backbone.trunk(images)
-        similar = model.heads["image"](model.look(trunk).pooled) @ model.heads["text"](words.pooled).T
+        words, trunk = model.encode_text(text), model.backbone.trunk(images)
+        similar = model.heads["image"](model.encode_image(trunk).pooled) @ model.heads["text"](words.pooled).T
         match = torch.zeros(9, 9)
         for i in range(9):
             for j in range(9):
                 row = text.rows(slice(j, j + 1))
-                seen = model.look(model.backbone.trunk(images[i : i + 1]), model.read(row).pooled)
-                fused = model.fusion(model.read(row), seen)
+                seen = model.encode_image(model.backbone.trunk(images[i : i + 1]), model.encode_text(row).pooled)
+                fused = model.fusion(model.encode_text(row), seen)
                 logits = model.heads["match"](fused.text.x[:, 0]).log_softmax(-1)[0]
                 match[i, j] = similar[i, j] / model.heads["temperature"].value + logits[1] - logits[0]
     for way, first, second in (("i2t", similar, match), ("t2i", similar.T, match.T)):
@@ -200,7 +201,7 @@ def test_labels_follow_boxes_in_pixels():
 def test_scores_that_know_the_answer_are_perfect():
     asked = evaluation()
     known = patches.labels_of(asked, asked.examples("test", 10)).float()
-    pruner = Oracle(keep=0.25)
+    pruner = Oracle(keep_rate=0.25)
     asked = evaluation(tiny_model(pruner), TinyData(withheld=False), batch=5)
     rows = iter([known[:5], known[:5], known[5:], known[5:]])  # right and wrong text for each chunk
     pruner.given = lambda tokens: next(rows)
@@ -229,7 +230,7 @@ def test_no_section_without_a_scoring_pruner():
 
 
 def test_cost_sections():
-    report = measured(cost.evaluate, rounds=2)
+    report = measured(efficiency.evaluate, rounds=2)
     macs, rates, spread = report["macs"], report["images_per_second"], report["images_per_second_spread"]
     assert set(macs) == {"total", "unpruned", "parts"}
     assert sum(macs["parts"].values()) == macs["total"]
@@ -240,14 +241,14 @@ def test_cost_sections():
 
 def test_no_rounds_no_times():
     model = tiny_model()
-    report = measured(cost.evaluate, model, rounds=0)
+    report = measured(efficiency.evaluate, model, rounds=0)
     assert report["images_per_second"] == {"pruned": None, "unpruned": None}
     assert model.backbone.pruning
 
 
 def test_measures_take_turns():
     order = []
-    taken = cost.alternate({n: lambda n=n: order.append(n) for n in "ab"}, 2, torch.device("cpu"))
+    taken = efficiency.alternate({n: lambda n=n: order.append(n) for n in "ab"}, 2, torch.device("cpu"))
     assert order == list("ababab")  # the first pair warms up
     assert {name: len(times) for name, times in taken.items()} == {"a": 2, "b": 2}
 
@@ -255,5 +256,5 @@ def test_measures_take_turns():
 def test_bf16_measures_too():
     asked = evaluation(precision="bf16")
     with torch.no_grad(), asked.autocast():
-        for hook in (retrieval.evaluate, patches.evaluate, cost.evaluate):
+        for hook in (retrieval.evaluate, patches.evaluate, efficiency.evaluate):
             assert hook(asked)

@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import discovery
-from core.checkpoint import load_weights
 from core.cli import main
-from core.folder import Sizes, recipe_in
-from core.model import Model
+from core.loading import recipe_in
+from core.model import Model, ModelSpec
 from core.recipe import read_model
+from core.training.checkpoint import load_weights
 from core.types import Text, Tokens
-from plugins.data.tokenizer import load_tokenizer
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation
+from plugins.text.tokenizer import load_tokenizer
 
 CAPTIONS = Path(__file__).parents[1].parent / "shared" / "data" / "coco" / "captions.json"
 TEXTS = ["A cat.", "Two men ride a horse along the beach, under a red sky", "a very long tale of dogs " * 20]
@@ -53,12 +53,12 @@ TINY = {  # heads of 32, a picture encoder as wide as the decoder, so that the p
         "context_length": 20,
         "vocab_size": 49408,
         "width": 64,
-        "heads": 2,
+        "num_heads": 2,
         "layers": 2,
         "embed_cls": True,
         "output_tokens": True,
     },
-    "multimodal_cfg": {"context_length": 20, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
+    "multimodal_cfg": {"context_length": 20, "vocab_size": 49408, "width": 64, "num_heads": 2, "layers": 3},
 }
 BUILD = """
 import json, sys, torch, open_clip
@@ -95,7 +95,7 @@ print(json.dumps({"vocabulary": open_clip.tokenizer.default_bpe(), "scale": mode
 
 
 def load(folder: Path) -> Model:
-    sizes = Sizes.read(str(folder))
+    sizes = ModelSpec.read(str(folder))
     model = sizes.build(read_model(recipe_in(str(folder)), discovery.load())).eval()
     load_weights(model, str(folder))
     return model
@@ -118,7 +118,7 @@ class Imported:
             config = ["--config", str(folder / "config.json")]
         assert self.run("ours", *config) == 0
         self.model = load(folder / "ours")
-        self.tokenizer = load_tokenizer(str(folder / "ours"), Sizes.read(str(folder / "ours")).text_length)
+        self.tokenizer = load_tokenizer(str(folder / "ours"), ModelSpec.read(str(folder / "ours")).text_length)
 
     def run(self, out: str, *more: str, file: Path | None = None) -> int:
         given = ["open_clip", str(file or self.checkpoint), "--out", str(self.folder / out), *more]
@@ -159,7 +159,7 @@ def both(imported: Imported, mask: str) -> tuple[Text, Tokens]:
     imported.model.decoder.legacy = mask == "legacy"
     text = imported.tokenizer(TEXTS)
     assert torch.equal(text.ids, imported.found["ids"][:, : text.ids.shape[1]])
-    return text, imported.model.look(imported.model.backbone.trunk(imported.images))
+    return text, imported.model.encode_image(imported.model.backbone.trunk(imported.images))
 
 
 @pytest.mark.parametrize("mask", ["legacy", "correct"])
@@ -168,12 +168,14 @@ def test_embeddings_and_caption_logits_are_open_clips(imported, mask):
     model, (text, image) = imported.model, both(imported, mask)
     assert image.x.shape[1] == 255
     imported.beside("image", mask, model.heads["image"](image.pooled))
-    imported.beside("text", mask, model.heads["text"](model.read(text).pooled))
+    imported.beside("text", mask, model.heads["text"](model.encode_text(text).pooled))
     assert float(model.heads["temperature"](torch.ones(()))) == pytest.approx(imported.peer["scale"], rel=1e-6)
     read = text.rows(slice(len(imported.images)))
     longest = int(read.mask.sum(1).max())
     read = read.map(lambda t: t[:, :longest])
-    imported.beside("logits", mask, model.heads["words"](model.decoder(model.decoder.read(read), image).x), read.mask)
+    imported.beside(
+        "logits", mask, model.heads["words"](model.decoder(model.decoder.encode_text(read), image).x), read.mask
+    )
 
 
 @pytest.mark.parametrize("mask", ["legacy", "correct"])
@@ -211,7 +213,7 @@ def test_the_configuration_tells_mask_and_heads(tiny):
     assert tiny.run("hub", "--config", str(tiny.folder / "hub.json")) == 0
     model = load(tiny.folder / "hub")
     assert not model.decoder.legacy
-    assert (model.backbone.vit.blocks[0].attn.num_heads, model.poolers.attention.heads) == (2, 4)
+    assert (model.backbone.vit.blocks[0].attn.num_heads, model.pooler.attention.heads) == (2, 4)
     assert model.decoder.multimodal[0].cross.heads == 2
     assert tiny.run("plain") == 0  # heads 64 wide, as all public models have
     assert load(tiny.folder / "plain").decoder.multimodal[0].cross.heads == 1

@@ -14,7 +14,7 @@ from torch import nn
 from core import runtime
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
-from plugins.packing import PackedLinear, pack
+from plugins.inference.packing import PackedLinear, pack
 
 SOURCE = small.data()
 pytestmark = pytest.mark.cpu_choice
@@ -90,9 +90,9 @@ def test_a_model_packed_in_bf16(autocast):
     packed = copy.deepcopy(model)
     pack(packed, torch.bfloat16)
     with torch.no_grad():
-        expected = model.look(model.trunk(images)).x
+        expected = model.encode_image(model.trunk(images)).x
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            found = packed.look(packed.trunk(images)).x.float()
+            found = packed.encode_image(packed.trunk(images)).x.float()
     assert (found - expected).norm() < 0.03 * expected.norm()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         assert len(caption(packed, SOURCE.tokenizer, images, Generation(mode="beam", max_length=6))) == 4

@@ -19,8 +19,9 @@ from test_coca import SOURCE, coca
 from torch import Tensor, multiprocessing
 
 from core import hookspecs
-from core.model import Objectives
-from core.train import RunSettings, Trainer, TrainSettings
+from core.objectives import Objectives
+from core.settings import RunSettings, TrainSettings
+from core.training.trainer import Trainer
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.objectives.itc_momentum import MomentumContrast
@@ -129,15 +130,22 @@ def test_ranks_resume_from_what_the_first_saved(together, tmp_path):
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"train.batch: 8 rows .* 1 ranks of train.chunks 3; expected a multiple of 3"):
+    with pytest.raises(
+        ValueError, match=r"train.batch: 8 rows .* 1 ranks of train.gradcache_chunks 3; expected a multiple of 3"
+    ):
         trainer("coca", str(tmp_path), chunks=3)
 
 
 def test_torchrun(tmp_path):
     """The console's way: one folder, one report, nothing said twice."""
     folder = tmp_path / "run"
-    sizes = ["data.train_size=40", "data.image_size=32", "model.backbone.dim=32", "model.backbone.depth=1"]
-    sizes += ["model.backbone.heads=2", "model.decoder.dim=32", "model.decoder.heads=2", "model.pooler.heads=2"]
+    sizes = ["data.train_size=40", "data.image_size=32", "model.backbone.embed_dim=32", "model.backbone.depth=1"]
+    sizes += [
+        "model.backbone.num_heads=2",
+        "model.decoder.embed_dim=32",
+        "model.decoder.num_heads=2",
+        "model.pooler.num_heads=2",
+    ]
     settings = ["train.steps=2", "train.batch=4", "train.workers=0", "train.warmup=1", "run.device=cpu"]
     settings += ["evaluate.candidates=4", "evaluate.examples=2", "evaluate.pictures=1", "evaluate.rounds=0"]
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "core.run"]

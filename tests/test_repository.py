@@ -13,6 +13,8 @@ from core.run import build
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "projects").glob("*/*.yaml"))
+DOCS = ["README.md", "CONTRIBUTING.md"]
+DOCS += [str(path.relative_to(ROOT)) for place in ("docs", "projects") for path in sorted((ROOT / place).rglob("*.md"))]
 CATALOG = load()
 EMBEDDED = [path for path in RECIPES if read(str(path), [], CATALOG).data.name in ("scenes", "clips")]  # no files
 
@@ -27,10 +29,10 @@ def test_recipe_starts_with_its_command_and_reads(path):
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)
 def test_recipe_takes_a_step(path):
     """All embedded recipes build, and every loss of theirs is finite and trains something."""
-    few = ["data.regions=4"] if "regions" in read(str(path), [], CATALOG).data.settings else []
-    built = build(read(str(path), [*few, 'train.start=""'], CATALOG))  # no folder to start from
+    few = ["data.region_batch_size=4"] if "regions" in read(str(path), [], CATALOG).data.settings else []
+    built = build(read(str(path), [*few, 'train.init_from=""'], CATALOG))  # no folder to start from
     objectives = built.objectives.train()
-    total, losses = objectives(built.data.batch(0, size=4, seed=0, reads=objectives.reads))
+    total, losses = objectives(built.data.batch(0, size=4, seed=0, reads=objectives.batch_fields))
     assert all(loss.isfinite() for loss in losses.values())
     total.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in built.model.parameters())
@@ -47,7 +49,7 @@ def test_mplug_is_copa_without_pruner_and_pta():
     assert copa.train == mplug.train
 
 
-@pytest.mark.parametrize("path", ["README.md", "projects/copa/README.md", "docs/plugins.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("path", DOCS)
 def test_paths_that_docs_name_exist(path):
     text = (ROOT / path).read_text()
     named = re.findall(r"\b((?:projects|docs|tests|core|plugins)/[\w/.-]+\.(?:yaml|md|py|sh|png))\b", text)

@@ -15,10 +15,10 @@ from timm.optim import Muon
 from timm.optim.muon import zeropower_via_newtonschulz
 
 from core import runtime
-from core.muon import Fp32Muon
-from core.optim import make_optimizer
 from core.runtime import can_pack, has_native_bf16, pick_device, pick_precision
-from core.train import TrainSettings
+from core.training.muon import Fp32Muon
+from core.training.optimizer import make_optimizer
+from core.training.trainer import TrainSettings
 
 pytestmark = pytest.mark.cpu_choice
 QUINTIC = [  # timm's preset of this name

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from core.types import Example
-from plugins.data import compose, shapes, telling
-from plugins.data.painter import BACKGROUNDS, COLOURS, SEEN, WITHHELD
-from plugins.data.prompts import PROMPTS, label_caption
+from plugins.data.drawing import captions, compositing, shapes
+from plugins.data.drawing.scene_painter import BACKGROUNDS, COLOURS, SEEN, WITHHELD
 from plugins.data.scenes import Scenes
+from plugins.text.prompts import PROMPTS, label_caption
 
 TRAINED = 3000  # training scenes looked at
 
@@ -35,7 +35,7 @@ def everywhere(data, training):
 
 
 def test_same_scene_whenever_and_in_whatever_order_it_is_drawn(data, training):
-    again = Scenes(train_size=10, boxes=1)
+    again = Scenes(train_size=10, box_fraction=1)
     for number in (7, 3, 7):
         one, other = again.draw(number), training[number]
         assert torch.equal(one.image, other.image)
@@ -83,8 +83,8 @@ def test_boxes_are_tight(image_size):
         for size in shapes.SIZES:
             sprite = shapes.draw_shape(shape, "white", size, "plain", image_size)
             canvas = np.zeros((3, image_size, image_size), np.uint8)
-            thing = compose.Thing(shape, shape)
-            (placed,) = compose.paste(canvas, [(thing, sprite)], [(0.5, 0.5)])
+            thing = compositing.Thing(shape, shape)
+            (placed,) = compositing.paste(canvas, [(thing, sprite)], [(0.5, 0.5)])
             x0, y0, x1, y1 = map(int, placed.box)
             lit = canvas[0] > 0
             assert lit[y0:y1, x0:x1].sum() == lit.sum()
@@ -120,7 +120,7 @@ def test_about_a_quarter_of_the_pairs_are_twins_and_their_captions_tell_them_apa
 def claims_by_words(caption):
     """The caption's objects and relations read from its words alone, by another way than it was made."""
     nouns = re.findall(rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(shapes.SHAPES)})", caption)
-    relations = {word: name for name, words in telling.RELATIONS.items() for word in words}
+    relations = {word: name for name, words in captions.RELATIONS.items() for word in words}
     article = r"(?:a|an|the) (?:small |large )?(?:plain |striped |dotted )?"
     noun = rf"{article}(\w+ \w+)"
     words = "|".join(sorted(relations, key=len, reverse=True))
@@ -143,7 +143,7 @@ def test_captions_are_true_of_their_scene_by_their_words(data, training):
             seen.add(relation)
         assert 10 <= len(example.caption.replace(",", "").split()) <= 25
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", example.caption)
-    assert seen == set(telling.RELATIONS)
+    assert seen == set(captions.RELATIONS)
 
 
 def test_a_scene_has_five_captions_all_true_of_it_by_their_words(data):
@@ -156,7 +156,7 @@ def test_a_scene_has_five_captions_all_true_of_it_by_their_words(data):
             nouns, relations = claims_by_words(caption)
             assert len(nouns) >= 3
             assert nouns <= set(things)
-            assert all(telling.related(things[a], relation, things[b]) for a, relation, b in relations)
+            assert all(captions.related(things[a], relation, things[b]) for a, relation, b in relations)
     single, _ = data.labelled_examples("test", 1)[0]
     assert data.references(single) == [single.caption]
 
@@ -166,10 +166,10 @@ def test_a_caption_is_false_where_an_adjective_or_a_relation_is(data, training):
     facts = example.facts
     noun = facts.named[0][0]
     plain = facts.things[noun]._replace(thing=facts.things[noun].thing._replace(adjectives=()))
-    other = telling.Facts({**facts.things, noun: plain}, (), ())
+    other = captions.Facts({**facts.things, noun: plain}, (), ())
     assert not facts.hold(other)
     moved = {name: one._replace(centre=(0.5, 0.5)) for name, one in facts.things.items()}
-    assert not facts.hold(telling.Facts(moved, (), ()))
+    assert not facts.hold(captions.Facts(moved, (), ()))
 
 
 def test_captions_of_a_test_set_are_nearly_unambiguous(data):
@@ -223,9 +223,9 @@ def answer(question: str, example: Example) -> str:
     if question == "how many objects are there?":
         return str(len(things))
     if found := re.fullmatch(r"is the (\w+ \w+) (.*) the (\w+ \w+)\?", question):
-        return "yes" if telling.related(things[found[1]], found[2], things[found[3]]) else "no"
+        return "yes" if captions.related(things[found[1]], found[2], things[found[3]]) else "no"
     if found := re.fullmatch(r"what is (.*) the (\w+ \w+)\?", question):
-        (only,) = [n for n in things if n != found[2] and telling.related(things[n], found[1], things[found[2]])]
+        (only,) = [n for n in things if n != found[2] and captions.related(things[n], found[1], things[found[2]])]
         return only
     if found := re.fullmatch(r"what colour is the (\w+)\?", question):
         return colours[shapes_.index(found[1])]
@@ -298,7 +298,7 @@ def test_nothing_but_the_object_stands_on_the_background(singles):
 def test_labels_are_shuffled_and_prompts_sampled(singles):
     orders = [len(labels_of(example.caption)[0].split()) for example in singles]  # 2: the class, 1: the shape
     assert 0.45 < orders.count(2) / len(orders) < 0.55
-    told = [label_caption(compose.stream("prompt", i), ["cat", "animal"]) for i in range(500)]
+    told = [label_caption(compositing.stream("prompt", i), ["cat", "animal"]) for i in range(500)]
     assert set(told) == {p.format(labels=both) for p in PROMPTS for both in ("cat, animal", "animal, cat")}
 
 
@@ -364,11 +364,11 @@ def test_the_vocabulary_knows_the_prompts_and_does_not_depend_on_the_share(data,
 def test_boxed_is_a_seeded_share(data):
     assert 0.04 < len(data.boxed) / data.train_size < 0.06
     assert data.boxed == Scenes().boxed != Scenes(seed=1).boxed
-    assert Scenes(boxes=0, train_size=100).boxed == []
+    assert Scenes(box_fraction=0, train_size=100).boxed == []
 
 
 def test_vocabulary_covers_every_text_and_does_not_depend_on_sizes(data):
-    texts = [text for split in data.splits() for e in data.held_out(split, 50) for text in telling.texts(e)]
+    texts = [text for split in data.splits() for e in data.held_out(split, 50) for text in captions.texts(e)]
     texts.append("This is a crescent.")
     for text, row in zip(texts, data.tokenizer(texts).ids.tolist(), strict=True):
         words = len(re.findall(r"\w+|[^\w\s]", text))

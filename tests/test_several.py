@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluate import EvaluateSettings, Evaluation
-from plugins.metrics import retrieval, several
+from core.evaluation import Evaluation
+from core.settings import EvaluateSettings
+from plugins.metrics import recall, retrieval
 
 KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}
 
@@ -49,7 +50,7 @@ def test_ranks_are_those_of_a_loop_however_few_cosines_are_held(counts, seed, ro
     draw = torch.Generator().manual_seed(seed)
     pictures, texts = (torch.randint(-2, 3, (size, 2), generator=draw).float() for size in (len(counts), len(owner)))
     scores = (pictures @ texts.T).tolist()  # whole numbers: many ties, and no rounding
-    i2t, t2i = several.ranks(pictures, texts, torch.tensor(owner), room)
+    i2t, t2i = recall.ranks(pictures, texts, torch.tensor(owner), room)
     for picture, row in enumerate(scores):
         best = max(score for score, own in zip(row, owner, strict=True) if own == picture)
         wrong = [score for score, own in zip(row, owner, strict=True) if own != picture]
@@ -62,15 +63,15 @@ def test_ranks_are_those_of_a_loop_however_few_cosines_are_held(counts, seed, ro
 def test_with_one_caption_each_they_are_the_ordinary_ranks():
     draw = torch.Generator().manual_seed(0)
     pictures, texts = torch.randn(9, 4, generator=draw), torch.randn(9, 4, generator=draw)
-    i2t, t2i = several.ranks(pictures, texts, torch.arange(9))
+    i2t, t2i = recall.ranks(pictures, texts, torch.arange(9))
     assert torch.equal(i2t, retrieval.ranks(pictures @ texts.T))
     assert torch.equal(t2i, retrieval.ranks(texts @ pictures.T))
 
 
 def test_what_is_not_a_number_finds_nothing():
     bad = torch.full((6, 3), torch.nan)
-    i2t, t2i = several.ranks(bad, bad, torch.arange(6))
-    assert several.recalls(i2t, t2i) == {
+    i2t, t2i = recall.ranks(bad, bad, torch.arange(6))
+    assert recall.recalls(i2t, t2i) == {
         f"{way}_r{cut}": float(cut == 10) for way in ("i2t", "t2i") for cut in (1, 5, 10)
     }
     assert retrieval.ranks(bad @ bad.T).tolist() == [5] * 6
@@ -79,7 +80,7 @@ def test_what_is_not_a_number_finds_nothing():
 def test_any_own_caption_will_do():
     pictures = torch.eye(3)
     texts = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])  # the first is of picture 0 and fits 1
-    i2t, t2i = several.ranks(pictures, texts, torch.tensor([0, 0, 1, 2]))
+    i2t, t2i = recall.ranks(pictures, texts, torch.tensor([0, 0, 1, 2]))
     assert i2t.tolist() == [0, 1, 0]  # picture 1 is as near to picture 0's caption as to its own
     assert t2i.tolist() == [2, 0, 0, 0]
 
@@ -96,12 +97,12 @@ def test_the_block_is_that_of_every_caption_read_alone():
     examples = data.held_out("test", 12)
     with torch.no_grad():
         images = torch.cat(
-            [model.heads["image"](model.look(model.backbone.trunk(e.image[None])).pooled) for e in examples]
+            [model.heads["image"](model.encode_image(model.backbone.trunk(e.image[None])).pooled) for e in examples]
         )
         read = {}
         for example in examples:
             for text in data.references(example):
-                read[text] = model.heads["text"](model.read(data.tokenizer([text])).pooled)[0]
+                read[text] = model.heads["text"](model.encode_text(data.tokenizer([text])).pooled)[0]
     owner = [row for row in range(12) for _ in range(5)]
     texts = torch.stack([read[text] for example in examples for text in data.references(example)])
     similar = (images @ texts.T).tolist()
@@ -146,7 +147,7 @@ def test_chance_is_what_random_features_reach():
     chance, draw = found["several"]["chance"], torch.Generator().manual_seed(0)
     owner = torch.arange(30).repeat_interleave(3)
     tries = [
-        several.recalls(*several.ranks(*(torch.randn(size, 60, generator=draw) for size in (30, 90)), owner))
+        recall.recalls(*recall.ranks(*(torch.randn(size, 60, generator=draw) for size in (30, 90)), owner))
         for _ in range(300)
     ]
     for key in KEYS:
@@ -157,7 +158,7 @@ def test_chance_is_what_random_features_reach():
 
 def test_it_is_told_below_the_one_caption_figures():
     _, found = section(Told(4))
-    lines = retrieval.tell({"retrieval": found})["retrieval"]
+    lines = retrieval.format_report({"retrieval": found})["retrieval"]
     (row,) = [line for line in lines if "picture to any of its own" in line]
     assert row.split()[-3:] == [f"{100 * found['several'][f'i2t_r{cut}']:.1f}" for cut in (1, 5, 10)]
     assert any("all 60 captions" in line for line in lines)

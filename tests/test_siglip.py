@@ -9,10 +9,10 @@ import pytest
 import small
 import torch
 
-from core.model import Objectives, Step
-from core.part import Part, PartError
+from core.objectives import Objectives, Step
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.siglip import PairwiseSigmoid, pairwise_sigmoid
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from core.blocks import Prune, run_blocks
 from core.discovery import load
 from core.kinds import TokenPruner
-from core.model import Model, Objectives, Step
-from core.part import Part, PartError
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.types import Masked, Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.fusion.single_stream import SingleStreamFusion
@@ -24,11 +24,12 @@ from plugins.objectives.itm import ImageTextMatching
 from plugins.objectives.mlm import MaskedLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.text.bert import BertEncoder
+from registry.part import Part, PartError
 
 SOURCE = small.data()
 PRUNERS = load().registries[TokenPruner]
 LOSSES = {"itm": ImageTextMatching, "mlm": MaskedLanguageModelling, "pta": PatchTextAlignment}
-WIDTH = {"dim": 32, "heads": 2}
+WIDTH = {"embed_dim": 32, "num_heads": 2}
 
 
 def prune(name="tpd", block=2, **settings):
@@ -40,9 +41,9 @@ def stream(entries=None) -> Model:
     torch.manual_seed(0)
     entries = prune() if entries is None else entries
     return Model(
-        backbone=Part(ViT, {**WIDTH, "depth": 0, "patch": 16}),
+        backbone=Part(ViT, {**WIDTH, "depth": 0, "patch_size": 16}),
         text=Part(BertEncoder, {**WIDTH, "layers": 0, "dropout": 0.0}),
-        fusion=Part(SingleStreamFusion, {"layers": 4, "heads": 2, "prune": entries}),
+        fusion=Part(SingleStreamFusion, {"layers": 4, "num_heads": 2, "prune": entries}),
         heads={"match": Part(Match), "words": Part(Vocabulary)},
         vocabulary=SOURCE.tokenizer.vocabulary,
         text_length=SOURCE.text_length,
@@ -75,7 +76,7 @@ def rows_through(model, batch, *names):
 
 def test_keep_one_without_fusing_equals_no_pruner():
     batch = small.batch(SOURCE)
-    pruned, plain = stream(prune(keep=1.0, fuse="none")), stream([])
+    pruned, plain = stream(prune(keep_rate=1.0, fuse="none")), stream([])
     plain.load_state_dict(pruned.state_dict(), strict=False)
     a, b = fused(pruned, batch), fused(plain, batch)
     assert torch.allclose(a.memory.x, b.memory.x, atol=1e-5)
@@ -89,7 +90,7 @@ def test_keep_one_without_fusing_equals_no_pruner():
 @pytest.mark.parametrize("name", list(PRUNERS))
 def test_words_are_never_pruned(name):
     """Whatever the pruner, the tokens of the words and of the picture's [CLS] leave it as they came."""
-    model = stream(prune(name, keep=0.3))
+    model = stream(prune(name, keep_rate=0.3))
     seen = []
     model.pruners[0].register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
     batch = small.batch(SOURCE)
@@ -179,7 +180,7 @@ def test_blocks_start_from_a_vit(tmp_path):
             parameter.add_(torch.randn_like(parameter) * 0.1)
     file = str(tmp_path / "vit.safetensors")
     save_file({k: v.contiguous() for k, v in vit.state_dict().items()}, file)
-    settings = {"layers": 3, "heads": 2, "weights": file}
+    settings = {"layers": 3, "num_heads": 2, "weights": file}
     fusion = Part(SingleStreamFusion, settings)(dim=32, image_dim=32).eval()
     embedded = Part(ViT, {**WIDTH, "depth": 0, "weights": file})(image_size=64).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)

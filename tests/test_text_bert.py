@@ -14,7 +14,7 @@ V, L = 40, 7
 
 def encoder(**settings):
     torch.manual_seed(0)
-    made = BertEncoder(**{"layers": 2, "dim": 32, "heads": 4, "vocabulary": V, "text_length": 12, **settings})
+    made = BertEncoder(**{"layers": 2, "embed_dim": 32, "num_heads": 4, "vocabulary": V, "text_length": 12, **settings})
     for parameter in made.parameters():
         parameter.data.normal_(std=0.2)
     return made.eval()

@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ROOT / "tests" / "third_party"
 SMALL = """\
 model:
-  backbone: {name: vit, dim: 32, depth: 2, heads: 2, patch: 16, prune: [{after_block: 1, pruner: PRUNER}]}
-  text: {name: bert, layers: 1, dim: 32, heads: 2}
+  backbone: {name: vit, embed_dim: 32, depth: 2, num_heads: 2, patch_size: 16, prune: [{after_block: 1, pruner:
+  PRUNER}]}
+  text: {name: bert, layers: 1, embed_dim: 32, num_heads: 2}
   heads: {image: projection, text: projection, temperature: temperature}
 objectives: {itc: {}}
 data: {name: scenes, train_size: 50}

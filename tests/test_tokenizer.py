@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plugins.data.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
+from plugins.text.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
 
 CAPTIONS = [
     "A small red star is left of a large blue circle.",

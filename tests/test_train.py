@@ -12,12 +12,13 @@ import small
 import torch
 
 from core import discovery, hookspecs, runtime
-from core.checkpoint import load_weights
-from core.optim import freeze
 from core.recipe import read
-from core.source import RecipeErrors
-from core.train import Group, RunSettings, Trainer, TrainSettings, learning_rate
-from plugins.metrics import memory
+from core.recipe.yaml_tree import RecipeErrors
+from core.settings import Group, RunSettings, TrainSettings
+from core.training.checkpoint import load_weights
+from core.training.optimizer import freeze, learning_rate
+from core.training.trainer import Trainer
+from plugins.compute import memory
 
 SOURCE = small.data()
 
@@ -37,11 +38,11 @@ def weights(trainer):
 
 
 def test_schedule():
-    settings = TrainSettings(steps=110, warmup=10, final_lr=0.1)
+    settings = TrainSettings(steps=110, warmup=10, min_lr_ratio=0.1)
     assert learning_rate(0, settings) == pytest.approx(0.1)
     assert learning_rate(9, settings) == pytest.approx(1.0)
     assert learning_rate(60, settings) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
-    linear = TrainSettings(steps=110, warmup=10, final_lr=0.1, schedule="linear")
+    linear = TrainSettings(steps=110, warmup=10, min_lr_ratio=0.1, schedule="linear")
     assert learning_rate(60, linear) == pytest.approx(0.55)
 
 
@@ -240,7 +241,7 @@ def test_a_mean_that_would_learn_nothing_is_refused(setting):
 def test_statistics_of_batches_go_into_the_mean_and_stay_where_frozen(tmp_path, frozen, affine):
     made = trainer(tmp_path, ema=0.5)
     made.model.heads["norm"] = norm = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(not frozen)
-    made.average.heads["norm"] = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(False)
+    made.ema_model.heads["norm"] = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(False)
 
     class Watch:
         @hookspecs.hookimpl

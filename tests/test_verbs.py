@@ -14,7 +14,7 @@ from held import COCA, made, paint
 from safetensors.torch import load_file
 
 from core import cli, load
-from plugins.use.loaded import Loaded
+from plugins.inference.predictor import Predictor
 
 VERBS = ("caption", "embed", "retrieve", "classify")
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(folder: str) -> Loaded:
+def model(folder: str) -> Predictor:
     return load(folder, "cpu", "fp32")
 
 
@@ -167,7 +167,7 @@ def test_out_goes_to_a_file_line_by_line(patchbay, folder, shelf, tmp_path, monk
     assert [json.loads(line) for line in out.read_text().splitlines()] == whole
     assert patchbay("caption", str(shelf), "--out", str(out), "--max-length", "50").status == 2
     assert [json.loads(line) for line in out.read_text().splitlines()] == whole, "a mistake leaves an older file alone"
-    captions = Loaded.captions
+    captions = Predictor.captions
 
     def stopped(self, *given, **settings):
         for place, found in enumerate(captions(self, *given, **settings)):
@@ -175,7 +175,7 @@ def test_out_goes_to_a_file_line_by_line(patchbay, folder, shelf, tmp_path, monk
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(Loaded, "captions", stopped)
+    monkeypatch.setattr(Predictor, "captions", stopped)
     assert cli.main(["caption", folder, str(shelf), "--out", str(out), "--batch", "1"]) == 130
     assert [json.loads(line)["image"] for line in out.read_text().splitlines()] == files(shelf)[:2]
 

@@ -15,17 +15,17 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from core.blocks import Prune
-from core.part import Part, PartError
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part, PartError
 
 LAYERS, WIDTH = 12, 32
 STYLES = [("plain", "vit_base_patch16_224"), ("clip", "vit_base_patch16_clip_quickgelu_224")]
-NARROW = {"dim": 48, "depth": 3, "heads": 3}
+NARROW = {"embed_dim": 48, "depth": 3, "num_heads": 3}
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 
 
@@ -56,7 +56,7 @@ def words(vocabulary=60):
 
 def test_text_encoder_is_layers_1_to_6(bert):
     model, folder = bert
-    settings = {"layers": 6, "dim": WIDTH, "heads": 2, "weights": folder}
+    settings = {"layers": 6, "embed_dim": WIDTH, "num_heads": 2, "weights": folder}
     encoder = Part(BertEncoder, settings)(vocabulary=60, text_length=30).eval()
     text, mask = words()
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_text_encoder_is_layers_1_to_6(bert):
 def test_fusion_starts_from_layers_7_to_12(bert):
     """With cross-attention silenced and unit norms, co-attention layers are BERT's layers on the words."""
     model, folder = bert
-    settings = {"layers": 3, "stride": 9, "heads": 2, "weights": folder}
+    settings = {"layers": 3, "stride": 9, "num_heads": 2, "weights": folder}
     fusion = Part(SkipConnectedFusion, settings)(dim=WIDTH, image_dim=WIDTH).eval()
     text, mask = words()
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_bert_base_split_6_and_6(tmp_path):
 def test_decoder_starts_from_bert(bert):
     """A causal decoder with cross-attention silenced is BERT under a causal mask."""
     model, folder = bert
-    settings = {"multimodal": LAYERS, "dim": WIDTH, "heads": 2, "weights": folder}
+    settings = {"multimodal": LAYERS, "embed_dim": WIDTH, "num_heads": 2, "weights": folder}
     decoder = Part(DecoupledDecoder, settings)(memory_dim=WIDTH, vocabulary=60, text_length=30).eval()
     for layer in decoder.multimodal:
         layer.cross = layer.cross_norm = None
@@ -111,7 +111,7 @@ def test_decoder_starts_from_bert(bert):
     causal = torch.full((9, 9), torch.finfo(torch.float32).min).triu(1).expand(2, 1, 9, 9)
     with torch.no_grad():
         own = decoder(
-            decoder.read(Text(ids, torch.ones_like(ids, dtype=torch.bool))), Tokens(torch.zeros(2, 1, WIDTH))
+            decoder.encode_text(Text(ids, torch.ones_like(ids, dtype=torch.bool))), Tokens(torch.zeros(2, 1, WIDTH))
         ).x
         theirs = model(ids, attention_mask=causal).last_hidden_state
     assert torch.allclose(own, theirs, atol=1e-5)
@@ -120,9 +120,11 @@ def test_decoder_starts_from_bert(bert):
 def test_bert_weights_that_do_not_fit_are_named(bert, tmp_path):
     _, folder = bert
     with pytest.raises(PartError, match=r"config\.json says .*'hidden_size': 32.* this recipe has"):
-        Part(BertEncoder, {"layers": 6, "dim": 64, "heads": 2, "weights": folder})(vocabulary=60, text_length=30)
+        Part(BertEncoder, {"layers": 6, "embed_dim": 64, "num_heads": 2, "weights": folder})(
+            vocabulary=60, text_length=30
+        )
     with pytest.raises(PartError, match=r"no tensor 'encoder\.layer\.12"):
-        Part(SkipConnectedFusion, {"heads": 2, "weights": folder, "first_layer": 10})(dim=WIDTH, image_dim=WIDTH)
+        Part(SkipConnectedFusion, {"num_heads": 2, "weights": folder, "first_layer": 10})(dim=WIDTH, image_dim=WIDTH)
     with pytest.raises(PartError, match=r"config\.json: cannot be read"):
         Part(BertEncoder, {"weights": str(tmp_path)})(vocabulary=60, text_length=30)
 
@@ -136,7 +138,7 @@ def test_a_bert_of_another_kind_is_refused(bert, tmp_path, key, value):
     config.update({key: value})
     config.save_pretrained(folder)
     with pytest.raises(PartError, match=rf"config\.json says {key} {value!r}; only"):
-        Part(BertEncoder, {"dim": WIDTH, "heads": 2, "weights": str(folder)})(vocabulary=60, text_length=30)
+        Part(BertEncoder, {"embed_dim": WIDTH, "num_heads": 2, "weights": str(folder)})(vocabulary=60, text_length=30)
 
 
 def keys_cubic(new, old):
@@ -295,7 +297,7 @@ BLOCK = "visual.transformer.resblocks.0."
         ({"visual.conv1.weight": torch.zeros(16, 16, 3, 48)}, {}, r"has patch_embed\.proj\.weight"),
         ({"visual.conv1.weight": torch.zeros(48, 700)}, {}, "cannot be brought to this ViT's patch"),
         ({"visual.positional_embedding": torch.zeros(19, 48)}, {}, r"has pos_embed \(1, 19, 48\)"),
-        ({}, {"dim": 96}, r"has cls_token \(1, 1, 48\) for \(1, 1, 96\)"),
+        ({}, {"embed_dim": 96}, r"has cls_token \(1, 1, 48\) for \(1, 1, 96\)"),
         ({}, {"depth": 4}, r"lacks blocks\.3\.norm1\.weight"),
         ({}, {"style": "plain"}, r"lacks patch_embed\.proj\.bias; has what .* norm_pre\.weight"),
         ({}, {"stem": "conv"}, r"does not fit stem 'conv': lacks patch_embed\.backbone"),
@@ -332,6 +334,6 @@ def test_files_that_are_no_vit_are_named(bert, tmp_path):
 
 def test_sizes_that_do_not_divide():
     with pytest.raises(PartError, match="3 heads do not divide dim 64"):
-        Part(ViT, {"dim": 64, "heads": 3})(image_size=224)
+        Part(ViT, {"embed_dim": 64, "num_heads": 3})(image_size=224)
     with pytest.raises(PartError, match="patch 16 does not divide the picture's side of 100"):
         Part(ViT)(image_size=100)

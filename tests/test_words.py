@@ -8,11 +8,11 @@ from test_coca import SOURCE, coca
 from torch import nn
 from torch.nn import functional as F
 
-from core.model import Step
+from core.objectives import Step
 from core.types import Text
 from plugins.heads.vocabulary import Vocabulary
 from plugins.objectives.caption import Captioning
-from plugins.objectives.words import labelled, word_loss
+from plugins.objectives.token_loss import labelled, word_loss
 
 PLACES, WIDTH, WORDS = 23, 8, 50
 
@@ -97,12 +97,12 @@ def test_captions_without_padding_lose_nothing(reduction):
     loss = Captioning(reduction=reduction, smoothing=0.1)(step)
     assert sum(rows) == words < batch.text.mask[:, 1:].numel()
 
-    logits = model.heads["words"](model.decoder(step.words, step.image).x[:, :-1])
+    logits = model.heads["words"](model.decoder(step.decoder_text, step.image).x[:, :-1])
     said = F.cross_entropy(logits.flatten(0, 1), batch.text.ids[:, 1:].flatten(), reduction="none", label_smoothing=0.1)
     sums = (said.view(5, -1) * batch.text.mask[:, 1:]).sum(1)
     torch.testing.assert_close(loss, sums.mean() if reduction == "sequence_sum" else sums.sum() / words)
 
-    step.labelled = batch.text.mask[:, 1:].numel()  # as where the host does not see the mask
+    step.num_target_tokens = batch.text.mask[:, 1:].numel()  # as where the host does not see the mask
     torch.testing.assert_close(Captioning(reduction=reduction, smoothing=0.1)(step), loss)
 
 

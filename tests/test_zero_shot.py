@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 from torch.nn.functional import normalize
 
-from core.evaluate import EvaluateSettings, Evaluation
+from core.evaluation import Evaluation
 from core.model import Model
-from core.part import Part
+from core.settings import EvaluateSettings
 from core.types import Tokens
 from plugins.backbones.vit import ViT
-from plugins.data.prompts import PROMPTS
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.heads.unit import Unit
 from plugins.metrics import zero_shot
 from plugins.metrics.features import cosines
 from plugins.metrics.zero_shot import ENSEMBLE, accuracy, ensemble
+from plugins.text.prompts import PROMPTS
+from registry.part import Part
 
 PICTURES = 18  # two of each of tiny data's nine classes
 
@@ -102,8 +103,10 @@ def test_the_section_equals_every_picture_and_class_alone():
     hits = 0
     with torch.no_grad():
         for picture, name in labelled:
-            image = model.heads["image"](model.look(model.backbone.trunk(picture.image[None])).pooled)
-            by_name = {n: float(image @ model.heads["text"](model.read(data.tokenizer([n])).pooled).T) for n in names}
+            image = model.heads["image"](model.encode_image(model.backbone.trunk(picture.image[None])).pooled)
+            by_name = {
+                n: float(image @ model.heads["text"](model.encode_text(data.tokenizer([n])).pooled).T) for n in names
+            }
             hits += max(by_name, key=by_name.get) == name
     assert section == {
         "accuracy": hits / PICTURES,
@@ -128,8 +131,8 @@ def test_a_model_that_knows_every_class_scores_1_and_with_the_wrong_names_0():
     shift = 0
     model.heads["image"] = model.heads["text"] = torch.nn.Identity()
     model.backbone.trunk = lambda images: states([known[image.numpy().tobytes()] for image in images])
-    model.look = lambda trunk: trunk
-    model.read = lambda text: states([(place[tuple(row)] + shift) % 9 for row in text.ids.tolist()])
+    model.encode_image = lambda trunk: trunk
+    model.encode_text = lambda text: states([(place[tuple(row)] + shift) % 9 for row in text.ids.tolist()])
     assert measured(model, data)["zero_shot"]["accuracy"] == 1
     shift = 1
     assert measured(model, data)["zero_shot"]["accuracy"] == 0
@@ -151,10 +154,18 @@ def test_a_decoder_that_pools_reads_the_names(precision):
     torch.manual_seed(0)
     source = small.data()
     model = Model(
-        backbone=Part(ViT, {"dim": 32, "heads": 2, "depth": 1, "patch": 16}),
+        backbone=Part(ViT, {"embed_dim": 32, "num_heads": 2, "depth": 1, "patch_size": 16}),
         decoder=Part(
             DecoupledDecoder,
-            {"dim": 32, "heads": 2, "unimodal": 1, "multimodal": 1, "layout": "paper", "cls": True, "dropout": 0.0},
+            {
+                "embed_dim": 32,
+                "num_heads": 2,
+                "unimodal": 1,
+                "multimodal": 1,
+                "layout": "paper",
+                "cls": True,
+                "dropout": 0.0,
+            },
         ),
         heads={"image": Part(Unit), "text": Part(Unit)},
         vocabulary=source.tokenizer.vocabulary,
@@ -169,14 +180,14 @@ def test_a_decoder_that_pools_reads_the_names(precision):
 
 def test_it_is_told_beside_chance():
     section = {"accuracy": 0.5, "chance": 1 / 70, "classes": 70, "pictures": 256, "prompts": 6}
-    assert zero_shot.tell({"zero_shot": section}) == {
+    assert zero_shot.format_report({"zero_shot": section}) == {
         "zero_shot": [
             "Zero-shot classification of 256 pictures in 70 classes, 6 prompts a class",
             "  %            found  chance",
             "  right class   50.0     1.4",
         ]
     }
-    assert zero_shot.tell({}) is None
+    assert zero_shot.format_report({}) is None
 
 
 def test_the_ensemble_holds_the_training_prompts_and_the_bare_name():

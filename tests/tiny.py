@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from core.blocks import run_blocks
 from core.kinds import Backbone, Data, Fusion, Head, TextEncoder, Tokenizer, TokenPruner
 from core.model import Model
-from core.part import Part
 from core.types import Batch, Example, Fused, Region, Text, Tokens
 from plugins.heads.temperature import Temperature
 from plugins.pruners.tpd import TextAwarePatchDetector
+from registry.part import Part
 
 SIDE, PATCH, DIM, LENGTH = 32, 8, 16, 6
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "green", "star", "disc", "ring"]

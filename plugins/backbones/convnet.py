@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Backbone
-from core.part import Filled
 from core.types import Tokens
 from plugins.backbones.weights import misshapen, read_weights, refuse
 from registry import near
+from registry.part import Filled
 
 LAST = 32  # of nearly every network: pixels to a cell of its last feature map, unless told otherwise
 
@@ -53,7 +53,7 @@ class ConvNet(Backbone):
         if not timm.is_model(net):
             raise ValueError(f"net: timm has no network named {net!r}.{near(net, timm.list_models())}")
         self.dim, self.grid = _feature_map(net, stride, image_size)
-        self.net, self.pools = _made(net, stride), pooled == "mean"
+        self.net, self.has_pooled = _made(net, stride), pooled == "mean"
         told = resolve_model_data_config(self.net)
         self.register_buffer("mean", torch.tensor(told["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(told["std"]).view(1, 3, 1, 1) * 255, persistent=False)
@@ -63,7 +63,7 @@ class ConvNet(Backbone):
     def trunk(self, images: Tensor) -> Tokens:
         cells = self.net((images.float() - self.mean) / self.deviation)  # (B, D, h, w)
         x = cells.flatten(2).transpose(1, 2)  # (B, P, D)
-        return Tokens(x, x.mean(1) if self.pools else None, patches=(0, int(x.shape[1])))
+        return Tokens(x, x.mean(1) if self.has_pooled else None, patches=(0, int(x.shape[1])))
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
         return trunk
@@ -71,7 +71,7 @@ class ConvNet(Backbone):
     def _load(self, file: str) -> None:
         """Take over all weights but the classifier's."""
         state, own = read_weights(file), self.net.state_dict()
-        classifier = str(cast(Any, self.net).pretrained_cfg.get("classifier") or "")
+        classifier = str(cast("Any", self.net).pretrained_cfg.get("classifier") or "")
         faults = {
             "lacks": [k for k in own if k not in state and not k.endswith("num_batches_tracked")],
             "has": misshapen(state, own),
@@ -91,7 +91,7 @@ def _made(net: str, stride: int) -> nn.Module:
     """
     dilated = {} if stride == LAST else {"output_stride": stride}
     try:
-        return cast(nn.Module, timm.create_model(net, num_classes=0, global_pool="", **dilated))
+        return cast("nn.Module", timm.create_model(net, num_classes=0, global_pool="", **dilated))
     except (TypeError, AssertionError) as err:
         raise ValueError(f"net: {net!r} cannot be had at stride {stride}; timm makes it at {LAST} alone") from err
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from timm.layers import HybridEmbed, LayerNorm2d, PatchEmbed, QuickGELU
@@ -12,13 +12,13 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
-from core.blocks import Prune, build_pruners, by_block, run_blocks, score, split_point
+from core.blocks import Prune, build_pruners, first_pruned_block, pruners_by_block, run_blocks, score
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
-from core.part import Count, Filled, Natural, Positive
 from core.types import Tokens
 from plugins.backbones.weights import misshapen, read_weights, refuse
 from plugins.layers import fused_attention, initialise_tower
+from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt
 
 CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
@@ -36,13 +36,13 @@ class ViT(Backbone):
     Sizes by name: ViT-S 384/12/6, ViT-B 768/12/12, ViT-L 1024/24/16 (dim/depth/heads).
 
     Args:
-        dim: width D.
+        embed_dim: width D.
         depth: blocks; 0: embedded patches alone, for a single-stream fusion.
-        heads: attention heads.
-        patch: side of a patch in pixels; it must divide the picture's side.
-        stem: ``linear``: one convolution of stride ``patch``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
-            2021); ``patch`` must then be a power of 2.
-        mlp: width of the MLPs as a multiple of ``dim``.
+        num_heads: attention heads.
+        patch_size: side of a patch in pixels; it must divide the picture's side.
+        stem: ``linear``: one convolution of stride ``patch_size``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
+            2021); ``patch_size`` must then be a power of 2.
+        mlp: width of the MLPs as a multiple of ``embed_dim``.
         cls: whether a [CLS] token goes before the patches and is the pooled state; without it a pooler pools (CoCa).
         style: ``plain``; ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation);
             ``openclip`` (the same with exact GELU, as most of open_clip's models).
@@ -54,14 +54,16 @@ class ViT(Backbone):
         ValueError: sizes that do not divide, a pruner behind the last block, weights that do not fit.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads", "patch": "patch_size"}
+
     def __init__(
         self,
         *,
-        dim: Count = 768,
-        depth: Natural = 12,
-        heads: Count = 12,
-        patch: Count = 16,
-        mlp: Positive = 4.0,
+        embed_dim: Count = 768,
+        depth: NonNegativeInt = 12,
+        num_heads: Count = 12,
+        patch_size: Count = 16,
+        mlp: NonNegativeFloat = 4.0,
         cls: bool = True,
         stem: Literal["linear", "conv"] = "linear",
         style: Literal["plain", "clip", "openclip"] = "plain",
@@ -73,33 +75,33 @@ class ViT(Backbone):
         super().__init__()
         self.mean: Tensor
         self.deviation: Tensor
-        if image_size % patch:
-            raise ValueError(f"patch {patch} does not divide the picture's side of {image_size} pixels")
-        if dim % heads:
-            raise ValueError(f"{heads} heads do not divide dim {dim}")
+        if image_size % patch_size:
+            raise ValueError(f"patch {patch_size} does not divide the picture's side of {image_size} pixels")
+        if embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide dim {embed_dim}")
         mean, deviation, made = STYLES[style]
-        self.dim, self.mlp, self.pools = dim, mlp, cls
-        self.grid = (image_size // patch, image_size // patch)
+        self.dim, self.mlp, self.has_pooled = embed_dim, mlp, cls
+        self.grid = (image_size // patch_size, image_size // patch_size)
         self.vit = VisionTransformer(
             img_size=image_size,
-            patch_size=1 if stem == "conv" else patch,
-            embed_dim=dim,
+            patch_size=1 if stem == "conv" else patch_size,
+            embed_dim=embed_dim,
             depth=depth,
-            num_heads=heads,
+            num_heads=num_heads,
             mlp_ratio=mlp,
             class_token=cls,
             num_classes=0,
             global_pool="",
-            embed_layer=_stem(stem, style, dim, patch),
+            embed_layer=_stem(stem, style, embed_dim, patch_size),
             **made,
         )
         if depth == 0:
             self.vit.norm = nn.Identity()
-        initialise_tower(self.vit.blocks, dim)
+        initialise_tower(self.vit.blocks, embed_dim)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
-        self.prunings = build_pruners(prune, depth, dim, guide_dim)
-        self.split = split_point(by_block(self.prunings), depth)
+        self.prunings = build_pruners(prune, depth, embed_dim, guide_dim)
+        self.split = first_pruned_block(pruners_by_block(self.prunings), depth)
         if weights:
             self._load(weights)
 
@@ -109,7 +111,7 @@ class ViT(Backbone):
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        return tuple(by_block(self.prunings).values())
+        return tuple(pruners_by_block(self.prunings).values())
 
     def trunk(self, images: Tensor) -> Tokens:
         pixels = (images.float() - self.mean) / self.deviation  # (B, 3, H, W)
@@ -121,14 +123,14 @@ class ViT(Backbone):
         return run_blocks(self.blocks, {}, tokens, last=self.split)
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        pruners = by_block(self.prunings) if self.pruning else {}
+        pruners = pruners_by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)
         x = self.vit.norm(tokens.x)  # (B, N, D)
         pooled = x[:, 0] if self.vit.num_prefix_tokens else None
         return Tokens(x, pooled, tokens.mask, tokens.patches, tokens.source, tokens.scores)
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
-        return score(self.blocks, by_block(self.prunings), trunk, guide, first=self.split)
+        return score(self.blocks, pruners_by_block(self.prunings), trunk, guide, first=self.split)
 
     def _load(self, file: str) -> None:
         """Take over weights, resized to this patch size and resolution (timm's rules, bicubic)."""
@@ -170,11 +172,11 @@ class _TimmBlock:
         block = self.block
         return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         block = self.block
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
-    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         attn = self.block.attn
         qkv = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, D / heads)
         query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.use.verbs import Shown, answer, count, parser
+from plugins.inference.verbs import Shown, answer, count, parser
 
 if TYPE_CHECKING:
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Predictor
 
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {  # of plugins.generation.settings.Generation
     "beams": (count, "beam search of this width"),
@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
     args = made.parse_intermixed_args(argv)
     settings = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
 
-    def captioned(model: Loaded, shown: Shown) -> Iterator[dict[str, Any]]:
+    def captioned(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
         for place, (text, score) in enumerate(model.captions(shown, args.prompt, seed=args.seed, **settings)):
             yield {"image": shown.names[place], "caption": text, "score": score}
 
-    return guarded(lambda: answer(args, captioned))
+    return run_cli(lambda: answer(args, captioned))

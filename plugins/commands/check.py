@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         ``parameters`` {total, parts}: numbers; tied weights once, no teacher. ``macs`` {total, unpruned, parts}: of one
-        picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.metrics.dry.
+        picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.compute.dry_run.
         ``step`` {pictures, chunks, precision, device}: what the memory is for. ``notes``: what could not be
         looked at, which is no fault.
     """
@@ -60,29 +60,29 @@ class Check:
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
-        from core.folder import weights_in
-        from core.train import check_batch
-        from plugins.metrics import dry, memory
+        from core.training.checkpoint import weights_file
+        from core.training.trainer import check_batch
+        from plugins.compute import dry_run, memory
 
         train = self.recipe.train
         self.attempt("the batch", lambda: check_batch(train))
         if self.problems:
             return
-        if train.start:
+        if train.init_from:
             try:
-                weights_in(train.start)
+                weights_file(train.init_from)
             except ValueError as err:
                 self.report["notes"].append(f"not checked: {err}")
-        sizes = self.attempt("the data", lambda: dry.sketch(self.recipe))
+        sizes = self.attempt("the data", lambda: dry_run.sketch(self.recipe))
         if sizes is None:
             return
         self.report["notes"] += [f"not here, so not checked: {thing}" for thing in sizes.absent]
-        made = self.attempt("building", lambda: dry.assembled(self.recipe, sizes))
+        made = self.attempt("building", lambda: dry_run.assembled(self.recipe, sizes))
         if made is None:
             return
         self.report["step"] = {
             "pictures": train.batch,
-            "chunks": train.chunks,
+            "chunks": train.gradcache_chunks,
             "precision": made.precision,
             "device": made.device.type,
         }
@@ -93,7 +93,7 @@ class Check:
         if saved is None or self.problems:
             return
         self.report["memory"] = made.memory(saved)
-        self.report["macs"] = self.attempt("inference", lambda: dry.macs(made)) or {}
+        self.report["macs"] = self.attempt("inference", lambda: dry_run.macs(made)) or {}
 
     def attempt(self, what: str, work: Callable[[], T]) -> T | None:
         """The work's result; what stops it is noted, as a problem unless only values are missing."""
@@ -117,8 +117,8 @@ def _place(err: Exception) -> str:
 
 
 def _table(report: dict[str, Any]) -> list[str]:
-    from core.report import columns
-    from plugins.metrics.counter import amount
+    from core.evaluation import columns
+    from plugins.compute.torch_macs import amount
 
     rows: list[tuple[str, str]] = []
 
@@ -169,4 +169,4 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join([*report["problems"], *report["notes"]]), file=sys.stderr)
         return 0 if report["ok"] else 2
 
-    return guarded(work)
+    return run_cli(work)

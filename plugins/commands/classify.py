@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.use.verbs import TEXT_HELP, Shown, answer, count, lines_of, parser
+from plugins.inference.verbs import TEXT_HELP, Shown, answer, count, lines_of, parser
 
 if TYPE_CHECKING:
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Predictor
 
 
 @hookimpl
@@ -28,13 +28,13 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--top", type=count, default=5, metavar="K", help="classes told of each picture (default: 5)")
     args = made.parse_intermixed_args(argv)
 
-    def classified(model: Loaded, shown: Shown) -> Iterator[dict[str, Any]]:
+    def classified(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
         names = None if args.classes is None else _names(args.classes)
         for place, ranked in enumerate(model.classified(shown, names, args.prompt, args.top)):
             best, odds = ranked[0]
             yield {"image": shown.names[place], "class": best, "score": odds, "top": dict(ranked)}
 
-    return guarded(lambda: answer(args, classified))
+    return run_cli(lambda: answer(args, classified))
 
 
 def _names(given: str) -> list[str]:

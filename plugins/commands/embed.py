@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.use.verbs import TEXT_HELP, Shown, answer, parser, texts_of, usable
+from plugins.inference.verbs import TEXT_HELP, Shown, answer, parser, texts_of, usable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Predictor
 
 TENSORS = ".safetensors"
 
@@ -36,11 +36,11 @@ def main(argv: Sequence[str]) -> int:
     if not (args.images or args.text or args.texts):
         made.error("nothing to embed: give images, --text or --texts")
     if args.out and args.out.endswith(TENSORS):
-        return guarded(lambda: _stored(args))
-    return guarded(lambda: answer(args, lambda model, shown: _told(model, shown, texts_of(args))))
+        return run_cli(lambda: _stored(args))
+    return run_cli(lambda: answer(args, lambda model, shown: _told(model, shown, texts_of(args))))
 
 
-def _told(model: Loaded, shown: Shown, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _told(model: Predictor, shown: Shown, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     if texts:
         for text, row in zip(texts, model.embed_texts(texts), strict=True):
             yield {"text": text, "embedding": _numbers(row)}
@@ -66,7 +66,7 @@ def _stored(args: Any) -> int:
     out, args.out = usable(args.out), None
     texts = texts_of(args)
 
-    def stored(model: Loaded, shown: Shown) -> Iterator[dict[str, Any]]:
+    def stored(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
         if shown.files:
             tensors["images"] = model.embed_images(shown)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import guarded, reported
+from core.cli import print_report, run_cli
 from core.hookspecs import hookimpl
 
 
@@ -33,4 +33,4 @@ def main(argv: Sequence[str]) -> int:
 
         return evaluate(args.folder, [*args.overrides, *chosen])
 
-    return guarded(lambda: reported(work, args.json))
+    return run_cli(lambda: print_report(work, args.json))

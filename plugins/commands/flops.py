@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import guarded, reported
+from core.cli import print_report, run_cli
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from core.flops import Counted
-    from plugins.metrics.dry import Dry
+    from plugins.compute.dry_run import Dry
+    from plugins.compute.fvcore_macs import Counted
 
 Report = dict[str, Any]
 TIMM = "timm:"
@@ -28,7 +28,8 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     """MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
 
-    Inference is one picture with one text of the recipe's full length (core.flops.Pair), counted by fvcore on real
+    Inference is one picture with one text of the recipe's full length (plugins.compute.fvcore_macs.Pair), counted by
+    fvcore on real
     tensors. ``checks`` holds the same by torch's counter and by closed form, with the greatest ``difference`` from
     fvcore as a share; where a part has no closed form, ``{missing: its name}``. ``training`` is one optimizer step at
     the recipe's batch, by torch's counter: forward, backward, total, per_picture, and each loss if it were alone.
@@ -40,9 +41,9 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     from core.recipe import read
 
     recipe = read(path, overrides, discovery.load())
-    from plugins.metrics import dry  # after the plugins, whose imports warn of what is not the user's business
+    from plugins.compute import dry_run  # after the plugins, whose imports warn of what is not the user's business
 
-    made = dry.assembled(recipe, dry.sketch(recipe))
+    made = dry_run.assembled(recipe, dry_run.sketch(recipe))
     return {**inference(made), "training": training(made)}
 
 
@@ -66,10 +67,10 @@ def inference(made: Dry) -> Report:
 
 def _by_fvcore(made: Dry) -> tuple[Counted, Counted]:
     """Pruned and unpruned."""
-    from core.flops import Pair
-    from plugins.metrics import dry
+    from plugins.compute import dry_run
+    from plugins.compute.fvcore_macs import Pair
 
-    model, inputs = dry.blank(made.recipe, made.sizes), dry.full(made.sizes, 1)
+    model, inputs = dry_run.blank(made.recipe, made.sizes), dry_run.full(made.sizes, 1)
     pruned = Pair(model).count(*inputs)
     if not model.pruners:
         return pruned, pruned
@@ -78,7 +79,7 @@ def _by_fvcore(made: Dry) -> tuple[Counted, Counted]:
 
 
 def _by_formula(counted: tuple[Counted, Counted], made: Dry) -> Report:
-    from plugins.metrics import closed_form
+    from plugins.compute import closed_form
 
     sizes = made.sizes.text_length, made.sizes.frames or 1
     try:
@@ -97,9 +98,12 @@ def _compared(counted: tuple[Counted, Counted], other: tuple[Counted, Counted]) 
 def training(made: Dry) -> Report:
     """One optimizer step at the recipe's batch: what ``flops`` returns as ``training``."""
     settings, whole = made.recipe.train, made.cost()
-    pictures = settings.batch * settings.accumulate
-    forward, backward = whole.forward * settings.accumulate, whole.backward * settings.accumulate
-    losses = {name: (c.forward + c.backward) * settings.accumulate for name, c in made.alone().items()}
+    pictures = settings.batch * settings.gradient_accumulation_steps
+    forward, backward = (
+        whole.forward * settings.gradient_accumulation_steps,
+        whole.backward * settings.gradient_accumulation_steps,
+    )
+    losses = {name: (c.forward + c.backward) * settings.gradient_accumulation_steps for name, c in made.alone().items()}
     return {
         "pictures": pictures,
         "precision": made.precision,
@@ -124,8 +128,8 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
         warnings.simplefilter("ignore", FutureWarning)  # timm's, of torch.jit.script
         import timm
 
-    from core.flops import count
-    from plugins.metrics import counter
+    from plugins.compute import torch_macs
+    from plugins.compute.fvcore_macs import count
     from registry import near
 
     if not timm.is_model(name):
@@ -142,7 +146,7 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
         counted = count(model, (images,), parts)
     except AssertionError as err:
         raise ValueError(f"{TIMM}{name} at {image_size} pixels: {err}") from err
-    other = counter.count(model, (images,), parts).total
+    other = torch_macs.count(model, (images,), parts).total
     return {
         "total": counted.total,
         "parts": counted.parts,
@@ -153,8 +157,8 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
 
 
 def _table(report: Report) -> list[str]:
-    from core.report import columns
-    from plugins.metrics.counter import amount, ratio
+    from core.evaluation import columns
+    from plugins.compute.torch_macs import amount, ratio
 
     words = f" with a text of {report['text_length']} words (full length)" if "text_length" in report else ""
     lines = [f"MACs of a picture of {report['image_size']} x {report['image_size']} pixels{words}"]
@@ -189,8 +193,8 @@ def _checks(report: Report) -> list[tuple[str, ...]]:
 
 
 def _training_table(report: Report) -> list[str]:
-    from core.report import columns
-    from plugins.metrics.counter import amount, ratio
+    from core.evaluation import columns
+    from plugins.compute.torch_macs import amount, ratio
 
     training = report["training"]
     where = f"{training['pictures']} pictures, texts of full length, {training['precision']} on {training['device']}"
@@ -210,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("recipe", help=f"a YAML file, or {TIMM}NAME, such as timm:vit_base_patch16_224")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep=0.3"
+        "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep_rate=0.3"
     )
     parser.add_argument("--image-size", type=int, help=f"side of the picture in pixels, for {TIMM}NAME")
     parser.add_argument("--json", action="store_true", help="print {total, unpruned, parts, checks, training}")
@@ -228,4 +232,4 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(_table(report)))
         return report
 
-    return guarded(lambda: reported(work, args.json))
+    return run_cli(lambda: print_report(work, args.json))

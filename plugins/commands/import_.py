@@ -7,7 +7,7 @@ import importlib
 import shlex
 from collections.abc import Callable, Sequence
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 
 KINDS = {  # verb: where it is done
@@ -42,4 +42,4 @@ def main(argv: Sequence[str]) -> int:
         print(make(args.file, args.out, args.vocabulary, args.config, command))
         return 0
 
-    return guarded(work)
+    return run_cli(work)

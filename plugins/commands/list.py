@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from core import discovery
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 from registry import Owner
 
@@ -35,8 +35,8 @@ def rows() -> list[Row]:
 
 def metadata_rows() -> list[Row]:
     """The plugins that package metadata names; none of their code is imported."""
-    ours = [Owner(name, discovery.DISTRIBUTION, discovery.version()) for name in discovery.builtins("plugins")]
-    theirs = [discovery.owner_of(point) for point in discovery.strangers()]
+    ours = [Owner(name, discovery.DISTRIBUTION, discovery.version()) for name in discovery.builtin_modules("plugins")]
+    theirs = [discovery.owner_of(point) for point in discovery.entry_points()]
     return [_row("plugin", owner.plugin, owner, "not loaded") for owner in (*ours, *theirs)]
 
 
@@ -66,4 +66,4 @@ def main(argv: Sequence[str]) -> int:
             print(f"{row['kind']:<13} {row['name']:<27} {where:<27} {row['status']}".rstrip())
         return 0
 
-    return guarded(work)
+    return run_cli(work)

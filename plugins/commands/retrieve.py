@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.use.verbs import TEXT_HELP, Shown, answer, count, parser, texts_of
+from plugins.inference.verbs import TEXT_HELP, Shown, answer, count, parser, texts_of
 
 if TYPE_CHECKING:
-    from plugins.use.loaded import Loaded
+    from plugins.inference.predictor import Predictor
 
 
 @hookimpl
@@ -27,10 +27,10 @@ def main(argv: Sequence[str]) -> int:
     if not (args.text or args.texts):
         made.error("give --text or --texts: what is to be looked for?")
 
-    def retrieved(model: Loaded, shown: Shown) -> Iterator[dict[str, Any]]:
+    def retrieved(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
         texts = texts_of(args)
         for text, found in zip(texts, model.retrieve(shown, texts, args.top), strict=True):
             for rank, (place, score) in enumerate(found):
                 yield {"text": text, "rank": rank + 1, "image": shown.names[place], "score": score}
 
-    return guarded(lambda: answer(args, retrieved))
+    return run_cli(lambda: answer(args, retrieved))

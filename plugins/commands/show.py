@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 from registry import Entry, Owner, UnknownName, near
 
 SECTIONS = {
     "model": "core.model:Model",
-    "train": "core.train:TrainSettings",
-    "evaluate": "core.evaluate:EvaluateSettings",
-    "run": "core.train:RunSettings",
+    "train": "core.settings:TrainSettings",
+    "evaluate": "core.settings:EvaluateSettings",
+    "run": "core.settings:RunSettings",
 }
 
 
@@ -60,9 +60,9 @@ def show(wanted: str) -> str:
 
 def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
     """What the page says, for scripts."""
-    from core.part import is_filled
     from core.recipe import plain
-    from core.schema import REQUIRED, describe, settings_of
+    from registry.part import is_filled
+    from registry.signature import REQUIRED, describe, settings_of
 
     settings = {
         setting: {
@@ -78,8 +78,8 @@ def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
 
 
 def _page(kind: str, name: str, entry: Entry[Any]) -> str:
-    from core.part import is_filled
-    from core.schema import REQUIRED, describe, settings_of
+    from registry.part import is_filled
+    from registry.signature import REQUIRED, describe, settings_of
 
     lines = [f"{kind} {name!r}", "", inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
     settings = settings_of(entry.cls)
@@ -116,4 +116,4 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps([_facts(*part) for part in find(args.part)]) if args.json else show(args.part))
         return 0
 
-    return guarded(work)
+    return run_cli(work)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import guarded
+from core.cli import run_cli
 from core.hookspecs import hookimpl
 
 
@@ -58,4 +58,4 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(report, indent=2) if args.json else "\n".join(_told(report)))
         return 1 if report.get("skipped") else 0
 
-    return guarded(work)
+    return run_cli(work)

@@ -5,9 +5,9 @@ T frames, S the picture's side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from core import kinds
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example
-from plugins.data import compose, shapes
 from plugins.data.batching import make_batch
-from plugins.data.compose import Sprite
-from plugins.data.painter import BACKGROUNDS, SEEN, Combination, Painter
-from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+from plugins.data.drawing import compositing, shapes
+from plugins.data.drawing.compositing import Sprite
+from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Fraction, NonNegativeInt
 
 TRAVEL = (0.3, 0.45)  # how far a shape moves from the first frame to the last, as a share of S, across or down
 ROOM = (0.2, 0.8)  # where it is half-way
@@ -59,7 +59,7 @@ class Clips(kinds.Data):
     Args:
         image_size: side of the frames in pixels.
         frames: T, of each clip.
-        still: greatest number of other shapes, which stand still.
+        distractors: greatest number of other shapes, which stand still.
         train_size: number of training clips.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
@@ -67,6 +67,7 @@ class Clips(kinds.Data):
         vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"still": "distractors"}
     classes = tuple(WAYS)
     boxed: Sequence[int] = ()
 
@@ -75,14 +76,14 @@ class Clips(kinds.Data):
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
         frames: Annotated[int, Between(2, 64)] = 4,
-        still: Natural = 0,
+        distractors: NonNegativeInt = 0,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
         text_length: Count = 24,
-        mask: Share = 0.15,
-        seed: Natural = 0,
+        mask: Fraction = 0.15,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
-        self.image_size, self.frames, self.still, self.seed = image_size, frames, still, seed
+        self.image_size, self.frames, self.still, self.seed = image_size, frames, distractors, seed
         self.train_size, self.text_length, self.mask = train_size, text_length, mask
         self._painter = Painter(image_size, seed)
         self._sprites: dict[tuple[Combination, int, str], Sprite] = {}
@@ -112,7 +113,7 @@ class Clips(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compose.first(self._held_out, split, count, self.draw)
+        return compositing.first(self._held_out, split, count, self.draw)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
         return [(example, example.labels[0]) for example in self.held_out(split, count)]
@@ -127,7 +128,7 @@ class Clips(kinds.Data):
 
     def draw(self, split: str, number: int) -> Example:
         """Clip ``number`` of a split."""
-        rng = compose.stream("clip", self.seed, split, number)
+        rng = compositing.stream("clip", self.seed, split, number)
         motion = rng.choice(self.classes) if split == "train" else self.classes[number % len(self.classes)]
         canvas = self._painter.canvas(rng, rng.randrange(*BACKGROUNDS[split]))  # (3, S, S)
         for _ in range(rng.randint(0, self.still)):
@@ -150,7 +151,7 @@ class Clips(kinds.Data):
         if key not in self._sprites:
             share = SIDES[0] * (SIDES[1] / SIDES[0]) ** (level / (LEVELS - 1))
             self._sprites[key] = shapes.draw_scaled(*combination, share, texture, side)
-        compose.stamp(canvas, self._sprites[key], pose.x, pose.y)
+        compositing.stamp(canvas, self._sprites[key], pose.x, pose.y)
 
 
 def drawn(rng: Random) -> Pose:

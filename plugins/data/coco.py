@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from math import ceil, sqrt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from core import kinds
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share, parameters
-from core.types import Batch, Example, Region, Sketch
-from plugins.data.album import Album, share_out
-from plugins.data.annotations import beside
+from core.types import Batch, DataSpec, Example, Region
+from plugins.data.annotations.image_pool import Album, share_out
+from plugins.data.annotations.image_source import Collection, Photo, PictureSource
+from plugins.data.annotations.read import beside
 from plugins.data.augment import random_crop, squared
 from plugins.data.batching import CLASS_TEXT, make_batch
-from plugins.data.collection import Collection, Photo, PictureSource
 from plugins.data.randaugment import rand_augment
-from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
 
 LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
 PIECES = 8000  # the most in a vocabulary made here
@@ -47,7 +47,7 @@ class Coco(kinds.Data):
         sources: each {images, captions, boxes, weight}: a folder, lists of files, and its weight in a batch.
         image_size: side of the pictures in pixels.
         text_length: greatest number of tokens of a text.
-        regions: pictures in the region batch of a step.
+        region_batch_size: pictures in the region batch of a step.
         mask: share of a caption's words that masked language modelling hides.
         augment: light: crops of half the area or more, flips, brightness and contrast; strong, as ALBEF and mPLUG:
             crops of a fifth or more, flips, RandAugment.
@@ -60,21 +60,23 @@ class Coco(kinds.Data):
         ValueError: a file or folder is missing, cannot be used or holds too little; names it.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size"}
+
     def __init__(
         self,
         *,
         sources: list[PictureSource],
         image_size: Annotated[int, Between(32, 1024)] = 256,
         text_length: Count = 25,
-        regions: Count = 32,
-        mask: Share = 0.15,
+        region_batch_size: Count = 32,
+        mask: Fraction = 0.15,
         augment: Literal["light", "strong"] = "light",
         held_out: Annotated[float, Between(0, 0.4)] = 0.02,
-        budget: Share = 0.01,
-        seed: Natural = 0,
+        budget: Fraction = 0.01,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
-        self.image_size, self.text_length, self.regions = image_size, text_length, regions
+        self.image_size, self.text_length, self.regions = image_size, text_length, region_batch_size
         self.mask, self.augment = mask, augment
         if not sources:
             raise ValueError("sources: the list is empty; name at least one {images, captions, boxes}")
@@ -91,7 +93,7 @@ class Coco(kinds.Data):
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(made, text_length)
 
     @classmethod
-    def sketch(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> Sketch:
+    def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
         """The sizes without a look into pictures; annotation files are read only to make a vocabulary."""
         given = {name: parameter.default for name, (_, parameter) in parameters(cls).items()} | dict(settings)
         sources: list[PictureSource] = given["sources"]
@@ -109,7 +111,7 @@ class Coco(kinds.Data):
         else:
             data = cls(**settings)
             pieces, splits = data.tokenizer.vocabulary, data.splits()
-        return Sketch(
+        return DataSpec(
             given["image_size"],
             length,
             pieces,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from core import kinds
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example, Region
-from plugins.data import compose, telling
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
-from plugins.data.compose import Placed
-from plugins.data.folders import head, read_background, read_objects, split_backgrounds, split_objects
-from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+from plugins.data.drawing import captions, compositing
+from plugins.data.drawing.compositing import Placed
+from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Fraction, NonNegativeInt
 
 CORPUS = 4000  # training pictures whose texts make the vocabulary
 
@@ -36,8 +36,8 @@ class Cutouts(kinds.Data):
         backgrounds: folder of JPEG or PNG photos; subfolders are searched too.
         image_size: side of the pictures in pixels.
         train_size: number of training pictures.
-        boxes: share of the training pictures whose boxes may be learned from.
-        regions: pictures in the region batch of a step.
+        box_fraction: share of the training pictures whose boxes may be learned from.
+        region_batch_size: pictures in the region batch of a step.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
         seed: of the splits and of the pictures; training draws them in an order of its own seed.
@@ -47,6 +47,8 @@ class Cutouts(kinds.Data):
         ValueError: a folder is missing or holds too little, or a file in it cannot be used; names it.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size", "boxes": "box_fraction"}
+
     def __init__(
         self,
         *,
@@ -54,16 +56,16 @@ class Cutouts(kinds.Data):
         backgrounds: str = "",
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
-        boxes: Share = 0.05,
-        regions: Count = 32,
+        box_fraction: Fraction = 0.05,
+        region_batch_size: Count = 32,
         text_length: Count = 40,
-        mask: Share = 0.15,
-        seed: Natural = 0,
+        mask: Fraction = 0.15,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask, self.seed = regions, mask, seed
-        self.boxed: Sequence[int] = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
+        self.regions, self.mask, self.seed = region_batch_size, mask, seed
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self.cutouts = read_objects(objects, image_size)
         self.seen, self.unseen = split_objects(self.cutouts, seed, objects)
         self.backgrounds = split_backgrounds(backgrounds, seed)
@@ -87,13 +89,13 @@ class Cutouts(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compose.first(self._held_out, split, count, self._picture)
+        return compositing.first(self._held_out, split, count, self._picture)
 
     def references(self, example: Example) -> Sequence[str]:
-        return telling.references(example)
+        return captions.references(example)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        return telling.describes(caption, picture)
+        return captions.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training picture ``number``."""
@@ -106,17 +108,17 @@ class Cutouts(kinds.Data):
         return self.draw(number)
 
     def _picture(self, split: str, number: int) -> Example:
-        rng = compose.stream("cutouts", self.seed, split, number)
+        rng = compositing.stream("cutouts", self.seed, split, number)
         canvas = self._canvas(rng, split)
         nouns = self._nouns(rng, split)
         things = [(self.cutouts[noun].thing, rng.choice(self.cutouts[noun].sprites)) for noun in nouns]
-        placed = compose.paste(canvas, things, compose.layout(rng, len(things)))
+        placed = compositing.paste(canvas, things, compositing.layout(rng, len(things)))
         return self._example(rng, f"{split} picture {number}", split, canvas, placed)
 
     def _example(
         self, rng: Random, key: str, split: str, canvas: NDArray[np.uint8], placed: Sequence[Placed]
     ) -> Example:
-        caption, facts = telling.caption(rng, placed)
+        caption, facts = captions.caption(rng, placed)
         heads = {head(one.thing.noun) for one in placed}
         others = [noun for noun in (self.unseen if split == "withheld" else self.seen) if noun not in facts.things]
         absent = self.cutouts[rng.choice([noun for noun in others if head(noun) not in heads] or others)].thing
@@ -126,7 +128,7 @@ class Cutouts(kinds.Data):
             caption=caption,
             regions=tuple(Region(one.box, one.thing.named(), one.thing.label) for one in placed),
             absent=absent.named(),
-            questions=tuple(telling.questions(rng, placed, absent)),
+            questions=tuple(captions.questions(rng, placed, absent)),
             facts=facts,
         )
 
@@ -150,13 +152,13 @@ class Cutouts(kinds.Data):
         texts = [CLASS_TEXT.format(label=noun) for noun in self.seen]
         nothing = np.zeros((3, 1, 1), np.uint8)
         for number in range(CORPUS):
-            rng = compose.stream("cutouts", self.seed, "vocabulary", number)
+            rng = compositing.stream("cutouts", self.seed, "vocabulary", number)
             nouns = self._nouns(rng, "train")
-            centres = compose.layout(rng, len(nouns))
+            centres = compositing.layout(rng, len(nouns))
             placed = [
                 Placed(self.cutouts[n].thing, (0, 0, 1, 1), centre) for n, centre in zip(nouns, centres, strict=True)
             ]
-            texts += telling.texts(self._example(rng, "", "train", nothing, placed))
+            texts += captions.texts(self._example(rng, "", "train", nothing, placed))
         return train_tokenizer(texts, length)
 
 

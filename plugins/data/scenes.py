@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from numpy.random import Generator
 
 from core import kinds
 from core.hookspecs import hookimpl
-from core.part import Between, Count, Natural, Share
 from core.types import Batch, Example
-from plugins.data import compose, shapes, telling
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
-from plugins.data.painter import CLASSES, Painter
-from plugins.data.tokenizer import load_tokenizer, train_tokenizer
+from plugins.data.drawing import captions, compositing, shapes
+from plugins.data.drawing.scene_painter import CLASSES, Painter
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+from registry.part import Between, Count, Fraction, NonNegativeInt
 
 CORPUS = 2000  # training scenes whose texts make the vocabulary
 
@@ -31,15 +31,16 @@ class Scenes(kinds.Data):
     Args:
         image_size: side of the pictures in pixels.
         train_size: number of training scenes.
-        boxes: share of the training scenes whose boxes may be learned from.
+        box_fraction: share of the training scenes whose boxes may be learned from.
         labelled: share of the training scenes, pair by pair, with a labelled picture in their place.
-        regions: pictures in the region batch of a step.
+        region_batch_size: pictures in the region batch of a step.
         text_length: greatest number of tokens of a text.
         mask: share of a caption's words that masked language modelling hides.
         seed: of the scenes; training draws them in an order of its own seed.
         vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size", "boxes": "box_fraction"}
     classes = CLASSES
 
     def __init__(
@@ -47,17 +48,17 @@ class Scenes(kinds.Data):
         *,
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
-        boxes: Share = 0.05,
-        labelled: Share = 0.0,
-        regions: Count = 32,
+        box_fraction: Fraction = 0.05,
+        labelled: Fraction = 0.0,
+        region_batch_size: Count = 32,
         text_length: Count = 40,
-        mask: Share = 0.15,
-        seed: Natural = 0,
+        mask: Fraction = 0.15,
+        seed: NonNegativeInt = 0,
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask, self.labelled = regions, mask, labelled
-        self.boxed: Sequence[int] = [i for i in range(train_size) if compose.chosen(boxes, seed, "boxes", i)]
+        self.regions, self.mask, self.labelled = region_batch_size, mask, labelled
+        self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
         self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
         self._singles: dict[str, list[Example]] = {split: [] for split in self.splits()}
@@ -85,7 +86,7 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compose.first(self._held_out, split, count, self._painter.scene)
+        return compositing.first(self._held_out, split, count, self._painter.scene)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
         """As many as asked for; of 70 classes, in "withheld" of the 10 others. A class is named as "red circle".
@@ -93,18 +94,18 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        examples = compose.first(self._singles, split, count, self._painter.single)
+        examples = compositing.first(self._singles, split, count, self._painter.single)
         return [(example, example.labels[0]) for example in examples]
 
     def references(self, example: Example) -> Sequence[str]:
-        return telling.references(example)
+        return captions.references(example)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        return telling.describes(caption, picture)
+        return captions.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
         """Training scene ``number``, or the labelled picture in its place."""
-        single = compose.chosen(self.labelled, self._painter.seed, "labelled", number // 2)
+        single = compositing.chosen(self.labelled, self._painter.seed, "labelled", number // 2)
         return self._painter.single("train", number) if single else self._painter.scene("train", number)
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
@@ -119,7 +120,7 @@ def _made(seed: int, length: int) -> kinds.Tokenizer:
     painter = Painter(64, seed)
     examples = [painter.scene("train", number) for number in range(CORPUS)]
     classes = [CLASS_TEXT.format(label=shape) for shape in shapes.SHAPES]
-    return train_tokenizer([*classes, *(text for example in examples for text in telling.texts(example))], length)
+    return train_tokenizer([*classes, *(text for example in examples for text in captions.texts(example))], length)
 
 
 @hookimpl

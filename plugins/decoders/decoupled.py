@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.decoding import StepwiseDecoder
 from core.hookspecs import hookimpl
-from core.part import Count, Filled, Natural, Share, parameters
+from core.kinds import StepwiseDecoder
 from core.types import Text, Tokens
-from plugins.decoders.stepwise import CachedDecoding, Layer
+from plugins.decoders.kv_cache import CachedDecoding, Layer
 from plugins.layers import (
     OpenClipLayer,
     PostNormLayer,
@@ -24,6 +23,7 @@ from plugins.layers import (
     key_mask,
 )
 from plugins.text.weights import load_bert_layer, read_bert, take
+from registry.part import Count, Filled, Fraction, NonNegativeInt, parameters
 
 LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the lower half, of the upper
     "bert": (PostNormLayer, PostNormLayer),
@@ -43,8 +43,8 @@ class DecoupledDecoder(StepwiseDecoder):
         layout: ``bert``: LayerNorm after each residual, embeddings normalised; ``paper``: LayerNorm before, one at the
             end. Both: self-attention, cross-attention, one MLP of 4 D. ``openclip``: as ``paper``, but a second MLP
             between the two attentions, LayerNorm on the memory, and a position of its own for [CLS].
-        dim: width D.
-        heads: attention heads.
+        embed_dim: width D.
+        num_heads: attention heads.
         dropout: on the residuals and attention.
         cls: whether a learnt [CLS] is read after the words, whose state, normalised, is the text's feature (CoCa). The
             words never see it, and ``forward`` is not given it.
@@ -58,15 +58,17 @@ class DecoupledDecoder(StepwiseDecoder):
             layers; cls without a unimodal layer; the legacy mask without cls or with another layout.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads"}
+
     def __init__(
         self,
         *,
-        unimodal: Natural = 0,
+        unimodal: NonNegativeInt = 0,
         multimodal: Count = 12,
         layout: Literal["bert", "paper", "openclip"] = "bert",
-        dim: Count = 768,
-        heads: Count = 12,
-        dropout: Share = 0.1,
+        embed_dim: Count = 768,
+        num_heads: Count = 12,
+        dropout: Fraction = 0.1,
         cls: bool = False,
         mask: Literal["correct", "legacy"] = "correct",
         weights: str = "",
@@ -82,33 +84,36 @@ class DecoupledDecoder(StepwiseDecoder):
         if mask == "legacy" and not (cls and layout == "openclip"):
             raise ValueError(f"mask 'legacy' needs layout 'openclip' and cls, got layout {layout!r}, cls {cls}")
         lower, upper = LAYERS[layout]
-        self.dim, self.text_length, self.legacy = dim, text_length, mask == "legacy"
+        self.dim, self.text_length, self.legacy = embed_dim, text_length, mask == "legacy"
         self.cls_position = cls and layout == "openclip"  # the last one, behind those of the words
-        self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(text_length + self.cls_position, dim)
-        self.embedding_norm = nn.LayerNorm(dim, eps=1e-12) if layout == "bert" else nn.Identity()
+        self.words, self.positions = (
+            nn.Embedding(vocabulary, embed_dim),
+            nn.Embedding(text_length + self.cls_position, embed_dim),
+        )
+        self.embedding_norm = nn.LayerNorm(embed_dim, eps=1e-12) if layout == "bert" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.unimodal = nn.ModuleList(lower(dim, heads, dropout) for _ in range(unimodal))
-        self.multimodal = nn.ModuleList(upper(dim, heads, dropout, memory_dim) for _ in range(multimodal))
-        self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(dim)
-        self.cls = nn.Parameter(torch.randn(dim) * 0.02) if cls else None
-        self.cls_norm = nn.LayerNorm(dim) if cls else None
-        self.pools = cls
+        self.unimodal = nn.ModuleList(lower(embed_dim, num_heads, dropout) for _ in range(unimodal))
+        self.multimodal = nn.ModuleList(upper(embed_dim, num_heads, dropout, memory_dim) for _ in range(multimodal))
+        self.final_norm = nn.Identity() if layout == "bert" else nn.LayerNorm(embed_dim)
+        self.cls = nn.Parameter(torch.randn(embed_dim) * 0.02) if cls else None
+        self.cls_norm = nn.LayerNorm(embed_dim) if cls else None
+        self.has_pooled = cls
         initialise(self)
         if cls:  # the lower half is a text tower
             for tower in (self.words, self.positions, self.unimodal):
-                initialise_tower(tower, dim)
+                initialise_tower(tower, embed_dim)
         if weights:
-            self._load(weights, heads)
+            self._load(weights, num_heads)
 
     @classmethod
     def pooled_dim(cls, settings: Mapping[str, Any]) -> int:
-        return int(settings.get("dim", parameters(cls)["dim"][1].default)) if settings.get("cls") else 0
+        return int(settings.get("embed_dim", parameters(cls)["embed_dim"][1].default)) if settings.get("cls") else 0
 
     @property
     def embedding(self) -> nn.Parameter:
-        return cast(nn.Parameter, self.words.weight)
+        return cast("nn.Parameter", self.words.weight)
 
-    def read(self, text: Text) -> Tokens:
+    def encode_text(self, text: Text) -> Tokens:
         length = int(text.ids.shape[1])
         places = torch.arange(length, device=text.ids.device)
         x = self._embed(text.ids, places)  # (B, L, D)

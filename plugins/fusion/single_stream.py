@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core.blocks import Prune, build_pruners, by_block, run_blocks, score
+from core.blocks import Prune, build_pruners, pruners_by_block, run_blocks, score
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.kinds import Fusion, TokenPruner
-from core.part import Count, Filled, Share
 from core.types import Fused, Tokens
 from plugins.layers import PreNormLayer, initialise_tower, key_mask
+from registry.part import Count, Filled, Fraction
 
 
 class SingleStreamFusion(Fusion):
@@ -27,7 +28,7 @@ class SingleStreamFusion(Fusion):
 
     Args:
         layers: how many blocks.
-        heads: attention heads.
+        num_heads: attention heads.
         dropout: on the residuals and attention.
         prune: which pruner acts where, as in a backbone.
         weights: a safetensors file of a timm ViT, whose first blocks are loaded.
@@ -36,12 +37,14 @@ class SingleStreamFusion(Fusion):
         ValueError: a pruner behind the last block; weights that lack a block or are of another size.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
+
     def __init__(
         self,
         *,
         layers: Count = 12,
-        heads: Count = 12,
-        dropout: Share = 0.0,
+        num_heads: Count = 12,
+        dropout: Fraction = 0.0,
         prune: Sequence[Prune] = (),
         weights: str = "",
         dim: Filled[int],
@@ -51,7 +54,7 @@ class SingleStreamFusion(Fusion):
         self.dim = dim
         self.image_projection = nn.Identity() if image_dim == dim else nn.Linear(image_dim, dim)
         self.types = nn.Embedding(2, dim)  # 0: words, 1: picture
-        self.layers = nn.ModuleList(PreNormLayer(dim, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(PreNormLayer(dim, num_heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         for norm in self.modules():
             if isinstance(norm, nn.LayerNorm):
@@ -67,13 +70,13 @@ class SingleStreamFusion(Fusion):
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        return tuple(by_block(self.prunings).values())
+        return tuple(pruners_by_block(self.prunings).values())
 
     def score(self, text: Tokens, image: Tokens) -> Tensor | None:
-        return score(self.blocks, by_block(self.prunings), self._joined(text, image), _cls)
+        return score(self.blocks, pruners_by_block(self.prunings), self._joined(text, image), _cls)
 
     def forward(self, text: Tokens, image: Tokens) -> Fused:
-        pruners = by_block(self.prunings) if self.pruning else {}
+        pruners = pruners_by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, self._joined(text, image), _cls)
         length = int(text.x.shape[1])
         x, (start, stop) = self.norm(tokens.x), tokens.patches  # (B, L + N', D)
@@ -118,8 +121,8 @@ NAMES = {  # of a timm block's parts: ours
     "attn.qkv": ("attention.query", "attention.key", "attention.value"),
     "attn.proj": ("attention.out",),
     "norm2": ("norm",),
-    "mlp.fc1": ("up",),
-    "mlp.fc2": ("down",),
+    "mlp.fc1": ("fc1",),
+    "mlp.fc2": ("fc2",),
 }
 
 
@@ -127,7 +130,7 @@ class _Block:
     """core.blocks.Block over one of our layers."""
 
     def __init__(self, layer: PreNormLayer):
-        self.layer, self.feed = layer, layer.feed
+        self.layer, self.mlp = layer, layer.mlp
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out: Tensor = self.layer(x, key_mask(mask))
@@ -136,8 +139,8 @@ class _Block:
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.layer.attend(x, key_mask(mask))
 
-    def look(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.layer.attention.look(self.layer.attention_norm(x), key_mask(mask))
+    def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.layer.attention.attention_maps(self.layer.attention_norm(x), key_mask(mask))
 
 
 def _cls(tokens: Tokens) -> Tensor:

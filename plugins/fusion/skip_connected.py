@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Fusion
-from core.part import Count, Filled, Natural, Share
 from core.types import Fused, Tokens
 from plugins.layers import PostNormLayer, initialise, key_mask
 from plugins.text.weights import load_bert_layer, read_bert
+from registry.part import Count, Filled, Fraction, NonNegativeInt
 
 
 class SkipConnectedFusion(Fusion):
@@ -27,7 +28,7 @@ class SkipConnectedFusion(Fusion):
     Args:
         layers: how many layers.
         stride: every how many layers the two streams are connected.
-        heads: attention heads.
+        num_heads: attention heads.
         dropout: on the residuals and attention.
         weights: a folder with a BERT's config.json and model.safetensors to start from; cross-attention starts new.
         first_layer: the BERT layer, counted from 0, that layer 0 takes its weights from; mPLUG's text encoder has the
@@ -37,15 +38,17 @@ class SkipConnectedFusion(Fusion):
         ValueError: weights of other sizes or fewer layers; names folder and tensor.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
+
     def __init__(
         self,
         *,
         layers: Count = 6,
         stride: Count = 3,
-        heads: Count = 12,
-        dropout: Share = 0.1,
+        num_heads: Count = 12,
+        dropout: Fraction = 0.1,
         weights: str = "",
-        first_layer: Natural = 6,
+        first_layer: NonNegativeInt = 6,
         dim: Filled[int],
         image_dim: Filled[int],
     ):
@@ -54,11 +57,11 @@ class SkipConnectedFusion(Fusion):
         wider = (nn.Linear(image_dim, dim), nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout))
         self.image_projection = nn.Identity() if image_dim == dim else nn.Sequential(*wider)
         self.layers = nn.ModuleList(
-            PostNormLayer(dim, heads, dropout, source_dim=None if self.connected(j) else dim) for j in range(layers)
+            PostNormLayer(dim, num_heads, dropout, source_dim=None if self.connected(j) else dim) for j in range(layers)
         )
         initialise(self)
         if weights:
-            _, tensors = read_bert(weights, {"hidden_size": dim, "num_attention_heads": heads})
+            _, tensors = read_bert(weights, {"hidden_size": dim, "num_attention_heads": num_heads})
             for j, layer in enumerate(self.layers):
                 assert isinstance(layer, PostNormLayer)
                 load_bert_layer(layer, tensors, first_layer + j, weights)

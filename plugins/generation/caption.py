@@ -82,8 +82,8 @@ def _beside(model: Model, images: Tensor, prompts: Text) -> tuple[Tokens, Text]:
     trunk = model.trunk(images)
     if model.fusion is None:
         open_end = prompts.mask & (prompts.mask.cumsum(1) < prompts.mask.sum(1, keepdim=True))  # without [SEP]
-        return model.look(trunk), Text(prompts.ids, open_end)
-    words = model.read(prompts)
-    image = model.look(trunk, words.pooled if model.guided else None)
+        return model.encode_image(trunk), Text(prompts.ids, open_end)
+    words = model.encode_text(prompts)
+    image = model.encode_image(trunk, words.pooled if model.guided else None)
     start = prompts.map(lambda t: t[:, :1])  # [CLS]
     return model.fusion(words, image).memory, start

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.decoding import Decoding, StepwiseDecoder
-from core.kinds import Decoder
+from core.kinds import Decoder, Decoding, StepwiseDecoder
 from core.types import Text, Tokens
 from plugins.generation.beam import Beams
+from plugins.generation.sampling import ban, draw, penalise
 from plugins.generation.settings import Generation, Written
-from plugins.generation.whole import WholeDecoding
-from plugins.generation.words import ban, draw, penalise
+from plugins.generation.uncached import WholeDecoding
 
 
 @torch.no_grad()
@@ -63,7 +62,7 @@ def generate(
         return _search(writer)
     if settings.mode == "sample" and numbers is None:
         numbers = uniform(0, range(len(prompts.ids)), settings.max_length)
-    return _follow(writer, numbers)
+    return _exit_with_parent(writer, numbers)
 
 
 def uniform(seed: int, rows: Sequence[int], length: int) -> Tensor:
@@ -113,7 +112,7 @@ class _Writer:
         self.decoding.rows(index)
 
 
-def _follow(writer: _Writer, numbers: Tensor | None) -> list[Written]:
+def _exit_with_parent(writer: _Writer, numbers: Tensor | None) -> list[Written]:
     """One word after the other: the likeliest, or by ``numbers`` (B, max_length) where given."""
     settings, rows = writer.settings, len(writer.text.ids)
     alive = torch.ones(rows, dtype=torch.bool, device=writer.text.ids.device)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Head
-from core.part import Filled
 from plugins.layers import initialise
+from registry.part import Filled
 
 
 class Classify(Head):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Head
-from core.part import Filled
 from plugins.heads.vocabulary import tie
 from plugins.layers import initialise
+from registry.part import Filled
 
 
 class LanguageModelHead(Head):

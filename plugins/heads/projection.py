@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Head
-from core.part import Count, Filled
 from plugins.layers import initialise
+from registry.part import Count, Filled
 
 
 class Projection(Head):

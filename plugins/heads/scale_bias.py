@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Head
-from core.part import Between
+from registry.part import Between
 
 
 class ScaleBias(Head):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Head
-from core.part import Filled
 from plugins.layers import initialise
+from registry.part import Filled
 
 
 def tie(words: nn.Linear, tied: str, embeddings: Mapping[str, nn.Parameter]) -> None:

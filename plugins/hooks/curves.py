@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.train import Trainer
-from plugins.hooks.journal import lines
+from core.training.trainer import Trainer
+from plugins.hooks.metrics_log import lines
 
 ACROSS = 3  # panels in a row
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.train import Trainer
+from core.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Meter:
 
     def _restart(self, trainer: Trainer) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._step, self._waited, self._since = trainer.step, trainer.waited, time.perf_counter()
+        self._step, self._waited, self._since = trainer.step, trainer.data_wait_seconds, time.perf_counter()
 
     def add(self, losses: dict[str, Tensor]) -> None:
         self._sums = {name: self._sums[name] + loss if self._sums else loss for name, loss in losses.items()}
@@ -37,10 +37,10 @@ class Meter:
         steps = trainer.step - self._step
         means = {name: float(total) / steps for name, total in self._sums.items()}
         seconds = time.perf_counter() - self._since
-        waited = trainer.waited - self._waited
+        waited = trainer.data_wait_seconds - self._waited
         self._restart(trainer)
         total = sum(trainer.weights[name] * mean for name, mean in means.items())
-        images = steps * trainer.settings.batch * trainer.settings.accumulate
+        images = steps * trainer.settings.batch * trainer.settings.gradient_accumulation_steps
         return Reading({"loss": total, **means}, images / seconds, waited / seconds)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.hookspecs import hookimpl
-from core.train import Trainer
+from core.training.trainer import Trainer
 from plugins.hooks.meter import Meter, Reading, due
 
 

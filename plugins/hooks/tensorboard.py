@@ -7,7 +7,7 @@ import os
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.train import Trainer
+from core.training.trainer import Trainer
 from plugins.hooks.meter import Meter, due
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from core.files import write_json
-from plugins.importing.coca_shape import HEAD, read_config
+from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
+from plugins.importing.config import HEAD, dividing, read_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.importing.tensors import Held, read_tensors
 from plugins.text.weights import BERT_NAMES, BERT_WAYS
 
 TABLES = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
@@ -22,16 +22,14 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
         ValueError: whatever does not fit, by file, tensor and wanted shape.
     """
     read = read_tensors(file)
-    held = Held(file, {_name(name): tensor for name, tensor in read.tensors.items()})
+    held = ForeignCheckpoint(file, {_name(name): tensor for name, tensor in read.tensors.items()})
     tables = {kind: held.shape(f"embeddings.{kind}_embeddings.weight", 2) for kind in TABLES}
     dim, layers = tables["word"][1], held.layers("encoder.layer")
     said = read_config(config) if config else {}
     for key, known in BERT_WAYS.items():
         if said.get(key, known) != known:
             raise ValueError(f"{config}: {key} is {said[key]!r}; only {known!r} is known here")
-    heads = said.get("num_attention_heads", dim // HEAD)
-    if not isinstance(heads, int) or heads < 1 or dim % heads:
-        raise ValueError(f"{config or file}: {heads!r} heads do not divide the width {dim}; --config may tell them")
+    heads = dividing(said, "num_attention_heads", dim // HEAD, dim, config or f"{file}, without --config")
 
     names: dict[str, tuple[int, ...]] = {
         f"embeddings.{kind}_embeddings.weight": (rows, dim) for kind, (rows, _) in tables.items()
@@ -39,7 +37,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     names |= {f"embeddings.LayerNorm.{name}": (dim,) for name in ("weight", "bias")}
     for index in range(layers):
         for ours, theirs in BERT_NAMES.items():
-            into, to = (dim if ours != "down" else 4 * dim), (dim if ours != "up" else 4 * dim)
+            into, to = (dim if ours != "fc2" else 4 * dim), (dim if ours != "fc1" else 4 * dim)
             weight = (to,) if ours.endswith("norm") else (to, into)
             names |= {f"encoder.layer.{index}.{theirs}.weight": weight, f"encoder.layer.{index}.{theirs}.bias": (to,)}
     tensors = {name: held.take(name, *shape) for name, shape in names.items()}
@@ -48,7 +46,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     tokenizer = vocabulary_of(vocabulary, length, rows, file, "embeddings.word_embeddings.weight")
     sizes = {key: tables[kind][0] for kind, key in TABLES.items()}
     wide = {"hidden_size": dim, "num_attention_heads": heads, "num_hidden_layers": layers, "intermediate_size": 4 * dim}
-    text = {"name": "bert", "layers": layers, "dim": dim, "heads": heads, "weights": out}
+    text = {"name": "bert", "layers": layers, "embed_dim": dim, "num_heads": heads, "weights": out}
     note = f"{command}\nto be built upon: extends: {out}/recipe.yaml, and data.vocabulary: {out}"
     with new_folder(out) as folder:
         write_weights(folder, tensors)

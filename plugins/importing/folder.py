@@ -12,10 +12,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.checkpoint import WEIGHTS
-from core.files import write_text
-from core.folder import RECIPE
-from plugins.data.tokenizer import SubwordTokenizer, load_tokenizer
+from core.files import RECIPE, WEIGHTS, write_text
+from plugins.text.tokenizer import SubwordTokenizer, load_tokenizer
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from core import discovery
-from core.folder import Sizes, recipe_in
+from core.loading import recipe_in
+from core.model import ModelSpec
 from core.recipe import read_model
-from plugins.importing.coca_shape import Shape, configured, read_shape
+from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.importing.tensors import Held, read_tensors
+from plugins.importing.open_clip_config import Shape, configured, read_shape
 
 BUFFERS = r".*\battn_mask"  # masks that older checkpoints hold
 BLOCK = {"ln_1": "norm1", "attn.out_proj": "attn.proj", "ln_2": "norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
@@ -19,7 +20,7 @@ BLOCK = {"ln_1": "norm1", "attn.out_proj": "attn.proj", "ln_2": "norm2", "mlp.c_
 class _Taken:
     """Patchbay's tensors as they are taken from open_clip's."""
 
-    def __init__(self, held: Held):
+    def __init__(self, held: ForeignCheckpoint):
         self.held, self.made = held, dict[str, Tensor]()
 
     def copy(self, ours: str, theirs: str, *shape: int) -> None:
@@ -55,11 +56,11 @@ class _Taken:
         self.affine(f"{ours}.{attention}_norm", f"{theirs}.ln_1", dim)
         self.attention(f"{ours}.{attention}", f"{theirs}.attn", dim, dim)
         self.affine(f"{ours}.norm", f"{theirs}.ln_2", dim)
-        self.affine(f"{ours}.up", f"{theirs}.mlp.c_fc", 4 * dim, dim)
-        self.affine(f"{ours}.down", f"{theirs}.mlp.c_proj", dim, 4 * dim)
+        self.affine(f"{ours}.fc1", f"{theirs}.mlp.c_fc", 4 * dim, dim)
+        self.affine(f"{ours}.fc2", f"{theirs}.mlp.c_proj", dim, 4 * dim)
 
 
-def translate(held: Held, shape: Shape) -> dict[str, Tensor]:
+def translate(held: ForeignCheckpoint, shape: Shape) -> dict[str, Tensor]:
     """The tensors under the names of Patchbay's parts.
 
     Raises:
@@ -90,10 +91,10 @@ def _picture(taken: _Taken, shape: Shape) -> None:
         taken.copy(f"{ours}.attn.qkv.weight", f"{theirs}.attn.in_proj_weight", 3 * width, width)
         taken.copy(f"{ours}.attn.qkv.bias", f"{theirs}.attn.in_proj_bias", 3 * width)
     taken.affine("backbone.vit.norm", "visual.attn_pool.ln_k", width)
-    taken.copy("poolers.queries", "visual.attn_pool.query", shape.queries, dim)
-    taken.affine("poolers.query_norm", "visual.attn_pool.ln_q", dim)
-    taken.attention("poolers.attention", "visual.attn_pool.attn", dim, width)
-    taken.affine("poolers.norm", "visual.ln_post", dim)
+    taken.copy("pooler.queries", "visual.attn_pool.query", shape.queries, dim)
+    taken.affine("pooler.query_norm", "visual.attn_pool.ln_q", dim)
+    taken.attention("pooler.attention", "visual.attn_pool.attn", dim, width)
+    taken.affine("pooler.norm", "visual.ln_post", dim)
     taken.transposed("heads.image.linear.weight", "visual.proj", dim, dim)
 
 
@@ -108,7 +109,7 @@ def _words(taken: _Taken, shape: Shape) -> None:
     taken.transposed("heads.text.linear.weight", "text.text_projection", dim, dim)
     for index in range(shape.multimodal):
         ours, theirs = f"decoder.multimodal.{index}", f"text_decoder.cross_attn.{index}"
-        taken.layer(f"{ours}.own", f"text_decoder.resblocks.{index}", dim)
+        taken.layer(f"{ours}.self_layer", f"text_decoder.resblocks.{index}", dim)
         taken.layer(ours, theirs, dim, attention="cross")
         taken.affine(f"{ours}.cross.source_norm", f"{theirs}.ln_1_kv", dim)
     taken.affine("decoder.final_norm", "text_decoder.ln_final", dim)
@@ -117,15 +118,15 @@ def _words(taken: _Taken, shape: Shape) -> None:
 
 def recipe(shape: Shape) -> dict[str, object]:
     """The recipe of this model; its data stand for any other."""
-    tower = {"dim": shape.width, "depth": shape.depth, "heads": shape.width // shape.vision_head}
+    tower = {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.width // shape.vision_head}
     decoder = {"unimodal": shape.unimodal, "multimodal": shape.multimodal, "layout": "openclip", "cls": True}
     decoder |= {"mask": "correct" if shape.correct_mask else "legacy"}
-    decoder |= {"dim": shape.dim, "heads": shape.text_heads, "dropout": 0.0}
+    decoder |= {"embed_dim": shape.dim, "num_heads": shape.text_heads, "dropout": 0.0}
     projection = {"name": "projection", "width": shape.dim, "bias": False}
     return {
         "model": {
-            "backbone": {"name": "vit", **tower, "patch": shape.patch, "mlp": shape.mlp, "style": "openclip"},
-            "pooler": {"name": "shared", "queries": shape.queries, "width": shape.dim, "heads": shape.pooler_heads},
+            "backbone": {"name": "vit", **tower, "patch_size": shape.patch, "mlp": shape.mlp, "style": "openclip"},
+            "pooler": {"name": "shared", "queries": shape.queries, "width": shape.dim, "num_heads": shape.pooler_heads},
             "decoder": {"name": "decoupled", **decoder},
             "heads": {"image": projection, "text": dict(projection), "temperature": "temperature", "words": "lm_head"},
         },
@@ -154,7 +155,7 @@ def import_open_clip(file: str, out: str, vocabulary: str, config: str, command:
     tensors = translate(held, shape)
     words = "text.token_embedding.weight"
     tokenizer = vocabulary_of(vocabulary, shape.context, shape.vocabulary, file, words)
-    sizes = Sizes(shape.image_size, shape.context, shape.vocabulary)
+    sizes = ModelSpec(shape.image_size, shape.context, shape.vocabulary)
     with new_folder(out) as folder:
         write_recipe(folder, recipe(shape), command)
         with torch.device("meta"):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from plugins.backbones.vit import STYLES, ViT
-from plugins.importing.coca_shape import HEAD, read_config
+from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
+from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
 from plugins.importing.folder import new_folder, write_recipe, write_weights
-from plugins.importing.tensors import Held, read_tensors
 
 HARMLESS = (r"head\..*", r"head_drop\..*")  # classes, of which no part makes use
 
@@ -45,7 +45,7 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
     return f"{out}: for model.backbone.weights; {', '.join(f'{k} {v}' for k, v in settings.items())}"
 
 
-def _settings(held: Held) -> tuple[dict[str, Any], int]:
+def _settings(held: ForeignCheckpoint) -> tuple[dict[str, Any], int]:
     """The part's settings as the tensors tell them, and the pictures' side."""
     dim, _, patch, _ = held.shape("patch_embed.proj.weight", 4)
     cls = "cls_token" in held.tensors
@@ -54,7 +54,7 @@ def _settings(held: Held) -> tuple[dict[str, Any], int]:
         raise ValueError(f"{held.file}: 'pos_embed' has {cells} places for patches: no square")
     depth, mlp = held.layers("blocks"), held.shape("blocks.0.mlp.fc1.weight", 2)[0] / dim
     style = "openclip" if "norm_pre.weight" in held.tensors else "plain"
-    sizes = {"dim": dim, "depth": depth, "heads": max(1, dim // HEAD), "patch": patch, "mlp": mlp}
+    sizes = {"embed_dim": dim, "depth": depth, "num_heads": max(1, dim // HEAD), "patch_size": patch, "mlp": mlp}
     return {**sizes, "cls": cls, "style": style}, patch * math.isqrt(cells)
 
 
@@ -65,22 +65,12 @@ def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
         ValueError: a setting of another type, or other pixels than the style's.
     """
     said = read_config(file)
-    sections = {name: said.get(name) or {} for name in ("model_args", "pretrained_cfg")}
-    for name, section in sections.items():
-        if not isinstance(section, dict):
-            raise ValueError(f"{file}: {name} is {section!r}; expected a JSON object")
-    arguments = {**said, **sections["model_args"]}
+    arguments = {**said, **section(said, "model_args", file)}
     told: dict[str, Any] = {}
     if settings["style"] == "openclip" and "quickgelu" in str(said.get("architecture", "")):
         told["style"] = "clip"
     if "num_heads" in arguments:
-        told["heads"] = heads = arguments["num_heads"]
-        if type(heads) is not int or heads < 1 or settings["dim"] % heads:
-            raise ValueError(
-                f"{file}: num_heads is {heads!r}; expected a number that divides the width {settings['dim']}"
-            )
-    mean = sections["pretrained_cfg"].get("mean")
-    expected = STYLES[told.get("style", settings["style"])][0]
-    if mean is not None and mean != list(expected):
-        raise ValueError(f"{file}: pretrained_cfg.mean is {mean}; pixels of this style have the mean {list(expected)}")
+        told["num_heads"] = dividing(arguments, "num_heads", 1, settings["embed_dim"], file)
+    mean = STYLES[told.get("style", settings["style"])][0]
+    check_pixels(section(said, "pretrained_cfg", file), "pretrained_cfg.mean", mean, file)
     return told

@@ -9,10 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns
 from core.files import paths
 from core.hookspecs import hookimpl
-from core.report import columns
 from core.types import Example
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
@@ -50,7 +49,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("captions")
     if not section:
         return None

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
 from plugins.metrics.zero_shot import accuracy
 
 HEAD = "classify"
@@ -21,7 +20,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     Each picture is pruned under the null guide. Ties count against the model.
     """
     model, classes, settings = evaluation.model, list(evaluation.data.classes), evaluation.settings
-    if model.missing(f"heads.{HEAD}"):
+    if model.lacks(f"heads.{HEAD}"):
         return None
     found = evaluation.data.labelled_examples(settings.split, settings.examples)
     labelled = [(example, name) for example, name in found if name in classes]
@@ -30,7 +29,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     chunks = [labelled[start : start + settings.batch] for start in range(0, len(labelled), settings.batch)]
     logits = []
     for chunk in chunks:
-        pooled = model.look(model.trunk(evaluation.images([example for example, _ in chunk]))).pooled
+        pooled = model.encode_image(model.trunk(evaluation.images([example for example, _ in chunk]))).pooled
         assert pooled is not None
         with torch.autocast(evaluation.device.type, enabled=False):  # bf16 would make ties
             logits.append(model.heads[HEAD](pooled.float()))  # (n, C)
@@ -46,7 +45,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("classification")
     if not section:
         return None

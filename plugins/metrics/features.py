@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation
 from core.model import Model
 from core.types import Example, Tokens
 
@@ -33,7 +33,7 @@ def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tenso
     """Of n pictures, (n, E), pruned under the null guide."""
     model, chunk = evaluation.model, evaluation.settings.batch
     parts = (evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk))
-    return torch.cat([features(model, "image", model.look(model.trunk(images))) for images in parts])
+    return torch.cat([features(model, "image", model.encode_image(model.trunk(images))) for images in parts])
 
 
 def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
@@ -41,7 +41,7 @@ def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
     model, chunk = evaluation.model, evaluation.settings.batch
     text = evaluation.data.tokenizer(texts).to(evaluation.device)  # (n, L)
     parts = [text.rows(slice(start, start + chunk)) for start in range(0, len(texts), chunk)]
-    return torch.cat([features(model, "text", model.read(part)) for part in parts])
+    return torch.cat([features(model, "text", model.encode_text(part)) for part in parts])
 
 
 def margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
@@ -51,7 +51,7 @@ def margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
         pictures: the trunk's tokens where a text guides the pruners, else what the backbone ends with.
     """
     assert model.fusion is not None
-    image = model.look(pictures, words.pooled) if model.guided else pictures
+    image = model.encode_image(pictures, words.pooled) if model.guided else pictures
     joint = model.fusion(words, image).text.x[:, 0]  # (B, D)
     with torch.autocast(joint.device.type, enabled=False):
         logits = model.heads["match"](joint.float())  # (B, 2)

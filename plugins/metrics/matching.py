@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
 from core.types import Example
 from plugins.metrics.features import margins
 
@@ -26,7 +25,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     log-odds, whatever the head's bias (it saw two wrong pairs for each right one). Chance is 0.5 for both.
     """
     model, settings = evaluation.model, evaluation.settings
-    if any(model.missing(slot) for slot in ("text", "fusion", "heads.match")):
+    if any(model.lacks(slot) for slot in ("text", "fusion", "heads.match")):
         return None
     examples = evaluation.examples(settings.split, settings.examples)
     pairs = [(example, other) for i, example in enumerate(examples) if (other := _wrong(evaluation, i, examples))]
@@ -45,7 +44,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("matching")
     if not section:
         return None
@@ -65,7 +64,9 @@ def odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
         trunk = model.trunk(evaluation.images(pictures[part]))
-        found.append(margins(model, trunk if model.guided else model.look(trunk), model.read(text.rows(part))))
+        found.append(
+            margins(model, trunk if model.guided else model.encode_image(trunk), model.encode_text(text.rows(part)))
+        )
     return torch.cat(found)
 
 

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
 from core.types import Example
-from plugins.data.labels import patch_labels
+from plugins.objectives.pta import patch_labels
 from plugins.pruners.selection import kept_count
 
 QUARTER = 0.25
@@ -43,13 +42,14 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     are means over pictures of the share of positive patches among that picture's best ones, and ``pointing`` is the
     share of pictures whose best patch is positive. ``keep`` is the share that the first pruner keeps.
     """
-    if evaluation.model.missing("scores"):
+    if evaluation.model.lacks("scores"):
         return None
     seen = scored(evaluation, evaluation.settings.split)
     if seen is None:
         return None
     withheld = scored(evaluation, "withheld") if "withheld" in evaluation.data.splits() else None
-    keep = getattr(evaluation.model.pruners[0], "keep", None)
+    pruner = evaluation.model.pruners[0]
+    keep = getattr(pruner, "keep_rate", getattr(pruner, "keep", None))
     return {
         "patches": {
             "examples": len(seen.labels),
@@ -71,7 +71,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("patches")
     return section and {"patches": _told(section)}
 
@@ -157,7 +157,7 @@ def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, 
 
     def given(phrases: list[str]) -> Tensor:
         text = evaluation.data.tokenizer(phrases).to(evaluation.device)
-        logits = model.score(trunk, None if model.reader is None else model.read(text))
+        logits = model.score(trunk, None if model.text_tower is None else model.encode_text(text))
         assert logits is not None
         return logits.float().cpu()
 

@@ -1,7 +1,7 @@
 """R@1, R@5, R@10 from picture to text and back: by ITC, and with the best candidates ordered anew by ITM.
 
 A query's one right answer is its own counterpart; ``ceiling`` says how far that rule lets a perfect model come. Where
-the data has several captions of a picture, the block ``several`` asks with all of them (plugins/metrics/several.py).
+the data has several captions of a picture, the block ``several`` asks with all of them (plugins/metrics/recall.py).
 Ties count against the model, and so does NaN: candidates not below the right answer stand before it.
 
 By ITC each picture is pruned under the null guide, whatever the model's guide policy: at retrieval time nobody knows
@@ -19,23 +19,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
 from core.types import Example, Text, Tokens
-from plugins.metrics import several
+from plugins.metrics import recall
 from plugins.metrics.features import cosines, features, image_features, margins, text_features
-from plugins.metrics.several import CUTS, recalls
+from plugins.metrics.recall import CUTS, recalls
 
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``retrieval``; None for a model without text encoder or projection heads."""
     model, settings = evaluation.model, evaluation.settings
-    if any(model.missing(slot) for slot in ("text", "heads.image", "heads.text")):
+    if any(model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     examples = evaluation.examples(settings.split, settings.candidates)
-    matches = not any(map(model.missing, ("fusion", "heads.match", "heads.temperature")))
+    matches = not any(map(model.lacks, ("fusion", "heads.match", "heads.temperature")))
     if matches:
         words, trunk, image = encode(evaluation, examples)
         pictures, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
@@ -48,7 +47,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         "ceiling": ceiling(truths(evaluation, examples)),
         **recalls(ranks(similar), ranks(similar.T)),
         "reranked": None,
-        "several": several.measured(evaluation, examples, pictures, texts),
+        "several": recall.measured(evaluation, examples, pictures, texts),
     }
     if matches:
         # with nothing guided the later blocks see no text: once per picture, not once per pair
@@ -58,7 +57,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("retrieval")
     return section and {"retrieval": _told(section)}
 
@@ -77,7 +76,7 @@ def _told(section: dict[str, Any]) -> list[str]:
         f"Retrieval among {n} (%). A caption may fit several pictures: R@1 can reach {percent(ceiling)} at most",
         " " * (len(lines[0]) - width * len(groups)) + "".join(head.rjust(width) for head in heads),
         *lines,
-        *(columns(several.told(section["several"]), least=5) if section.get("several") else ()),
+        *(columns(recall.told(section["several"]), least=5) if section.get("several") else ()),
     ]
 
 
@@ -124,9 +123,9 @@ def encode(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tokens,
     words, trunks, images = [], [], []
     for start in range(0, len(examples), chunk):
         part = slice(start, start + chunk)
-        words.append(model.read(text.rows(part)))
+        words.append(model.encode_text(text.rows(part)))
         trunks.append(model.trunk(evaluation.images(examples[part])))
-        images.append(model.look(trunks[-1]))
+        images.append(model.encode_image(trunks[-1]))
     return _joined(words), _joined(trunks), _joined(images)
 
 

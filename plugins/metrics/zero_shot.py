@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.evaluate import Evaluation
+from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
-from core.report import columns, percent
-from plugins.data.prompts import PROMPTS
 from plugins.metrics.features import cosines, image_features, text_features
+from plugins.text.prompts import PROMPTS
 
 ENSEMBLE = (*PROMPTS, "{labels}")
 
@@ -28,7 +27,7 @@ ENSEMBLE = (*PROMPTS, "{labels}")
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``zero_shot``; None for a model without contrastive heads, or data without labelled pictures."""
     settings = evaluation.settings
-    if any(evaluation.model.missing(slot) for slot in ("text", "heads.image", "heads.text")):
+    if any(evaluation.model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     labelled = evaluation.data.labelled_examples(settings.split, settings.examples)
     if not labelled:
@@ -49,7 +48,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 @hookimpl
-def tell(report: dict[str, Any]) -> dict[str, list[str]] | None:
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     section = report.get("zero_shot")
     if not section:
         return None

@@ -8,11 +8,10 @@ from typing import Literal
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from core.part import Share
+from core.objectives import Objective, Step
 from core.types import Batch
-from plugins.objectives.words import labelled, word_loss
+from plugins.objectives.token_loss import labelled, word_loss
+from registry.part import Fraction
 
 
 class Captioning(Objective):
@@ -33,7 +32,7 @@ class Captioning(Objective):
         self,
         *,
         reduction: Literal["token_mean", "sequence_sum"] = "token_mean",
-        smoothing: Share = 0.0,
+        smoothing: Fraction = 0.0,
         head: str = "words",
     ):
         super().__init__()
@@ -42,14 +41,14 @@ class Captioning(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("decoder", f"heads.{self.head}")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return len(batch.images) if self.reduction == "sequence_sum" else float(batch.text.mask[:, 1:].sum())
 
     def forward(self, step: Step) -> Tensor:
         assert step.model.decoder is not None
-        states = step.model.decoder(step.words, step.image).x[:, :-1]  # (B, L - 1, D)
+        states = step.model.decoder(step.decoder_text, step.image).x[:, :-1]  # (B, L - 1, D)
         text, real = step.batch.text, step.batch.text.mask[:, 1:]  # (B, L - 1)
-        places = labelled(real, step.labelled)  # (n,)
+        places = labelled(real, step.num_target_tokens)  # (n,)
         named, targets, weights = (
             x.flatten(0, 1).index_select(0, places) for x in (states, text.ids[:, 1:], real.float())
         )  # (n, D), (n,), (n,)

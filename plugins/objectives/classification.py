@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from core.part import Share
+from core.objectives import Objective, Step
 from core.types import Batch
+from registry.part import Fraction
 
 
 def softmax_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -52,9 +51,9 @@ class Classification(Objective):
         smoothing: label smoothing.
     """
 
-    reads = ("labels",)
+    batch_fields = ("labels",)
 
-    def __init__(self, *, loss: Literal["softmax", "sigmoid"] = "softmax", smoothing: Share = 0.0):
+    def __init__(self, *, loss: Literal["softmax", "sigmoid"] = "softmax", smoothing: Fraction = 0.0):
         super().__init__()
         self.losses = softmax_losses if loss == "softmax" else sigmoid_losses
         self.smoothing = smoothing
@@ -62,7 +61,7 @@ class Classification(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("heads.classify",)
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return 0.0 if batch.labels is None else float(batch.labels.ne(0).any(1).sum())
 
     def forward(self, step: Step) -> Tensor:

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from core.part import Share
-from plugins.objectives.gathering import pair_logits
+from core.objectives import Objective, Step
+from plugins.objectives.all_gather import pair_logits
+from registry.part import Fraction
 
 
 def contrast(rows: Tensor, columns: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -42,10 +41,10 @@ class ImageTextContrast(Objective):
         gather: compare with the pairs of all ranks rather than with the rank's own alone.
     """
 
-    contrasts = True
+    is_contrastive = True
 
     def __init__(
-        self, *, reduction: Literal["mean", "sum"] = "mean", smoothing: Share = 0.0, gather: bool = True
+        self, *, reduction: Literal["mean", "sum"] = "mean", smoothing: Fraction = 0.0, gather: bool = True
     ) -> None:
         super().__init__()
         self.reduction, self.smoothing, self.gather = reduction, smoothing, gather

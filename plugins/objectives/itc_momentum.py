@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core import ranks
+from core import runtime
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Model, Step
-from core.part import Count, Natural, Share
-from plugins.objectives.gathering import gathered
+from core.model import Model
+from core.objectives import Objective, Step
+from plugins.objectives.all_gather import gathered
+from registry.part import Count, Fraction, NonNegativeInt
 
 
 class MomentumContrast(Objective):
@@ -23,7 +23,7 @@ class MomentumContrast(Objective):
 
     Targets are alpha * softmax(teacher's similarities) + (1 - alpha) * one-hot, over the batch and the queue; the loss
     is the mean of both directions. The teacher sees the pictures under the same guide policy as the model. Of a batch
-    in parts (ranks, train.chunks) each part is contrasted with itself and the queues.
+    in parts (ranks, train.gradcache_chunks) each part is contrasted with itself and the queues.
 
     Args:
         momentum: m of the teacher's average, 0.995 in mPLUG.
@@ -37,22 +37,24 @@ class MomentumContrast(Objective):
     filled: Tensor
     steps: Tensor
 
-    def __init__(self, *, momentum: Share = 0.995, queue: Count = 65536, alpha: Share = 0.4, ramp: Natural = 1000):
+    def __init__(
+        self, *, momentum: Fraction = 0.995, queue: Count = 65536, alpha: Fraction = 0.4, ramp: NonNegativeInt = 1000
+    ):
         super().__init__()
         self.momentum, self.size, self.alpha, self.ramp = momentum, queue, alpha, ramp
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "heads.image", "heads.text", "heads.temperature")
 
-    def attach(self, model: Model) -> None:
+    def on_model_built(self, model: Model) -> None:
         teacher = copy.deepcopy(model).requires_grad_(False)
         teacher.fusion = None
         if teacher.text is not None:  # else the decoder reads the texts
             teacher.decoder = None
         teacher.heads = nn.ModuleDict({name: teacher.heads[name] for name in ("image", "text")})
         self.teacher = teacher
-        assert model.reader is not None
-        width = teacher.heads["text"](torch.zeros(1, model.reader.dim)).shape[1]
+        assert model.text_tower is not None
+        width = teacher.heads["text"](torch.zeros(1, model.text_tower.dim)).shape[1]
         for name in ("queue_image", "queue_text"):
             self.register_buffer(name, F.normalize(torch.randn(self.size, int(width)), dim=1))  # (Q, E)
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # entries ever queued
@@ -85,7 +87,7 @@ class MomentumContrast(Objective):
     @torch.no_grad()
     def _enqueue(self, image: Tensor, text: Tensor) -> None:
         """Of all ranks, so that all hold the same queues."""
-        if ranks.count() > 1:
+        if runtime.world_size() > 1:
             image, text = gathered(image), gathered(text)
         place = (self.filled + torch.arange(len(image), device=image.device)) % self.size  # (B,)
         self.queue_image[place[-self.size :]] = image[-self.size :]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from core.part import Share
-from plugins.objectives.gathering import pair_logits
+from core.objectives import Objective, Step
+from plugins.objectives.all_gather import pair_logits
+from registry.part import Fraction
 
 
 def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
@@ -35,18 +34,21 @@ class ImageTextMatching(Objective):
     """Tell matching pairs from others (ALBEF, mPLUG): per pair one wrong image and one wrong caption.
 
     A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch; of a
-    batch in parts (ranks, train.chunks) from the pair's own part, as in ALBEF. Under ``leak_free`` each pair's picture
+    batch in parts (ranks, train.gradcache_chunks) from the pair's own part, as in ALBEF. Under ``leak_free`` each
+    pair's picture
     is pruned by the very caption of the pair.
 
     Args:
-        share: of the batch's pairs that take part (m = share * B); the rest saves time. Our addition.
+        fraction: of the batch's pairs that take part (m = share * B); the rest saves time. Our addition.
         negatives: ``hard``: drawn in proportion to the softmax of ITC's similarities; ``random``: evenly, as ViLT does,
             for a model without ITC.
     """
 
-    def __init__(self, *, share: Share = 1.0, negatives: Literal["hard", "random"] = "hard"):
+    renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
+
+    def __init__(self, *, fraction: Fraction = 1.0, negatives: Literal["hard", "random"] = "hard"):
         super().__init__()
-        self.share, self.negatives = share, negatives
+        self.share, self.negatives = fraction, negatives
 
     def needs(self) -> tuple[str, ...]:
         contrast = ("heads.image", "heads.text", "heads.temperature") if self.negatives == "hard" else ()

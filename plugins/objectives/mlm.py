@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from core.part import Share
+from core.objectives import Objective, Step
 from core.types import Batch, Masked
-from plugins.objectives.words import word_loss
+from plugins.objectives.token_loss import word_loss
+from registry.part import Fraction
 
 
 class MaskedLanguageModelling(Objective):
@@ -21,20 +21,21 @@ class MaskedLanguageModelling(Objective):
     Under ``leak_free`` the picture is pruned by the masked caption.
 
     Args:
-        share: of the batch's rows that take part. Our addition.
+        fraction: of the batch's rows that take part. Our addition.
         head: the model's head for words.
     """
 
-    reads = ("masked",)
+    renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
+    batch_fields = ("masked",)
 
-    def __init__(self, *, share: Share = 1.0, head: str = "words"):
+    def __init__(self, *, fraction: Fraction = 1.0, head: str = "words"):
         super().__init__()
-        self.share, self.head = share, head
+        self.share, self.head = fraction, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", f"heads.{self.head}")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return float(self._part(batch)[1].weights.sum())
 
     def _part(self, batch: Batch) -> tuple[slice, Masked]:
@@ -45,7 +46,7 @@ class MaskedLanguageModelling(Objective):
 
     def forward(self, step: Step) -> Tensor:
         rows, masked = self._part(step.batch)
-        states = step.fuse(rows, step.model.read(masked.text)).text.x  # (m, L, D)
+        states = step.fuse(rows, step.model.encode_text(masked.text)).text.x  # (m, L, D)
         at = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))
         named, weights = states.gather(1, at).flatten(0, 1), masked.weights.flatten()  # (m M, D), (m M,)
         loss = word_loss(step.model.heads[self.head], named, masked.targets.flatten(), weights)

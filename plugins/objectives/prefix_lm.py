@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from core.part import Share
+from core.objectives import Objective, Step
 from core.types import Batch, Prefixed
-from plugins.objectives.words import word_loss
+from plugins.objectives.token_loss import word_loss
+from registry.part import Fraction
 
 
 class PrefixLanguageModelling(Objective):
@@ -21,20 +21,21 @@ class PrefixLanguageModelling(Objective):
     rest word by word. Under ``leak_free`` the picture is pruned by the prefix alone.
 
     Args:
-        share: of the batch's rows that take part. Our addition.
+        fraction: of the batch's rows that take part. Our addition.
         head: the model's head for words.
     """
 
-    reads = ("prefixed",)
+    renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
+    batch_fields = ("prefixed",)
 
-    def __init__(self, *, share: Share = 1.0, head: str = "words"):
+    def __init__(self, *, fraction: Fraction = 1.0, head: str = "words"):
         super().__init__()
-        self.share, self.head = share, head
+        self.share, self.head = fraction, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", "decoder", f"heads.{self.head}")
 
-    def units(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         return float(self._part(batch)[1].suffix.mask[:, 1:].sum())
 
     def _part(self, batch: Batch) -> tuple[slice, Prefixed]:
@@ -46,8 +47,8 @@ class PrefixLanguageModelling(Objective):
     def forward(self, step: Step) -> Tensor:
         assert step.model.decoder is not None
         rows, text = self._part(step.batch)
-        memory = step.fuse(rows, step.model.read(text.prefix)).memory
-        words = step.model.decoder.read(text.suffix.map(lambda t: t[:, :-1]))
+        memory = step.fuse(rows, step.model.encode_text(text.prefix)).memory
+        words = step.model.decoder.encode_text(text.suffix.map(lambda t: t[:, :-1]))
         states = step.model.decoder(words, memory).x.flatten(0, 1)  # (m (L - 1), D)
         targets, weights = text.suffix.ids[:, 1:].flatten(), text.suffix.mask[:, 1:].float().flatten()
         return word_loss(step.model.heads[self.head], states, targets, weights) / weights.sum().clamp_min(1)

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.hookspecs import hookimpl
-from core.kinds import Objective
-from core.model import Step
-from plugins.objectives.gathering import pair_logits
+from core.objectives import Objective, Step
+from plugins.objectives.all_gather import pair_logits
 
 
 def pairwise_sigmoid(logits: Tensor, own: Tensor) -> Tensor:
@@ -38,7 +37,7 @@ class PairwiseSigmoid(Objective):
         gather: compare with the captions of all ranks rather than with the rank's own alone.
     """
 
-    contrasts = True
+    is_contrastive = True
 
     def __init__(self, *, gather: bool = True) -> None:
         super().__init__()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Pooler
-from core.part import Count, Filled
 from core.types import Tokens
 from plugins.layers import Attention, initialise_tower, key_mask
+from registry.part import Count, Filled
 
 
 class AttentionalPoolers(Pooler):
@@ -23,24 +23,26 @@ class AttentionalPoolers(Pooler):
     Args:
         queries: Q, tokens for the captions; 256 in the paper.
         width: of the pooled tokens; 0: as wide as the picture's.
-        heads: attention heads.
+        num_heads: attention heads.
         arrangement: ``cascade``, the paper's default: the contrast's query attends to what the others pooled;
             ``parallel``: to the picture's tokens, as they do.
     """
+
+    renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
 
     def __init__(
         self,
         *,
         queries: Count = 256,
         width: int = 0,
-        heads: Count = 12,
+        num_heads: Count = 12,
         arrangement: Literal["cascade", "parallel"] = "cascade",
         dim: Filled[int],
     ):
         super().__init__()
         self.dim, self.cascade = width or dim, arrangement == "cascade"
-        self.captions = Queries(queries, self.dim, heads, dim)
-        self.contrast = Queries(1, self.dim, heads, self.dim if self.cascade else dim)
+        self.captions = Queries(queries, self.dim, num_heads, dim)
+        self.contrast = Queries(1, self.dim, num_heads, self.dim if self.cascade else dim)
         initialise_tower(self, self.dim)
         for pooler in (self.captions, self.contrast):
             pooler.start_as_mean()

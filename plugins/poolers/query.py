@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.kinds import Pooler
-from core.part import Count, Filled
 from core.types import Tokens
 from plugins.layers import initialise_tower
 from plugins.poolers.attentional import Queries
+from registry.part import Count, Filled
 
 
 class QueryPooler(Pooler):
@@ -20,13 +21,15 @@ class QueryPooler(Pooler):
 
     Args:
         width: of the pooled state; 0: as wide as the picture's tokens.
-        heads: attention heads.
+        num_heads: attention heads.
     """
 
-    def __init__(self, *, width: int = 0, heads: Count = 12, dim: Filled[int]):
+    renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
+
+    def __init__(self, *, width: int = 0, num_heads: Count = 12, dim: Filled[int]):
         super().__init__()
         self.dim = width or dim
-        self.query = Queries(1, self.dim, heads, dim)
+        self.query = Queries(1, self.dim, num_heads, dim)
         initialise_tower(self, self.dim)
 
     def forward(self, image: Tokens) -> Tokens:

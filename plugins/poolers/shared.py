@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from core.hookspecs import hookimpl
 from core.kinds import Pooler
-from core.part import Count, Filled
 from core.types import Tokens
 from plugins.layers import Attention, initialise_tower, key_mask
+from registry.part import Count, Filled
 
 
 class SharedPooler(Pooler):
@@ -23,20 +24,22 @@ class SharedPooler(Pooler):
     Args:
         queries: Q, the contrast's included; 256 in open_clip's models, which leaves 255 tokens for the captions.
         width: of the pooled tokens; 0: as wide as the picture's.
-        heads: attention heads.
+        num_heads: attention heads.
 
     Raises:
         ValueError: fewer than 2 queries.
     """
 
-    def __init__(self, *, queries: Count = 256, width: int = 0, heads: Count = 8, dim: Filled[int]):
+    renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
+
+    def __init__(self, *, queries: Count = 256, width: int = 0, num_heads: Count = 8, dim: Filled[int]):
         super().__init__()
         if queries < 2:
             raise ValueError(f"queries is {queries}; it must be at least 2: the contrast's and one for captions")
         self.dim = width or dim
         self.queries = nn.Parameter(torch.randn(queries, self.dim) * self.dim**-0.5)
         self.query_norm, self.norm = nn.LayerNorm(self.dim), nn.LayerNorm(self.dim)
-        self.attention = Attention(self.dim, heads, 0.0, dim)
+        self.attention = Attention(self.dim, num_heads, 0.0, dim)
         initialise_tower(self, self.dim)
 
     def forward(self, image: Tokens) -> Tokens:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from core.blocks import Cues
 from core.hookspecs import hookimpl
 from core.kinds import TokenPruner
-from core.part import Filled, Share
-from core.types import Tokens
+from core.types import BlockCues, Tokens
 from plugins.pruners.selection import best, fuse_rest
+from registry.part import Filled, Fraction
 
 
 class TextAwarePatchDetector(TokenPruner):
@@ -24,24 +23,25 @@ class TextAwarePatchDetector(TokenPruner):
     three layers of D_v + D_t -> D_v -> D_v / 2 -> 1 with GELU, patch and text normalised first, K rounded up, the sum.
 
     Args:
-        keep: share of the patches that stay.
+        keep_rate: share of the patches that stay.
         fuse: ``sum`` of a_i v_i over the dropped patches, ``mean`` (divided by the sum of a_i), or ``none``.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"keep": "keep_rate"}
     guided = True
 
     def __init__(
         self,
         *,
-        keep: Share = 0.5,
+        keep_rate: Fraction = 0.5,
         fuse: Literal["sum", "mean", "none"] = "sum",
         dim: Filled[int],
         guide_dim: Filled[int],
     ):
         super().__init__()
-        if keep == 0:
+        if keep_rate == 0:
             raise ValueError("keep must be above 0: at least one patch has to stay")
-        self.keep, self.fuse = keep, fuse
+        self.keep_rate, self.fuse = keep_rate, fuse
         self.patch_norm, self.guide_norm = nn.LayerNorm(dim), nn.LayerNorm(guide_dim)
         self.detector = nn.Sequential(
             nn.Linear(dim + guide_dim, dim),
@@ -51,16 +51,16 @@ class TextAwarePatchDetector(TokenPruner):
             nn.Linear(max(dim // 2, 1), 1),
         )
 
-    def score(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tensor:
+    def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor:
         assert guide is not None
         patches = self.patch_norm(tokens.patch_states)  # (B, P, D)
         text = self.guide_norm(guide).unsqueeze(1).expand(-1, int(patches.shape[1]), -1)  # (B, P, G)
         scores: Tensor = self.detector(torch.cat([patches, text.to(patches.dtype)], -1))  # (B, P, 1)
         return scores.squeeze(-1).float()
 
-    def forward(self, tokens: Tokens, guide: Tensor | None, cues: Cues) -> Tokens:
+    def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         scores = self.score(tokens, guide, cues)
-        kept = best(scores, self.keep)
+        kept = best(scores, self.keep_rate)
         fused = (
             None if self.fuse == "none" else fuse_rest(tokens.patch_states, scores.sigmoid(), kept, self.fuse == "mean")
         )

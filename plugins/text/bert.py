@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,10 @@ from transformers import BertConfig, BertModel
 
 from core.hookspecs import hookimpl
 from core.kinds import TextEncoder
-from core.part import Count, Filled, Natural, Share
 from core.types import Text, Tokens
 from plugins.layers import fused_attention, initialise_tower
 from plugins.text.weights import read_bert, take
+from registry.part import Count, Filled, Fraction, NonNegativeInt
 
 
 class BertEncoder(TextEncoder):
@@ -23,8 +24,8 @@ class BertEncoder(TextEncoder):
 
     Args:
         layers: how many layers; 0: embedded words alone, for a single-stream fusion.
-        dim: width D; the MLPs are 4 D wide.
-        heads: attention heads.
+        embed_dim: width D; the MLPs are 4 D wide.
+        num_heads: attention heads.
         dropout: on states and attention.
         weights: a folder with a BERT's config.json and model.safetensors; its first layers are loaded.
 
@@ -32,39 +33,41 @@ class BertEncoder(TextEncoder):
         ValueError: weights of other sizes, another vocabulary, fewer positions or layers; names folder and tensor.
     """
 
+    renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads"}
+
     def __init__(
         self,
         *,
-        layers: Natural = 6,
-        dim: Count = 768,
-        heads: Count = 12,
-        dropout: Share = 0.1,
+        layers: NonNegativeInt = 6,
+        embed_dim: Count = 768,
+        num_heads: Count = 12,
+        dropout: Fraction = 0.1,
         weights: str = "",
         vocabulary: Filled[int],
         text_length: Filled[int],
     ):
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"{heads} heads do not divide dim {dim}")
-        self.dim = dim
+        if embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide dim {embed_dim}")
+        self.dim = embed_dim
         sizes: dict[str, int] = {"max_position_embeddings": text_length}
         tensors: dict[str, Tensor] = {}
         if weights:
-            wanted = {"hidden_size": dim, "num_attention_heads": heads, "vocab_size": vocabulary}
+            wanted = {"hidden_size": embed_dim, "num_attention_heads": num_heads, "vocab_size": vocabulary}
             sizes, tensors = read_bert(weights, wanted, text_length)
         config = BertConfig(
             vocab_size=vocabulary,
-            hidden_size=dim,
+            hidden_size=embed_dim,
             num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * dim,
+            num_attention_heads=num_heads,
+            intermediate_size=4 * embed_dim,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
             max_position_embeddings=sizes["max_position_embeddings"],
             type_vocab_size=sizes.get("type_vocab_size", 2),
         )
         self.bert = BertModel(config, add_pooling_layer=False)
-        initialise_tower(self.bert, dim)
+        initialise_tower(self.bert, embed_dim)
         if weights:
             self._load(tensors, weights)
 

@@ -63,8 +63,8 @@ BERT_NAMES = {  # ours: BERT's, below encoder.layer.N
     "attention.value": "attention.self.value",
     "attention.out": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
     "norm": "output.LayerNorm",
 }
 

@@ -21,7 +21,7 @@ ROWS, LINES = pytest.StashKey[list[Row]](), pytest.StashKey[list[str]]()
 def copa():
     """The default recipe's objects and its first batch of 16."""
     built = build(read(str(RECIPE), [f"train.batch={BATCH}"], load()))
-    return built, built.data.batch(0, size=BATCH, seed=0, reads=built.objectives.reads)
+    return built, built.data.batch(0, size=BATCH, seed=0, reads=built.objectives.batch_fields)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.model import Model
-from plugins.metrics.cost import alternate
+from plugins.metrics.efficiency import alternate
 
 ROUNDS = int(os.environ.get("PATCHBAY_BENCH_ROUNDS", "0"))  # 0: as few as each benchmark can do with
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import Coco
-from plugins.data.collection import PictureSource
 
 SIZE = 48
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "coco"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure import copas_blocks, traffic
-from core.model import Objectives
+from core.objectives import Objectives
 
 OBJECTIVES = ("itc", "itm", "mlm", "prefix_lm", "pta")
 

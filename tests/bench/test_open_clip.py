@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from bench.measure import ROUNDS
 from bench.pair import Worker, ours, spread, theirs
 from core.cli import main
-from plugins.data.tokenizer import load_tokenizer
+from plugins.text.tokenizer import load_tokenizer
 
 CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco" / "captions.json"
 LENGTH, CONTEXT, BATCH = 30, 76, 8

@@ -18,13 +18,13 @@ def parts(copa):
     words = int(batch.text.ids.shape[1])
     text, all_, left = (BATCH, words), (BATCH, 1 + PATCHES), (BATCH, 1 + KEPT + 1)
     with torch.no_grad():
-        read, trunk = model.read(batch.text), model.backbone.trunk(batch.images)
-        image = model.look(trunk, read.pooled)
-        memory, suffix = model.fusion(read, image).memory, model.decoder.read(batch.text)
+        read, trunk = model.encode_text(batch.text), model.backbone.trunk(batch.images)
+        image = model.encode_image(trunk, read.pooled)
+        memory, suffix = model.fusion(read, image).memory, model.decoder.encode_text(batch.text)
         yield {
             "trunk": (lambda: model.backbone.trunk(batch.images), {"trunk": all_}),
-            "finish": (lambda: model.look(trunk, read.pooled), {"finish": left}),
-            "text": (lambda: model.read(batch.text), {"text": text}),
+            "finish": (lambda: model.encode_image(trunk, read.pooled), {"finish": left}),
+            "text": (lambda: model.encode_text(batch.text), {"text": text}),
             "fusion": (lambda: model.fusion(read, image), {"fusion": text, "connected": (BATCH, left[1] + words)}),
             "decoder": (lambda: model.decoder(suffix, memory), {"decoder": text}),
         }

@@ -9,14 +9,14 @@ import torch
 
 from bench.measure import ROUNDS, Row, copas_blocks, spread, traffic
 from core.blocks import Prune
-from core.flops import Pair
 from core.model import Model
-from core.part import Part
 from core.types import Text
 from plugins.backbones.vit import ViT
+from plugins.compute.fvcore_macs import Pair
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
+from registry.part import Part
 
 DIM, WORDS, PATCH, AFTER, KEEP = 768, 25, 16, 6, 0.5
 BATCH = 2 if ROUNDS else 1
@@ -28,7 +28,9 @@ def base():
     """ViT-B/16 with the detector after block 6, BERT-base's first six layers, mPLUG's fusion."""
     torch.manual_seed(0)
     return Model(
-        backbone=Part(ViT, {"patch": PATCH, "prune": [Prune(AFTER, Part(TextAwarePatchDetector, {"keep": KEEP}))]}),
+        backbone=Part(
+            ViT, {"patch_size": PATCH, "prune": [Prune(AFTER, Part(TextAwarePatchDetector, {"keep": KEEP}))]}
+        ),
         text=Part(BertEncoder, {"layers": 6}),
         fusion=Part(SkipConnectedFusion, {"layers": 6, "stride": 3}),
         vocabulary=30522,
@@ -60,7 +62,7 @@ def closed_form(side, pruned):
         "text": 6 * block(WORDS),
         "fusion": 5 * (block(WORDS) + cross) + block(after + WORDS),
         "decoder": 0,
-        "heads": 0,
+        "num_heads": 0,
     }
 
 

@@ -14,19 +14,19 @@ import torch
 
 from bench.measure import ROUNDS, machine
 from core import discovery
-from core.model import Objectives
+from core.objectives import Objectives
 from core.recipe import Recipe, read
 from core.run import assemble
-from core.types import Batch, Sketch, Text
-from plugins.metrics import dry
-from plugins.metrics.cost import alternate
+from core.types import Batch, DataSpec, Text
+from plugins.compute import dry_run
+from plugins.metrics.efficiency import alternate
 
 COCA = Path(__file__).parents[2] / "projects" / "coca"
 ONE = ("itc", "caption")
 SIZES = {  # recipe, layers in each half, what its data would say, pairs to a step
-    "pretrain.yaml, 2 + 2 layers": ("pretrain.yaml", 2, Sketch(64, 40, 217), 64),
-    "base.yaml, 6 + 6 layers": ("base.yaml", 6, Sketch(288, 76, 64_000), 4),
-    "base.yaml, 12 + 12 layers": ("base.yaml", 12, Sketch(288, 76, 64_000), 4),
+    "pretrain.yaml, 2 + 2 layers": ("pretrain.yaml", 2, DataSpec(64, 40, 217), 64),
+    "base.yaml, 6 + 6 layers": ("base.yaml", 6, DataSpec(288, 76, 64_000), 4),
+    "base.yaml, 12 + 12 layers": ("base.yaml", 12, DataSpec(288, 76, 64_000), 4),
 }
 LINES: list[str] = []
 
@@ -36,14 +36,14 @@ def recipe(name: str, layers: int, pairs: int) -> Recipe:
     return read(str(COCA / name), [*halves, f"train.batch={pairs}", "train.precision=fp32"], discovery.load())
 
 
-def macs(chosen: Recipe, sizes: Sketch) -> dict[str, int]:
+def macs(chosen: Recipe, sizes: DataSpec) -> dict[str, int]:
     """Of a step, forward and backward, by shapes alone."""
-    made = dry.assembled(chosen, sizes)
+    made = dry_run.assembled(chosen, sizes)
     costs = {"both": made.cost(), **made.alone()}
     return {which: cost.forward + cost.backward for which, cost in costs.items()}
 
 
-def batch(sizes: Sketch, pairs: int) -> Batch:
+def batch(sizes: DataSpec, pairs: int) -> Batch:
     """Noise, and texts of full length: what is timed is the greatest share that a caption can have."""
     images = torch.randint(0, 256, (pairs, 3, sizes.image_size, sizes.image_size), dtype=torch.uint8)
     ids = torch.randint(5, sizes.vocabulary, (pairs, sizes.text_length))
@@ -58,7 +58,7 @@ def test_second_loss(size, request):
     ratios = [counted["both"] / counted[loss] for loss in ONE]
     assert 1 < ratios[1] < 1.05 < ratios[0] < 2, "the contrast comes almost free with the captions, not the reverse"
 
-    both, drawn = assemble(chosen, dry.build(chosen, sizes)).train(), batch(sizes, pairs)
+    both, drawn = assemble(chosen, dry_run.build(chosen, sizes)).train(), batch(sizes, pairs)
     alone = {loss: Objectives(both.model, {loss: both.parts[loss]}, both.weights).train() for loss in ONE}
     steps = {"both": both, **alone}
 

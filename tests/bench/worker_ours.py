@@ -13,26 +13,27 @@ from safetensors.torch import load_file
 from serving import measured, serve, timed, training_step
 
 from core import discovery
-from core.checkpoint import load_weights
-from core.folder import Sizes, recipe_in
-from core.model import Model, Objectives
-from core.optim import make_optimizer
+from core.loading import recipe_in
+from core.model import Model, ModelSpec
+from core.objectives import Objectives
 from core.recipe import read_model
-from core.train import TrainSettings
+from core.settings import TrainSettings
+from core.training.checkpoint import load_weights
+from core.training.optimizer import make_optimizer
 from core.types import Batch, Text
-from plugins.data.tokenizer import load_tokenizer
+from plugins.compute.torch_macs import counter, macs
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation, Written
-from plugins.metrics.counter import counter, macs
+from plugins.inference.packing import PackedLinear, pack
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
-from plugins.packing import PackedLinear, pack
+from plugins.text.tokenizer import load_tokenizer
 
 
 class Ours:
     def __init__(self, folder: Path):
         self.job, ours = load_file(folder / "job.safetensors"), str(folder / "ours")
-        sizes = Sizes.read(ours)
+        sizes = ModelSpec.read(ours)
         self.model: Model = sizes.build(read_model(recipe_in(ours), discovery.load()))
         load_weights(self.model, ours)
         self.tokenizer = load_tokenizer(ours, sizes.text_length)
@@ -45,7 +46,7 @@ class Ours:
             mode="greedy" if beams == 1 else "beam", beams=beams, max_length=length - 1, min_length=length - 2
         )
         model = self.model.eval()
-        memory = model.look(model.trunk(images))
+        memory = model.encode_image(model.trunk(images))
         ends = {"end": self.tokenizer.sep, "pad": self.tokenizer.pad}
         return generate(model.decoder, model.heads["words"], memory, Text(start, start >= 0), how, **ends)
 
@@ -59,7 +60,7 @@ class Ours:
         with counter() as whole:
             written = self.generate(1, length, 1)
         with counter() as encoding:
-            self.model.look(self.model.trunk(self.job["images"][:1]))
+            self.model.encode_image(self.model.trunk(self.job["images"][:1]))
         return {**written, "macs": macs(whole) - macs(encoding)}
 
     @torch.no_grad()
@@ -70,7 +71,9 @@ class Ours:
         once = ("cross.key", "cross.value")  # of the picture, before the first word
         parts = [part for module in read for name, part in module.named_modules() if not name.endswith(once)]
         weights = sum(part.bytes for part in parts if isinstance(part, PackedLinear))
-        encoding, _ = timed(lambda: model.decoder.begin(model.look(model.trunk(self.job["images"][:1])), length))
+        encoding, _ = timed(
+            lambda: model.decoder.begin(model.encode_image(model.trunk(self.job["images"][:1])), length)
+        )
         writing, _ = timed(partial(self.write, 1, length, 1))
         big = torch.ones(2**27)  # half a gigabyte
         best = min(timed(big.sum)[0] for _ in range(5))

@@ -1,0 +1,54 @@
+"""What every data part and tokenizer must hold; third parties import this from core.contracts.parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from core.kinds import Data, Tokenizer
+
+
+def check_data(data: Data) -> None:
+    """Batches are a pure function of their number; held-out examples are fixed, whole, and inside their pictures."""
+    reads = frozenset({"masked", "prefixed", "regions", "labels"})
+    one, same, next_ = (data.batch(step, size=4, seed=0, reads=reads) for step in (5, 5, 6))
+    assert all(torch.equal(*pair) for pair in ((one.images, same.images), (one.text.ids, same.text.ids))), (
+        "a batch must repeat"
+    )
+    assert not torch.equal(one.images, next_.images), "two steps drew the same batch"
+    size = data.image_size
+    shape = (*((data.frames,) if data.frames else ()), 3, size, size)
+    assert one.images.shape == (4, *shape) and one.images.dtype == torch.uint8, f"images: (B, {shape}) uint8"
+    assert one.masked is not None and one.prefixed is not None, "a wanted part is missing"
+    plain = data.batch(5, size=4, seed=0, reads=frozenset())
+    assert plain.regions is None and plain.labels is None, "a part was made that nobody reads"
+    assert torch.equal(plain.images, one.images), "reads must only add to a batch"
+    assert int(one.text.ids.max()) < data.tokenizer.vocabulary and one.text.ids.shape[1] <= data.text_length
+    if one.regions is not None:
+        boxes = one.regions.boxes
+        assert ((boxes >= 0) & (boxes <= 1)).all(), "boxes are shares of the picture's sides"
+    if data.classes:
+        assert one.labels is not None and one.labels.shape == (4, len(data.classes)), "labels: (B, C)"
+        assert one.labels.is_floating_point() and (one.labels >= 0).all(), "labels are 0, 1, or shares"
+        named = {name for _, name in data.labelled_examples(data.splits()[0], 4)}
+        assert named <= set(data.classes), "a held-out class is none of the data's"
+    check_tokenizer(data.tokenizer, [example.caption for example in data.held_out(data.splits()[0], 4)])
+    for split in data.splits():
+        examples = data.held_out(split, 8)
+        assert [e.key for e in examples] == [e.key for e in data.held_out(split, 8)], f"{split} is not repeatable"
+        for example in examples:
+            assert example.image.shape == shape and data.describes(example, example), example.key
+            for region in example.regions:
+                x0, y0, x1, y1 = region.box
+                assert 0 <= x0 < x1 <= size and 0 <= y0 < y1 <= size, f"{example.key}: box {region.box}"
+            phrases = [region.phrase for region in example.regions]
+            assert not example.absent or example.absent not in phrases, f"{example.key}: {example.absent!r} is there"
+
+
+def check_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """[CLS] first, padding behind, masks right."""
+    text = tokenizer(texts)
+    assert (text.ids[:, 0] == tokenizer.cls).all(), "every text starts with [CLS]"
+    assert (text.ids[~text.mask] == tokenizer.pad).all(), "padding is another token than [PAD]"
+    assert ((text.ids == tokenizer.sep).sum(1) == 1).all(), "every text ends with one [SEP]"

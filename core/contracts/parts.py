@@ -1,0 +1,236 @@
+"""What every part of a kind must hold. Tests run these over all that is registered; third parties import them.
+
+Each check builds the part at a toy size and raises AssertionError with a sentence that says what was broken.
+Letters as in core.types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.blocks import prune
+from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
+from core.types import BlockCues, Text, Tokens
+from registry.part import Part, parameters
+
+B, P, L, D, G = 3, 12, 7, 32, 16
+
+
+def check_pruner(part: Part[TokenPruner]) -> None:
+    """Shapes, provenance of kept tokens, untouched [CLS], rows apart, gradients, keep = 1, meta device, tracing."""
+    torch.manual_seed(0)
+    pruner = part(dim=D, guide_dim=G).eval()
+    tokens = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P))
+    guide = torch.randn(B, G)
+
+    def run(pruner: TokenPruner, tokens: Tokens, guide: Tensor) -> Tokens:
+        torch.manual_seed(1)
+        return prune(pruner, tokens, guide, _cues(pruner, tokens))
+
+    out = run(pruner, tokens, guide)
+    assert torch.equal(out.x[:, 0], tokens.x[:, 0]), "the [CLS] token changed: a pruner may only touch patches"
+    assert out.source is not None, "source is missing: end with tokens.keep(...)"
+    for row in range(B):
+        kept = [int(i) for i in out.source[row] if i >= 0]
+        assert len(set(kept)) == len(kept) and all(0 <= i < P for i in kept), f"patches {kept} of {P}: twice or unknown"
+        for place, i in enumerate(out.source[row].tolist()):
+            if i >= 0:
+                own = torch.equal(out.patch_states[row, place], tokens.patch_states[row, i])
+                assert own, f"the token said to be patch {i} is not that patch's state"
+
+    if torch.equal(_states(pruner, tokens, guide, 2), _states(pruner, tokens, guide, 3)):  # not a random one
+        order = torch.tensor([2, 0, 1])
+        mixed = run(pruner, tokens.rows(order), guide[order])
+        assert torch.allclose(mixed.x, out.x[order], atol=1e-5), "rows of a batch influence each other"
+        scores = pruner.score(tokens, guide, _cues(pruner, tokens))
+        if scores is not None and pruner.place == "after_block":
+            turn = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(P)])
+            turned = pruner.score(Tokens(tokens.x[:, turn], patches=(1, 1 + P)), guide, BlockCues())
+            fits = turned is not None and torch.allclose(turned, scores[:, turn[1:] - 1], atol=1e-5)
+            assert fits, "permuting patches must permute scores"
+        if not pruner.guided:
+            blind = run(pruner, tokens, torch.randn(B, G))
+            assert torch.equal(blind.x, out.x), "guided is False, yet the guide changes the outcome"
+    _check_gradients(pruner, lambda: run(pruner, tokens, guide), "scores")
+    rate = "keep_rate" if "keep_rate" in parameters(part.cls) else "keep"  # third parties may call it keep
+    if rate in parameters(part.cls):
+        whole = Part(part.cls, {**part.settings, rate: 1.0})(dim=D, guide_dim=G).eval()
+        all_kept = run(whole, tokens, guide).source
+        assert all_kept is not None
+        assert ((all_kept >= 0).sum(1) == P).all(), "keep_rate = 1 must keep every patch"
+    meta = part(dim=D, guide_dim=G).to("meta")
+    moved = prune(meta, tokens.to("meta"), guide.to("meta"), _cues(meta, tokens.to("meta")))
+    assert moved.x.shape == out.x.shape, "the meta device gives another shape"
+    traced = torch.jit.trace(_Traced(pruner), (tokens.x, guide), check_trace=False)  # as counting by fvcore does
+    assert traced(tokens.x, guide).shape == out.x.shape, "tracing changes the shape"
+
+
+def check_backbone(part: Part[Backbone], image_size: int = 32) -> None:
+    """Trunk and finish add up, rows stay apart, ``grid`` and ``patches`` agree, pruning can be turned off."""
+    torch.manual_seed(0)
+    backbone = part(image_size=image_size, guide_dim=G).eval()
+    images, guide = torch.randint(0, 256, (B, 3, image_size, image_size), dtype=torch.uint8), torch.randn(B, G)
+    with torch.no_grad():
+        trunk = backbone.trunk(images)
+        assert trunk.patches[1] - trunk.patches[0] == backbone.grid[0] * backbone.grid[1], "patches and grid disagree"
+        out, again = backbone.finish(trunk, guide), backbone(images, guide)
+        assert out.pooled is not None and out.pooled.shape == (B, backbone.dim), "pooled must be (B, dim)"
+        assert torch.allclose(out.x, again.x, atol=1e-5), "forward is not finish(trunk(images))"
+        one = backbone(images[1:2], guide[1:2])
+        assert torch.allclose(one.x[0], out.x[1], atol=1e-4), "pictures of a batch influence each other"
+        backbone.pruning = False
+        whole = backbone.finish(trunk, guide)
+        shown = whole.patches[1] - whole.patches[0]
+        assert shown == backbone.grid[0] * backbone.grid[1], "pruning = False must keep every patch"
+
+
+def check_pooler(part: Part[Pooler]) -> None:
+    """Shapes, rows apart, hidden tokens change nothing, gradients reach every parameter."""
+    torch.manual_seed(0)
+    pooler = part(dim=D).eval()
+    mask = torch.arange(P).expand(B, -1) < P - 2
+    image = Tokens(torch.randn(B, P, D), mask=mask)
+    with torch.no_grad():
+        out, one = pooler(image), pooler(image.rows(slice(1, 2)))
+        assert out.pooled is not None and out.pooled.shape == (B, pooler.dim), "pooled must be (B, dim)"
+        assert out.x.ndim == 3 and out.x.shape[2] == pooler.dim, "tokens must be (B, Q, dim)"
+        assert torch.allclose(one.pooled[0], out.pooled[1], atol=1e-5), "rows of a batch influence each other"
+        hidden = dataclasses.replace(image, x=image.x.masked_fill(~mask[..., None], 9.0))
+        assert torch.allclose(pooler(hidden).x, out.x, atol=1e-5), "hidden tokens change the pooled ones"
+    _check_gradients(pooler, lambda: Tokens(torch.cat([pooler(image).x, pooler(image).pooled[:, None]], 1)), "x")
+
+
+def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
+    """Padding changes nothing, words see both ways, [CLS] is pooled."""
+    torch.manual_seed(0)
+    encoder = part(vocabulary=vocabulary, text_length=32).eval()
+    text, padded = _texts(vocabulary)
+    with torch.no_grad():
+        out, other = encoder(text), encoder(padded)
+        assert out.x.shape == (B, L, encoder.dim) and out.pooled.shape == (B, encoder.dim), "wrong shape"
+        assert torch.allclose(out.x, other.x[:, :L], atol=1e-5), "padding changes the words' states"
+        assert torch.allclose(out.pooled, other.pooled, atol=1e-5), "padding changes the pooled state"
+        last = text.ids.clone()
+        last[:, -1] = (last[:, -1] + 1) % vocabulary
+        assert not torch.allclose(encoder(Text(last, text.mask)).pooled, out.pooled), "[CLS] does not see the last word"
+    assert encoder.embedding.shape == (vocabulary, encoder.dim), "embedding must be (V, D)"
+    _check_gradients(encoder, lambda: encoder(text), "x")
+
+
+def check_fusion(part: Part[Fusion]) -> None:
+    """Padding of the words changes nothing, no word is pruned, pruning can be turned off; the words see the picture."""
+    torch.manual_seed(0)
+    fusion = part(dim=D, image_dim=D).eval()
+    image, words = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P)), torch.randn(B, L + 2, D)
+    mask = torch.arange(L + 2).expand(B, -1) < L
+    short, whole = Tokens(words[:, :L], mask=mask[:, :L]), Tokens(words, mask=mask)
+    with torch.no_grad():
+        out, padded = fusion(short, image), fusion(whole, image)
+        assert out.text.x.shape == (B, L, fusion.dim), "fused words must be (B, L, dim)"
+        assert torch.allclose(out.text.x, padded.text.x[:, :L], atol=1e-5), "padding changes the fused words"
+        assert torch.allclose(out.image.x, padded.image.x, atol=1e-5), "padding changes the fused picture"
+        other = fusion(short, dataclasses.replace(image, x=torch.randn(B, 1 + P, D)))
+        assert not torch.allclose(out.text.x, other.text.x, atol=1e-3), "the words do not see the picture"
+        one = fusion(whole.rows(slice(1, 2)), image.rows(slice(1, 2)))
+        assert torch.allclose(one.text.x[0], padded.text.x[1], atol=1e-4), "rows of a batch influence each other"
+        scores, again = fusion.score(short, image), fusion.score(whole, image)
+        assert scores is None or again is None or torch.allclose(scores, again, atol=1e-5), "padding changes the scores"
+        fusion.pruning = False
+        assert fusion(whole, image).image.x.shape == image.x.shape, "pruning = False must keep every patch"
+        fusion.pruning = True
+    _check_gradients(fusion, lambda: fusion(whole, image).memory, "x", fusion.pruners)
+
+
+def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
+    """Causal in the words, sees the memory, masked memory changes nothing; going on from word to word as at once."""
+    torch.manual_seed(0)
+    decoder = part(memory_dim=D, vocabulary=vocabulary, text_length=32).eval()
+    text, _ = _texts(vocabulary)
+    text = Text(text.ids, torch.ones_like(text.mask))
+    memory = torch.randn(B, P, D)
+    mask = torch.ones(B, P, dtype=torch.bool)
+    mask[:, -2:] = False
+    with torch.no_grad():
+        out = decoder(decoder.encode_text(text), Tokens(memory, mask=mask)).x
+        ids = text.ids.clone()
+        ids[:, 4] = (ids[:, 4] + 1) % vocabulary
+        changed = decoder(decoder.encode_text(Text(ids, text.mask)), Tokens(memory, mask=mask)).x
+        assert torch.allclose(out[:, :4], changed[:, :4], atol=1e-5), "a later word changes an earlier state"
+        assert not torch.allclose(out[:, 4:], changed[:, 4:], atol=1e-4), "a word does not reach later states"
+        hidden = memory.clone()
+        hidden[:, -2:] = 9.0
+        same = decoder(decoder.encode_text(text), Tokens(hidden, mask=mask)).x
+        assert torch.allclose(out, same, atol=1e-5), "masked memory changes the states"
+        if isinstance(decoder, StepwiseDecoder):
+            under_way = decoder.begin(Tokens(memory, mask=mask), L)
+            steps = [under_way(text.map(lambda t, i=i: t[:, i : i + 1])) for i in range(L)]  # type: ignore[misc]
+            assert torch.allclose(torch.cat(steps, 1), out, atol=1e-5), "word by word the states differ"
+    _check_gradients(decoder, lambda: decoder(decoder.encode_text(text), Tokens(memory, mask=mask)), "x")
+
+
+def check_head(part: Part[Head], vocabulary: int = 50) -> None:
+    """Keeps leading shape, passes gradients."""
+    torch.manual_seed(0)
+    embeddings = {name: nn.Parameter(torch.randn(vocabulary, D)) for name in ("text", "decoder")}
+    head = part(dim=D, vocabulary=vocabulary, classes=5, embeddings=embeddings)
+    x = torch.randn(B, L, D, requires_grad=True)
+    out = head(x)
+    assert out.shape[:2] == (B, L), f"(B, L, D) became {tuple(out.shape)}"
+    out.square().mean().backward()
+    assert x.grad is not None and x.grad.isfinite().all(), "no gradient passes through"
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+
+
+def _cues(pruner: TokenPruner, tokens: Tokens) -> BlockCues:
+    """Plausible keys and attention for an in_block pruner: two heads over the states themselves."""
+    if pruner.place == "after_block":
+        return BlockCues()
+
+    def look() -> tuple[Tensor, Tensor]:
+        keys = tokens.x.unflatten(-1, (2, -1)).transpose(1, 2)  # (B, 2, N, D / 2)
+        return keys, (keys @ keys.transpose(-2, -1) / D**0.5).softmax(-1)
+
+    return BlockCues(look)
+
+
+def _states(pruner: TokenPruner, tokens: Tokens, guide: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return prune(pruner, tokens, guide, _cues(pruner, tokens)).x
+
+
+def _texts(vocabulary: int) -> tuple[Text, Text]:
+    """The same words without and with two more places of padding."""
+    ids = torch.randint(5, vocabulary, (B, L))
+    longer = torch.cat([ids, torch.zeros(B, 2, dtype=torch.long)], 1)
+    return Text(ids, torch.ones_like(ids, dtype=torch.bool)), Text(longer, torch.arange(L + 2).expand(B, -1) < L)
+
+
+def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, apart: Sequence[nn.Module] = ()) -> None:
+    """Gradients reach every parameter but those ``apart``."""
+    if not any(p.requires_grad for p in module.parameters()):
+        return
+    module.zero_grad()
+    value = getattr(run(), which)
+    assert value is not None, f"it has parameters but returns no {which}, so nothing could train them"
+    (value.float() * torch.randn_like(value.float())).sum().backward()
+    others = {id(p) for other in apart for p in other.parameters()}
+    mine = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in others]
+    cold = [name for name, p in mine if p.grad is None]
+    assert not cold, f"no gradient reaches {', '.join(cold)}"
+
+
+class _Traced(nn.Module):
+    """A pruner as a function of tensors."""
+
+    def __init__(self, pruner: TokenPruner):
+        super().__init__()
+        self.pruner = pruner
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        tokens = Tokens(x, patches=(1, 1 + P))
+        return prune(self.pruner, tokens, guide, _cues(self.pruner, tokens)).x

@@ -1,0 +1,110 @@
+"""What evaluation hooks are given, and how their sections become one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+import torch
+from torch import Tensor
+
+from core.files import REPORT, write_json
+from core.kinds import Data
+from core.model import Model
+from core.settings import EvaluateSettings
+from core.types import Example
+
+
+@dataclass
+class Evaluation:
+    """A model with the data that it is measured on. The model is in eval mode on ``device``."""
+
+    model: Model
+    data: Data
+    settings: EvaluateSettings
+    device: torch.device
+    precision: str  # "fp32" or "bf16"
+    _held_out: dict[tuple[str, int], Sequence[Example]] = field(default_factory=dict, repr=False)
+
+    def examples(self, split: str, count: int) -> Sequence[Example]:
+        """The first ``count`` examples of a held-out split, made once."""
+        if (split, count) not in self._held_out:
+            self._held_out[split, count] = self.data.held_out(split, count)
+        return self._held_out[split, count]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def images(self, examples: Sequence[Example]) -> Tensor:
+        """(B, 3, H, W) uint8 on the device."""
+        return torch.stack([example.image for example in examples]).to(self.device)
+
+
+def measure(hooks: pluggy.PluginManager, evaluation: Evaluation) -> dict[str, Any]:
+    """Every plugin's sections, merged: the content of report.json."""
+    evaluation.model.eval()
+    report: dict[str, Any] = {}
+    with torch.no_grad(), evaluation.autocast():
+        for section in hooks.hook.evaluate(evaluation=evaluation):
+            report.update(section or {})
+    return report
+
+
+def table(hooks: pluggy.PluginManager, report: dict[str, Any]) -> str:
+    """The report as text for a terminal. Sections that no plugin tells are printed as ``name.key  value``."""
+    told: dict[str, Sequence[str]] = {}
+    for part in reversed(hooks.hook.format_report(report=report)):
+        told.update(part or {})
+    blocks = ["\n".join(told[name]) for name in report if told.get(name)]
+    others = [pair for name, value in report.items() if name not in told for pair in _flat(name, value)]
+    if others:
+        blocks.append("\n".join(columns([("Other", ""), *others])))
+    return "\n\n".join(blocks)
+
+
+def percent(share: float | None) -> str:
+    """``39.1``; a dash for None."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def columns(rows: Sequence[tuple[str, ...]], least: int = 0) -> list[str]:
+    """Rows with the first column to the left, the others to the right and at least ``least`` wide, indented."""
+    widths = [max(least, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """``("patches.pointing", "0.96")`` for every leaf."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    elif value is not None:
+        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def report_on(
+    hooks: pluggy.PluginManager,
+    model: Model,
+    data: Data,
+    settings: EvaluateSettings,
+    device: torch.device,
+    precision: str,
+    folder: str,
+) -> dict[str, Any]:
+    """Measure, write report.json, draw into the folder, print the closing table."""
+
+    evaluation = Evaluation(model.to(device), data, settings, device, precision)
+    report = measure(hooks, evaluation)
+    write_json(os.path.join(folder, REPORT), report)
+    with torch.no_grad(), evaluation.autocast():
+        hooks.hook.draw(evaluation=evaluation, report=report, folder=folder)
+    print(table(hooks, report), flush=True)
+    return report

@@ -1,0 +1,180 @@
+"""A recipe: YAML -> every problem at once -> parts chosen and checked, not yet built; and back to YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from core.discovery import Catalog
+from core.kinds import Data
+from core.model import Model
+from core.objectives import Objective
+from core.recipe.validation import INVALID, Reader
+from core.recipe.yaml_tree import MapNode, Problem, RecipeErrors, Scalar, YamlNode, apply, read_file
+from core.settings import EvaluateSettings, RunSettings, TrainSettings
+from registry import near
+from registry.part import Part
+from registry.signature import settings_of
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An objective and its share in the sum of losses."""
+
+    part: Part[Objective]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run is made from."""
+
+    model: Part[Model]
+    objectives: dict[str, Slot]
+    data: Part[Data]
+    train: TrainSettings
+    evaluate: EvaluateSettings
+    run: RunSettings
+
+
+SECTIONS = ("model", "objectives", "data", "train", "evaluate", "run")
+
+
+def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
+    """Read a recipe with its ``path=value`` overrides.
+
+    Raises:
+        RecipeErrors: anything is wrong; all of it at once, as ``file:line:col: path: sentence``.
+    """
+    reader = Reader(catalog)
+    recipe = _recipe(reader, _tree(path, overrides))
+    if reader.problems or recipe is None:
+        raise RecipeErrors(sorted(reader.problems, key=_position))
+    return recipe
+
+
+def read_model(path: str, catalog: Catalog) -> Part[Model]:
+    """The model of a recipe, of which no other section is looked at, so that none need be there.
+
+    Raises:
+        RecipeErrors: as ``read``.
+    """
+    reader, tree = Reader(catalog), _tree(path)
+    part = _model(reader, tree.items.get("model", Scalar("", tree.where)))
+    if reader.problems:
+        raise RecipeErrors(sorted(reader.problems, key=_position))
+    return part
+
+
+def _tree(path: str, overrides: Sequence[str] = ()) -> MapNode:
+    problems: list[Problem] = []
+    tree = read_file(path, problems)
+    if not problems:
+        for override in overrides:
+            tree = apply(tree, override, problems)
+    if problems:  # without a whole tree, what it lacks would be reported too
+        raise RecipeErrors(problems)
+    return tree
+
+
+def _position(problem: Problem) -> tuple[str, list[int]]:
+    file, *place = problem.where.rsplit(":", 2)
+    return file, [int(number) for number in place if number.isdigit()]
+
+
+def _recipe(reader: Reader, tree: MapNode) -> Recipe | None:
+    for key, node in tree.items.items():
+        if key not in SECTIONS:
+            known = (*SECTIONS, "extends")
+            sentence = f"a recipe has no such section.{near(key, known)} It has: {', '.join(known)}."
+            reader.add_problem(tree.marks.get(key, node.where), key, sentence)
+    empty = MapNode({}, tree.where)
+
+    def section(name: str) -> YamlNode:
+        node = tree.items.get(name, empty)
+        if name in ("model", "objectives", "data") and name not in tree.items:
+            reader.add_problem(tree.where, name, "is missing")
+        return node
+
+    read = {
+        "model": _model(reader, section("model")),
+        "objectives": _objectives(reader, section("objectives")),
+        "data": reader.part(section("data"), Data, "data") if "data" in tree.items else section("data"),
+        "train": reader.value(section("train"), TrainSettings, "train"),
+        "evaluate": reader.value(section("evaluate"), EvaluateSettings, "evaluate"),
+        "run": reader.value(section("run"), RunSettings, "run"),
+    }
+    return None if reader.problems else Recipe(**read)
+
+
+def _model(reader: Reader, node: YamlNode) -> Any:
+    if not isinstance(node, MapNode):
+        return reader.add_problem(node.where, "model", "expected a mapping: {backbone: ..., heads: ...}")
+    if not node.items:
+        return INVALID
+    settings = reader.fields(node, settings_of(Model), "model", "a model")
+    return INVALID if settings is INVALID else Part(Model, settings, kind="model", where=f"{node.where}: model")
+
+
+def _objectives(reader: Reader, node: YamlNode) -> Any:
+    if not isinstance(node, MapNode):
+        return reader.add_problem(node.where, "objectives", "expected a mapping: {itc: {}, itm: {weight: 0.5}}")
+    slots: dict[str, Any] = {}
+    for key, item in node.items.items():
+        path, weight, where = f"objectives.{key}", 1.0, node.marks.get(key, item.where)
+        if isinstance(item, MapNode):
+            own = {"name": Scalar(key, where), **item.items}
+            if "weight" in own:
+                weight = reader.value(own.pop("weight"), float, f"{path}.weight")
+            item = MapNode(own, item.where, item.marks)
+        if isinstance(item, Scalar) and item.null:
+            hint = near(key, [name for name in node.items if name != key])
+            sentence = f"is null, and there is no inherited objective to take away.{hint} Its defaults: {{}}"
+            reader.add_problem(where, path, sentence)
+            continue
+        part = reader.part(item, Objective, path, extra_keys=("weight",))
+        if part is not INVALID and weight is not INVALID:
+            slots[key] = Slot(part, weight)
+    return slots
+
+
+def plain(value: Any) -> Any:
+    """A recipe, or a piece of one, as the mappings, lists and scalars that YAML holds."""
+    if isinstance(value, Slot):
+        return {**plain(value.part), "weight": value.weight}
+    if isinstance(value, Part):
+        name = {"name": value.name} if value.name else {}
+        return {**name, **{key: plain(setting) for key, setting in value.settings.items()}}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def dump(recipe: Recipe, command: str = "") -> str:
+    """The filled-in recipe as YAML, defaults included, that reads back to the same parts."""
+    text: str = yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return f"# {command}\n{text}" if command else text
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """The paths of settings in which two recipes differ."""
+    a, b = _flat(plain(one)), _flat(plain(other))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        pieces = ((f"{path}.{key}" if path else str(key), item) for key, item in value.items())
+    elif isinstance(value, list) and value:
+        pieces = ((f"{path}[{i}]", item) for i, item in enumerate(value))
+    else:
+        return {path: value}
+    return {key: leaf for inner, item in pieces for key, leaf in _flat(item, inner).items()}

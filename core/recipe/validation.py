@@ -1,0 +1,189 @@
+"""Reading a marked YAML tree by the annotations of signatures: every fault is gathered, nothing is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union
+
+from core.discovery import Catalog
+from core.recipe.yaml_tree import ListNode, MapNode, Problem, Scalar, YamlNode
+from registry import UnknownName, near
+from registry.part import FILLED, Between, Part, is_filled
+from registry.signature import REQUIRED, describe, is_list, is_mapping, settings_of, spell
+
+INVALID: Any = object()  # what a slot holds whose problem has been noted
+Fields = Mapping[str, tuple[Any, Any]]  # name -> annotation, default or REQUIRED
+
+
+class Reader:
+    """Reads nodes by annotations; what is wrong goes to ``problems``."""
+
+    def __init__(self, catalog: Catalog):
+        self.catalog = catalog
+        self.problems: list[Problem] = []
+
+    def add_problem(self, where: str, path: str, sentence: str) -> Any:
+        self.problems.append(Problem(where, path, sentence))
+        return INVALID
+
+    def value(self, node: YamlNode, hint: Any, path: str, display_hint: Any = None) -> Any:
+        """The value that ``hint`` asks for, or BAD; messages say ``display_hint`` where it is given."""
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated:
+            return self._bounded(node, hint, path)
+        if origin in (Union, types.UnionType):
+            return self._either(node, args, path)
+        if origin is Part:
+            return self.part(node, args[0], path)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            return self._dataclass(node, hint, path)
+        if origin is tuple or is_list(origin):
+            return self._list(node, origin, args, path)
+        if is_mapping(origin):
+            if not isinstance(node, MapNode):
+                return self._unfit(node, hint, path)
+            read = {key: self.value(item, args[1], f"{path}.{key}") for key, item in node.items.items()}
+            return INVALID if INVALID in read.values() else read
+        if not isinstance(node, Scalar) or (node.null and hint is not type(None)):
+            return self._unfit(node, display_hint or hint, path)
+        return self._scalar(node, hint, path, display_hint or hint)
+
+    def _scalar(self, node: Scalar, hint: Any, path: str, display_hint: Any) -> Any:
+        text = node.text
+        if hint is str:
+            return text
+        if typing.get_origin(hint) is Literal:
+            options = {spell(option): option for option in typing.get_args(hint)}
+            if text in options:
+                return options[text]
+            known = ", ".join(options)
+            return self.add_problem(
+                node.where, path, f"{text!r} is not accepted.{near(text, options)} Accepted: {known}."
+            )
+        if hint is type(None) and node.null:
+            return None
+        if not node.quoted:
+            if hint is bool and text in ("true", "false"):
+                return text == "true"
+            if hint in (int, float) and text.isascii():
+                try:
+                    number = hint(text)  # as Python reads it: 1e-4, 1_000; 010 is ten
+                except ValueError:
+                    return self._unfit(node, display_hint, path)
+                if hint is int and abs(number) >= 2**63:
+                    return self.add_problem(node.where, path, "is too large: a whole number must be below 2^63")
+                return number if math.isfinite(number) else self._unfit(node, display_hint, path)
+        return self._unfit(node, display_hint, path)
+
+    def _unfit(self, node: YamlNode, hint: Any, path: str) -> Any:
+        """Note that the node is not what is wanted."""
+        if isinstance(node, Scalar):
+            text = node.text if len(node.text) <= 100 else node.text[:100] + "..."
+            got = "null, which only takes an inherited entry away" if node.null else repr(text)
+            got += " in quotes" if node.quoted and hint is not str else ""
+        else:
+            got = "a list" if isinstance(node, ListNode) else "a mapping"
+        return self.add_problem(node.where, path, f"expected {describe(hint)}, found {got}")
+
+    def _bounded(self, node: YamlNode, hint: Any, path: str) -> Any:
+        value = self.value(node, typing.get_args(hint)[0], path, hint)
+        for bounds in hint.__metadata__:
+            if isinstance(bounds, Between) and isinstance(value, (int, float)) and not bounds.holds(value):
+                return self.add_problem(node.where, path, f"must be {bounds}, but is {value:g}")
+        return value
+
+    def _either(self, node: YamlNode, options: tuple[Any, ...], path: str) -> Any:
+        if type(None) in options and isinstance(node, Scalar) and node.null:
+            return None
+        rest = [option for option in options if option is not type(None)]
+        if len(rest) == 1:
+            return self.value(node, rest[0], path)
+        for option in rest:
+            trial = Reader(self.catalog)
+            value = trial.value(node, option, path)
+            if not trial.problems:
+                return value
+        return self._unfit(node, Union[tuple(rest)], path)  # noqa: UP007  (made from a tuple)
+
+    def _list(self, node: YamlNode, origin: Any, args: tuple[Any, ...], path: str) -> Any:
+        fixed = origin is tuple and args[-1:] != (...,)
+        if not isinstance(node, ListNode) or (fixed and len(node.items) != len(args)):
+            count = f", found {len(node.items)} entries" if isinstance(node, ListNode) else ""
+            wanted = describe(origin[args]) if origin is tuple else f"a list of {describe(args[0])}"
+            return self.add_problem(node.where, path, f"expected {wanted}{count or ', such as [...]'}")
+        hints = args if fixed else args[:1] * len(node.items)
+        read = [self.value(item, h, f"{path}[{i}]") for i, (item, h) in enumerate(zip(node.items, hints, strict=True))]
+        if any(value is INVALID for value in read):
+            return INVALID
+        return tuple(read) if origin is tuple else read
+
+    def _dataclass(self, node: YamlNode, cls: type, path: str) -> Any:
+        if not isinstance(node, MapNode):
+            return self._unfit(node, cls, path)
+        read = self.fields(node, settings_of(cls), path, path.rpartition(".")[2] or "it")
+        if read is INVALID:
+            return INVALID
+        try:
+            return cls(**read)
+        except ValueError as err:
+            return self.add_problem(node.where, path, str(err))
+
+    def fields(self, node: MapNode, wanted: Fields, path: str, label: str, extra_keys: Sequence[str] = ()) -> Any:
+        """A mapping read by a signature, defaults filled in; BAD where anything is wrong.
+
+        ``beside``: keys that the place takes too and that were read already; messages name them.
+        """
+        before = len(self.problems)
+        free = [name for name, (hint, _) in wanted.items() if not is_filled(hint)]
+        read: dict[str, Any] = {}
+        for key, item in node.items.items():
+            inner = f"{path}.{key}" if path else key
+            where = node.marks.get(key, item.where)
+            if key not in wanted:
+                takes = [*free, *extra_keys]
+                away = [k for k in node.items if k != key] if isinstance(item, Scalar) and item.null else []
+                known = ", ".join(takes) or "nothing"
+                hint = near(key, [*takes, *away])
+                self.add_problem(where, inner, f"{label} takes no such setting.{hint} It takes: {known}.")
+            elif key not in free:
+                self.add_problem(where, inner, f"is {FILLED}; a recipe cannot set it")
+            else:
+                read[key] = self.value(item, wanted[key][0], inner)
+        for key in free:
+            if key not in node.items and wanted[key][1] is REQUIRED:
+                self.add_problem(
+                    node.where, f"{path}.{key}" if path else key, f"is missing: {describe(wanted[key][0])}"
+                )
+        if len(self.problems) > before:
+            return INVALID
+        return {key: read[key] if key in read else wanted[key][1] for key in free}
+
+    def part(self, node: YamlNode, base: type, path: str, extra_keys: Sequence[str] = ()) -> Any:
+        """A bare name, or a mapping with ``name`` and settings."""
+        kind = self.catalog.registries[base].kind
+        if isinstance(node, Scalar) and not node.null:
+            node = MapNode({"name": node}, node.where, {"name": node.where})
+        if not isinstance(node, MapNode):
+            return self._unfit(node, Part[base], path)  # type: ignore[valid-type]
+        named = node.items.get("name")
+        if not isinstance(named, Scalar) or not named.text:
+            known = ", ".join(self.catalog.registries[base])
+            wrong = next((key for key in node.items if key != "name" and near(key, ["name"])), "")
+            where = named.where if named else node.marks.get(wrong, node.where)
+            hint = f" Did you mean 'name' by {wrong!r}?" if wrong else ""
+            return self.add_problem(
+                where, path, f"needs the name of a {kind}: {{name: ...}}.{hint} Registered: {known}."
+            )
+        try:
+            entry = self.catalog.find(base, named.text)
+        except UnknownName as err:
+            return self.add_problem(named.where, path, str(err))
+        own = MapNode({k: v for k, v in node.items.items() if k != "name"}, node.where, node.marks)
+        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}", [*extra_keys, "name"])
+        if settings is INVALID:
+            return INVALID
+        return Part(entry.cls, settings, named.text, kind, f"{node.where}: {path}", entry.owner)

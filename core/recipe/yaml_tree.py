@@ -1,0 +1,250 @@
+"""YAML text to a tree that knows its lines. Scalars stay text: the wanted type reads them. Knows nothing of parts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.reader import ReaderError
+
+from core.files import paths, read_text
+
+DEEPEST = 50  # levels of lists and mappings in one another
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a recipe, printed ``file:line:col: path: sentence``."""
+
+    where: str  # "file:line:col", or "override 'path=value'"
+    path: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return ": ".join(piece for piece in (self.where, self.path, self.sentence) if piece)
+
+
+class RecipeErrors(ValueError):
+    """All problems of a recipe at once."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """Text as written; ``quoted`` text is never a number, a truth value or null."""
+
+    text: str
+    where: str
+    quoted: bool = False
+
+    @property
+    def null(self) -> bool:
+        return not self.quoted and self.text.lower() in ("", "~", "null")
+
+
+@dataclass(frozen=True)
+class ListNode:
+    """A list."""
+
+    items: tuple[YamlNode, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class MapNode:
+    """A mapping; ``marks`` says where each key stands."""
+
+    items: dict[str, YamlNode]
+    where: str
+    marks: dict[str, str] = field(default_factory=dict)
+
+
+YamlNode = Scalar | ListNode | MapNode
+
+
+def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> MapNode:
+    """A recipe and what it ``extends``, merged. Faults go to ``problems``."""
+    try:
+        if os.path.abspath(path) in chain:
+            circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
+            raise ValueError(f"goes in a circle: {circle}")
+        if not paths.isfile(path):
+            raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{_near_file(path)}")
+        text = read_text(path)
+    except ValueError as err:
+        problems.append(Problem("", "", str(err)))
+        return MapNode({}, path)
+    node = parse(text, path, problems)
+    if not isinstance(node, MapNode):
+        if node is not None:
+            problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
+        return MapNode({}, path)
+    base = node.items.get("extends")
+    if base is None:
+        return node
+    own = MapNode({key: value for key, value in node.items.items() if key != "extends"}, node.where, node.marks)
+    if not isinstance(base, Scalar) or base.null or not base.text:
+        problems.append(Problem(base.where, "extends", "expected the name of a recipe file, relative to this one"))
+        return own
+    target = os.path.join(os.path.dirname(path), base.text)
+    before = len(problems)
+    inherited = read_file(target, problems, (*chain, os.path.abspath(path)))
+    for i in range(before, len(problems)):
+        if not problems[i].where:
+            problems[i] = Problem(base.where, "extends", problems[i].sentence)
+    merged = merge(inherited, own)
+    assert isinstance(merged, MapNode)
+    return merged
+
+
+def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> YamlNode | None:
+    """YAML to a tree; None where it is not YAML that a recipe may hold.
+
+    Anchors, aliases and tags are refused: nothing is expanded, nothing is constructed.
+    """
+
+    def at(mark: yaml.Mark | None) -> str:
+        return where if override or mark is None else f"{where}:{mark.line + 1}:{mark.column + 1}"
+
+    try:
+        faults = []
+        depth = 0
+        event: Any
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:  # before it takes the reader's time, or more stack than there is
+                problems.append(Problem(at(event.start_mark), "", f"nested too deeply: at most {DEEPEST} levels"))
+                return None
+            anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+            if anchor is not None:
+                what = f"alias '*{anchor}'" if isinstance(event, yaml.AliasEvent) else f"anchor '&{anchor}'"
+                faults.append(Problem(at(event.start_mark), "", f"{what}: recipes take none; repeat it"))
+            if tag is not None:
+                faults.append(Problem(at(event.start_mark), "", f"tag {tag!r}: recipes take none"))
+        problems += faults
+        if faults:
+            return None
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as err:
+        since = f", {err.context} at {at(err.context_mark)}" if err.context_mark and not override else ""
+        problems.append(Problem(at(err.problem_mark), "", f"not YAML: {err.problem}{since}"))
+        return None
+    except ReaderError as err:
+        before = text[: err.position]
+        place = where if override else f"{where}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        problems.append(Problem(place, "", f"not YAML: the character {text[err.position]!r} is not allowed"))
+        return None
+    if root is None:
+        if not override:
+            problems.append(Problem(f"{where}:1:1", "", "is empty"))
+        return Scalar("", where) if override else None
+
+    def convert(node: yaml.Node, path: str) -> YamlNode:
+        here = at(node.start_mark)
+        if isinstance(node, yaml.ScalarNode):
+            return Scalar(str(node.value), here, node.style is not None)
+        if isinstance(node, yaml.SequenceNode):
+            return ListNode(tuple(convert(child, f"{path}[{i}]") for i, child in enumerate(node.value)), here)
+        items: dict[str, YamlNode] = {}
+        marks: dict[str, str] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problems.append(Problem(at(key.start_mark), path, "a key must be a plain word"))
+                continue
+            name = str(key.value)
+            inner = f"{path}.{name}" if path else name
+            if name in items:
+                problems.append(Problem(at(key.start_mark), inner, f"is given twice; first at {marks[name]}"))
+                continue
+            items[name], marks[name] = convert(value, inner), at(key.start_mark)
+        return MapNode(items, here, marks)
+
+    return convert(root, "")
+
+
+def merge(base: YamlNode, over: YamlNode) -> YamlNode:
+    """``over`` upon ``base``: mappings merge, all else is replaced, null takes an inherited entry away."""
+    if not isinstance(over, MapNode):
+        return over
+    if isinstance(base, Scalar) and not base.null and "name" not in over.items:
+        base = MapNode({"name": base}, base.where, {"name": base.where})  # a part written as its bare name
+    if not isinstance(base, MapNode):
+        return over
+    items, marks = dict(base.items), {**base.marks, **over.marks}
+    for key, value in over.items.items():
+        if isinstance(value, Scalar) and value.null and key in items:
+            del items[key]
+        else:
+            items[key] = merge(items[key], value) if key in items else value
+    return MapNode(items, over.where or base.where, marks)
+
+
+def apply(tree: MapNode, override: str, problems: list[Problem]) -> MapNode:
+    """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep_rate=0.3``."""
+    path, equals, text = override.partition("=")
+    where = f"override {override!r}"
+    if not equals or not re.fullmatch(rf"[\w-]+(\.[\w-]+|\[\d+\]){{0,{DEEPEST}}}", path):
+        problems.append(
+            Problem(where, "", "expected path=value, such as train.steps=100 or prune[0].pruner.keep_rate=0.3")
+        )
+        return tree
+    value = parse(text, where, problems, override=True)
+    if value is None:
+        return tree
+    steps = [step or int(index) for step, index in re.findall(r"([\w-]+)|\[(\d+)\]", path)]
+    placed = _place(tree, steps, value, where)
+    if isinstance(placed, str):
+        problems.append(Problem(where, path, placed))
+        return tree
+    assert isinstance(placed, MapNode)
+    return placed
+
+
+def _place(node: YamlNode | None, steps: Sequence[str | int], value: YamlNode, where: str) -> YamlNode | str:
+    """``node`` with the value at the end of the path, or what is wrong."""
+    if not steps:
+        return value if node is None else merge(node, value)
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, int):
+        if not isinstance(node, ListNode):
+            return f"[{step}] asks for an entry of a list, and there is no list here"
+        if step >= len(node.items):
+            return f"[{step}] is beyond the list's end; it has {len(node.items)} entries, counted from 0"
+        inner = _place(node.items[step], rest, value, where)
+        if isinstance(inner, str):
+            return inner
+        return ListNode((*node.items[:step], inner, *node.items[step + 1 :]), node.where)
+    if isinstance(node, ListNode):
+        return f"is a list: say which entry, such as [0].{step}"
+    inner = _place(node.items.get(step) if isinstance(node, MapNode) else None, rest, value, where)
+    if isinstance(inner, str):
+        return inner
+    base = merge(node, MapNode({}, node.where)) if node is not None else None  # a bare name becomes a mapping
+    if not isinstance(base, MapNode):
+        base = MapNode({}, where)
+    if isinstance(inner, Scalar) and inner.null and step in base.items:
+        return MapNode({key: item for key, item in base.items.items() if key != step}, base.where, base.marks)
+    marked = step in base.items and isinstance(inner, MapNode)
+    marks = base.marks if marked else {**base.marks, step: where}
+    return MapNode({**base.items, step: inner}, base.where if isinstance(node, MapNode) else where, marks)
+
+
+def _near_file(path: str) -> str:
+    """A file of a like name in the same folder."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        return f" There is no folder {folder!r}." if not paths.exists(folder) else ""
+    there = [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml"))]
+    stems = {os.path.splitext(name)[0]: name for name in there}
+    close = difflib.get_close_matches(os.path.splitext(os.path.basename(path))[0], stems, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {os.path.join(os.path.dirname(path), stems[close[0]])!r}?"
+    return f" Recipes in that folder: {', '.join(sorted(there)) or 'none'}."

@@ -1,0 +1,94 @@
+"""A run's batches by number, drawn ahead by worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from core.kinds import Data
+from core.types import Batch, S
+
+
+def split_batch(batch: Batch, index: int, count: int) -> Batch:
+    """The ``index``-th of ``count`` parts of a batch, of its regions too: consecutive rows, as even as can be.
+
+    Raises:
+        ValueError: there are fewer rows, or regions, than parts.
+    """
+    if count == 1:
+        return batch
+
+    def cut(part: S, rows: int, what: str) -> S:
+        if rows < count:
+            raise ValueError(
+                f"a batch of {rows} {what} cannot be cut into {count} parts (ranks, train.gradcache_chunks)"
+            )
+        return part.rows(slice(index * rows // count, (index + 1) * rows // count))
+
+    regions = batch.regions
+    main = cut(dataclasses.replace(batch, regions=None), len(batch.images), "pictures")
+    return main if regions is None else dataclasses.replace(main, regions=cut(regions, len(regions.images), "regions"))
+
+
+@dataclass(frozen=True)
+class StepBatches(Dataset[Batch]):
+    """Batches ``first`` to ``last`` - 1: a pure function of their number, so workers and resumes change nothing.
+
+    Of each the ``part``-th of ``parts`` (core.runtime): however many there are, together they are the same batch.
+    """
+
+    data: Data
+    size: int
+    seed: int
+    batch_fields: frozenset[str]
+    first: int
+    last: int
+    part: int = 0
+    parts: int = 1
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> Batch:
+        whole = self.data.batch(self.first + index, size=self.size, seed=self.seed, reads=self.batch_fields)
+        return split_batch(whole, self.part, self.parts)
+
+
+def load(wanted: StepBatches, workers: int, pinned: bool) -> Iterator[Batch]:
+    """The batches in order.
+
+    Raises:
+        ValueError: what the data raised, in its own words; its cause holds a worker's traceback.
+    """
+    try:
+        yield from DataLoader(
+            wanted,
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_exit_with_parent,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # its own: the global one belongs to the step that asks first
+        )
+    except ValueError as err:
+        said = re.split(r"^[\w.]*Error: ", str(err), flags=re.MULTILINE)
+        raise ValueError(said[-1].strip()) from err
+
+
+def _exit_with_parent(worker: int) -> None:
+    """End a data worker with its run, killed or not: torch's own watch sees the forking process, maybe a server."""
+
+    def watch() -> None:
+        if run := multiprocessing.parent_process():
+            run.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

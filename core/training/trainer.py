@@ -1,0 +1,174 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pluggy
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from core import runtime
+from core.kinds import Data
+from core.model import Model
+from core.objectives import Objectives
+from core.runtime import pick_device, pick_precision
+from core.settings import RunSettings, TrainSettings
+from core.training import checkpoint
+from core.training.gradients import BackwardPass
+from core.training.loader import StepBatches, load
+from core.training.optimizer import freeze, learning_rate, make_optimizer
+from core.types import Batch
+
+
+def check_batch(settings: TrainSettings) -> None:
+    """
+    Raises:
+        ValueError: a batch cannot be shared evenly by the ranks and their chunks.
+    """
+    parts = runtime.world_size() * settings.gradcache_chunks
+    if settings.batch % parts:
+        raise ValueError(
+            f"train.batch: {settings.batch} rows cannot be shared evenly by {runtime.world_size()} ranks "
+            f"of train.gradcache_chunks {settings.gradcache_chunks}; expected a multiple of {parts}"
+        )
+
+
+class Trainer:
+    """Trains the objectives' model. Hooks see this object; of several ranks only the first calls them and saves, but
+    ``after_backward`` is called on all.
+
+    Attributes:
+        step: optimizer steps done; ``first_step`` is where this process began.
+        checkpoint: the newest one's folder, None before the first.
+        grad_norm: of the last step, before clipping.
+        started, waited: time.perf_counter() at the first step; seconds spent waiting for data since.
+        state: for hooks to keep what is theirs.
+    """
+
+    def __init__(
+        self,
+        objectives: Objectives,
+        data: Data,
+        settings: TrainSettings,
+        run: RunSettings,
+        hooks: pluggy.PluginManager,
+        folder: str,
+    ):
+        check_batch(settings)
+        self.device = pick_device(run.device)
+        self.precision = pick_precision(settings.precision, self.device)
+        self.objectives, self.model = objectives.to(self.device), objectives.model
+        self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
+        self.weights = objectives.weights
+        self.ema_model = objectives.ema_model = (
+            copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
+        )
+        self.is_main = runtime.rank() == 0  # of all ranks
+        self.frozen = freeze(objectives, settings)
+        self.optimizer = make_optimizer(objectives, settings, self.device)
+        self.state: dict[str, Any] = {}
+        self.step = self.first_step = 0
+        self.grad_norm = 0.0
+        self.started, self.data_wait_seconds = time.perf_counter(), 0.0
+        self.checkpoint = checkpoint.newest(folder) if run.resume else None
+        if self.checkpoint:
+            self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
+        self.gradients = BackwardPass(objectives, settings.gradcache_chunks, self.device, self.precision)
+
+    @property
+    def result(self) -> Model:
+        """What training is for: the model, or the running mean of its weights."""
+        return self.model if self.ema_model is None else self.ema_model
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Per group: "" is the recipe's ``lr``, the others are named by their prefix."""
+        return {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
+
+    def fit(self) -> None:
+        """Run the remaining steps.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; says at which step and with which losses.
+        """
+        settings = self.settings
+        self.objectives.train()
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+                module.eval()  # frozen, it keeps its statistics
+        if self.is_main:
+            for prefix, numbers in self.frozen.items():
+                print(f"Frozen, for its learning rate is 0: {prefix or 'all else'}, {numbers:,} parameters", flush=True)
+            self.hooks.hook.training_starts(trainer=self)
+        self.started = time.perf_counter()
+        batches = self._batches()
+        while self.step < settings.steps:
+            # the same after a resume; each rank its own
+            torch.manual_seed((self.run.seed * 1_000_003 + self.step + (runtime.rank() << 40)) % 2**63)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * learning_rate(self.step, settings)
+            losses = self._gradients(batches)
+            self.hooks.hook.after_backward(trainer=self)
+            limit = settings.max_grad_norm or math.inf
+            self.grad_norm = float(nn.utils.clip_grad_norm_(self.objectives.parameters(), limit))
+            if not math.isfinite(self.grad_norm):
+                shown = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
+                raise FloatingPointError(f"step {self.step}: the gradient's norm is {self.grad_norm}; losses: {shown}")
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            for _, objective in self.objectives.items():
+                objective.after_step(self.model)
+            if self.ema_model is not None:
+                torch._foreach_lerp_(
+                    list(self.ema_model.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
+                )
+                for mean, now in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
+                    mean.copy_(now)
+            self.step += 1
+            if self.is_main:
+                self.hooks.hook.after_step(trainer=self, losses=losses)
+            if self.step == settings.steps or (settings.save_every and self.step % settings.save_every == 0):
+                self.save()
+        if self.is_main:
+            self.hooks.hook.training_ends(trainer=self)
+
+    def save(self) -> None:
+        if not self.is_main:
+            return
+        self.checkpoint = checkpoint.save(
+            self.objectives, self.result, self.optimizer, self.folder, self.step, keep=self.checkpoint
+        )
+        self.hooks.hook.checkpoint_saved(trainer=self, folder=self.checkpoint)
+
+    def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """Backward over the step's batches; the mean of each loss, unweighted."""
+        sums: dict[str, Tensor] = {}
+        count = self.settings.gradient_accumulation_steps
+        for number in range(count):
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.data_wait_seconds += time.perf_counter() - asked
+            for name, loss in self.gradients(batch, 1 / count, last=number == count - 1).items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / count
+        return runtime.all_reduce_mean(sums)
+
+    def _batches(self) -> Iterator[Batch]:
+        settings, pinned = self.settings, self.device.type == "cuda"
+        first, last = (step * settings.gradient_accumulation_steps for step in (self.step, settings.steps))
+        wanted = StepBatches(
+            self.data,
+            settings.batch,
+            self.run.seed,
+            self.objectives.batch_fields,
+            first,
+            last,
+            runtime.rank(),
+            runtime.world_size(),
+        )
+        return load(wanted, settings.workers, pinned)

@@ -1,0 +1,32 @@
+"""``patchbay run`` and ``python -m core.run``: train by a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from core.cli import print_report, run_cli
+from core.hookspecs import hookimpl
+
+
+@hookimpl
+def commands(add: Callable[[str, str, str], None]) -> None:
+    add("run", "train by a recipe, then measure and draw", "plugins.commands.run:main")
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="patchbay run", description="Train by a recipe, then measure and draw.")
+    parser.add_argument("recipe", help="a YAML file, such as projects/copa/pretrain.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
+    )
+    parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
+    args = parser.parse_intermixed_args(argv)
+
+    def work() -> dict[str, Any]:
+        from core.run import run
+
+        return run(args.recipe, args.overrides)
+
+    return run_cli(lambda: print_report(work, args.json))

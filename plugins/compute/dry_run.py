@@ -1,0 +1,251 @@
+"""A recipe's model, batch and training step without data or memory: fake tensors have shapes, types and no values."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+
+from core.loading import check_split, with_start_vocabulary
+from core.model import Model
+from core.objectives import Objectives, Step
+from core.recipe import Recipe
+from core.run import assemble
+from core.runtime import pick_device, pick_precision
+from core.training.optimizer import freeze
+from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text, Tokens
+from plugins.compute import memory, torch_macs
+from plugins.compute.fvcore_macs import Counted, Pair
+
+Context = AbstractContextManager[Any]
+
+
+def sketch(recipe: Recipe) -> DataSpec:
+    """The sizes that the recipe's data gives a model, with the parts of a batch that its objectives read.
+
+    Raises:
+        PartError, ValueError: what is wrong with the data's settings or files, or with ``evaluate.split``.
+    """
+    with suppress(ValueError):  # no weights there: a note of ``check``
+        recipe = with_start_vocabulary(recipe) if recipe.train.init_from else recipe
+    reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.batch_fields)
+    try:
+        found = recipe.data.cls.spec(recipe.data.settings, reads)
+    except Exception as err:
+        raise recipe.data.fault(err) from err
+    if found.splits:
+        check_split(found.splits, recipe.evaluate.split)
+    return found
+
+
+def build(recipe: Recipe, sizes: DataSpec) -> Model:
+    widths = {"text_length": sizes.text_length, "image_size": sizes.image_size, "classes": len(sizes.classes)}
+    return recipe.model(vocabulary=sizes.vocabulary, **widths)
+
+
+def full(sizes: DataSpec, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Text]:
+    """Pictures (or clips) and texts of full length, of no content; ``size`` of each."""
+    side, frames = sizes.image_size, (sizes.frames,) if sizes.frames else ()
+    images = torch.zeros(size, *frames, 3, side, side, dtype=torch.uint8, device=device)
+    ids = torch.zeros(size, sizes.text_length, dtype=torch.long, device=device)
+    return images, Text(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs of the forward and the backward pass over one batch."""
+
+    forward: int
+    backward: int
+
+
+@dataclass(frozen=True)
+class Dry:
+    """A recipe's objectives on fake tensors, as they would train: same device, same precision."""
+
+    recipe: Recipe
+    sizes: DataSpec
+    objectives: Objectives
+    device: torch.device
+    precision: str
+    mode: fake_tensor.FakeTensorMode
+
+    @property
+    def model(self) -> Model:
+        return self.objectives.model
+
+    @contextmanager
+    def within(self) -> Iterator[None]:
+        """What is made here is fake. A shape that does not fit is raised, and not logged as well."""
+        logger = logging.getLogger(fake_tensor.__name__)
+        loud, logger.disabled = logger.disabled, True
+        try:
+            with self.mode:
+                yield
+        finally:
+            logger.disabled = loud
+
+    def inputs(self, size: int) -> tuple[Tensor, Text]:
+        """As ``full``, on the run's device. Only ``within``."""
+        return full(self.sizes, size, self.device)
+
+    def batch(self, chunks: int = 1) -> Batch:
+        """One of a training batch's chunks; every text has the full length, prefix and suffix too. Only ``within``."""
+        size, hidden, device = self.recipe.train.batch // chunks, self.sizes.masked, self.device
+        regions = self.sizes.regions // chunks
+        images, text = self.inputs(size)
+        region_images, region_text = self.inputs(regions)
+        places = torch.empty(size, hidden, dtype=torch.long, device=device)
+        reads = self.objectives.batch_fields
+        blank = torch.zeros(regions, dtype=torch.bool, device=device)
+        boxes = torch.empty(regions, 1, 4, device=device)
+        return Batch(
+            images,
+            text,
+            Masked(text, places, places, torch.ones(size, hidden, device=device)) if "masked" in reads else None,
+            Prefixed(text, text) if "prefixed" in reads else None,
+            Regions(region_images, region_text, boxes, blank) if "regions" in reads else None,
+            torch.ones(size, len(self.sizes.classes), device=device) if "labels" in reads else None,
+        )
+
+    def pair(self, pruned: bool = True) -> Counted:
+        """MACs of plugins.compute.fvcore_macs.Pair for one picture and one text of full length, by torch's counter."""
+        with self.within():
+            if pruned:
+                return Pair(self.model).count(*self.inputs(1), by=torch_macs.count)
+            with self.model.unpruned():
+                return Pair(self.model).count(*self.inputs(1), by=torch_macs.count)
+
+    def step(self) -> int:
+        """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
+
+        Returns:
+            the bytes kept for the backward pass, parameters left out: of one of ``train.gradcache_chunks``, or of the
+            contrasts of all together where that is more.
+        """
+        saved = memory.Saved(self.objectives)
+        with self.within():
+            self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.gradcache_chunks)
+            for _, objective in self.objectives.items():
+                objective.after_step(self.model)
+            contrasts = self._contrasts() if self.recipe.train.gradcache_chunks > 1 else 0
+        return max(saved.bytes, contrasts)
+
+    def _contrasts(self) -> int:
+        """Bytes that the contrasts keep, which are computed of all chunks' features together:
+        core.training.gradients."""
+        saved = memory.Saved(self.objectives)
+        step = Step(self.model, self.batch(self.recipe.train.gradcache_chunks))
+        whole = self.recipe.train.batch
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for side in ("image", "text"):
+                pooled = (
+                    getattr(step, side).pooled.new_empty(whole, getattr(step, side).pooled.shape[1]).requires_grad_()
+                )
+                setattr(step, side, Tokens(pooled[:, None], pooled))
+            with saved.watch():
+                for _, objective in self.objectives.items():
+                    if objective.is_contrastive:
+                        objective(step)
+        return saved.bytes
+
+    def cost(self) -> Cost:
+        """MACs of one batch's forward and backward pass; features that losses share count once."""
+        return self._cost(self._all)
+
+    def alone(self) -> dict[str, Cost]:
+        """MACs of each objective if it were the only one: shared features count in each."""
+        return {
+            name: self._cost(lambda batch, part=part: part(Step(self.model, batch)))  # type: ignore[misc]
+            for name, part in self.objectives.items()
+        }
+
+    def _all(self, batch: Batch) -> Tensor:
+        return self.objectives(batch)[0]
+
+    def _cost(self, loss_of: Callable[[Batch], Tensor]) -> Cost:
+        forward, backward = torch_macs.counter(), torch_macs.counter()
+        with self.within():
+            self._pass(loss_of, forward, backward)
+        return Cost(torch_macs.macs(forward), torch_macs.macs(backward))
+
+    def _pass(self, loss_of: Callable[[Batch], Tensor], forward: Context, backward: Context, chunks: int = 1) -> None:
+        if "regions" in self.objectives.batch_fields and self.sizes.regions < chunks:
+            raise ValueError(f"{self.sizes.regions} regions cannot be cut into train.gradcache_chunks {chunks}")
+        batch = self.batch(chunks)
+        self.objectives.train()
+        with forward, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = loss_of(batch)
+        with backward:
+            loss.backward()
+
+    def memory(self, saved: int) -> dict[str, int]:
+        """Bytes at the recipe's batch, of which the forward pass keeps ``saved``: see plugins.compute.memory.
+
+        Raises:
+            ValueError: ``train.groups`` names parameters that there are not.
+        """
+        freeze(self.objectives, self.recipe.train)
+        found = memory.of_training(self.objectives, saved, self.recipe.train.optimizer)
+        mean = memory.held(self.model) if self.recipe.train.ema else 0
+        return {**found, "teacher": found["teacher"] + mean, "total": found["total"] + mean}
+
+
+def assembled(recipe: Recipe, sizes: DataSpec) -> Dry:
+    """Build the recipe's parts on the meta device, then give each parameter a fake tensor of the run's device.
+
+    Raises:
+        PartError: a part cannot be built, or an objective needs what the model lacks.
+        ValueError: the run's device is not here.
+    """
+    device = pick_device(recipe.run.device)
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # loaded weights are compared in shape and not copied
+            objectives = assemble(recipe, build(recipe, sizes))
+    except Exception:  # a true fault comes again; a part that reads values while it is built gets them
+        objectives = assemble(recipe, build(recipe, sizes))
+    mode = fake_tensor.FakeTensorMode()
+    with mode:
+        _replace(objectives, lambda old: torch.empty(old.shape, dtype=old.dtype, device=device))
+    return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
+
+
+def blank(recipe: Recipe, sizes: DataSpec) -> Model:
+    """The recipe's model on the CPU, of real tensors that are zero and take no memory, whatever its size."""
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = build(recipe, sizes)
+    except Exception:
+        return build(recipe, sizes)
+    _replace(model, lambda old: torch.zeros((), dtype=old.dtype).expand(old.shape))
+    return model
+
+
+def _replace(module: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
+    """A new tensor for every parameter and buffer; what was shared stays shared."""
+    made: dict[Tensor, Any] = {}
+
+    def new(old: Tensor) -> Any:
+        if old not in made:
+            fresh = make(old)
+            made[old] = nn.Parameter(fresh, old.requires_grad) if isinstance(old, nn.Parameter) else fresh
+        return made[old]
+
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            held.update({name: new(tensor) for name, tensor in held.items() if tensor is not None})
+
+
+def macs(made: Dry) -> dict[str, Any]:
+    """``{total, unpruned, parts, unpruned_parts}`` of one picture with one text of full length, by torch's counter."""
+    pruned, whole = made.pair(), made.pair(pruned=False)
+    return {"total": pruned.total, "unpruned": whole.total, "parts": pruned.parts, "unpruned_parts": whole.parts}

@@ -1,0 +1,195 @@
+"""Multiply-adds (MACs) of a module on real tensors: fvcore's trace, with the handles that it lacks.
+
+One multiply-add is one MAC. Counted: convolutions, matrix products, attention (fused or not). Left out: norms,
+activations, softmax, sums, indexing, copies, as in the papers' figures. A causal mask saves nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import addmm_flop_jit, conv_flop_jit, einsum_flop_jit, get_shape, linear_flop_jit
+from torch import Tensor, nn
+
+from core.model import Model
+from core.types import Text, Tokens
+
+# What costs no multiply-adds worth counting, beyond what fvcore itself takes for free: norms, element-wise operations,
+# reductions, and making or moving data. Operations in place (a trailing underscore) are covered with the others.
+_IGNORABLE = """
+layer_norm rms_norm group_norm batch_norm instance_norm linalg_vector_norm norm
+add sub rsub mul div neg pow square sqrt rsqrt reciprocal exp log log1p abs sign sin cos tanh sigmoid relu gelu silu
+softplus hardtanh leaky_relu erf softmax log_softmax log_sigmoid clamp_min clamp_max minimum maximum fmod floor ceil
+round sum mean amax amin argmax argmin min max var std cumsum all any topk sort argsort multinomial where
+lt le ne eq gt ge logical_not logical_and logical_or bitwise_and bitwise_or bitwise_not __or__ __and__
+gather scatter scatter_add scatter_reduce index_select index_add take_along_dim masked_fill masked_scatter tril triu
+embedding one_hot repeat repeat_interleave expand_as broadcast_to flip reshape_as view_as movedim swapaxes unflatten
+unfold clone alias lift_fresh pad pixel_unshuffle dropout feature_dropout numpy_T mT mH result_type
+rand rand_like randn randn_like randint randperm bernoulli normal uniform ones_like new_ones fill zero eye
+new_tensor scalar_tensor tensor item _local_scalar_dense Bool Float numel dim len is_nonzero meshgrid
+upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+adaptive_avg_pool2d adaptive_avg_pool1d avg_pool2d max_pool2d grid_sampler
+"""
+IGNORABLE = frozenset(f"aten::{name}{suffix}" for name in _IGNORABLE.split() for suffix in ("", "_"))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """MACs of one call."""
+
+    total: int
+    parts: dict[str, int] = field(default_factory=dict)  # they sum to total
+    uncounted: dict[str, int] = field(default_factory=dict)  # operations of unknown cost, taken as 0, and how often
+
+
+def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """QK^T and the weighted sum of values: B H N M (d + e)."""
+    query, key, value = (get_shape(i) for i in inputs[:3])  # (..., N, d), (..., M, d), (..., M, e)
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Each output element takes one row of the first factor; right for broadcast batches and vectors too."""
+    return math.prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1]
+
+
+def _added_product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    return _product(inputs[1:], outputs)
+
+
+def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Of two factors: the product of all letters' sizes; fvcore's own rounds to four digits."""
+    terms = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
+    shapes = [get_shape(value) for value in inputs[1].node().inputs()]
+    if len(terms) != 2 or "..." in "".join(terms):
+        return int(einsum_flop_jit(inputs, outputs))
+    sizes = {
+        letter: size
+        for term, shape in zip(terms, shapes, strict=True)
+        for letter, size in zip(term, shape, strict=True)
+    }
+    return math.prod(sizes.values())
+
+
+HANDLES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
+    "aten::_convolution": conv_flop_jit,
+    "aten::linear": linear_flop_jit,
+    "aten::addmm": addmm_flop_jit,
+    "aten::scaled_dot_product_attention": _attention,
+    "aten::matmul": _product,
+    "aten::mm": _product,
+    "aten::bmm": _product,
+    "aten::mv": _product,
+    "aten::dot": _product,
+    "aten::baddbmm": _added_product,
+    "aten::addbmm": _added_product,
+    "aten::addmv": _added_product,
+    "aten::einsum": _einsum,
+}
+
+
+def count(
+    module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]] | None = None
+) -> Counted:
+    """Count one call ``module(*inputs)`` in eval mode, in the precision of its weights.
+
+    Args:
+        parts: submodules by the name under which they are summed. A submodule inside another part's counts for
+            itself alone; what belongs to none of them is ``other``, left out where it is 0.
+    """
+    with plain(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's remarks on shapes
+        analysis = FlopCountAnalysis(module, inputs)
+        analysis.clear_op_handles()  # a handle of None would leave fvcore's counting of norms in place
+        analysis.set_op_handle(**dict.fromkeys(IGNORABLE), **HANDLES)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_module = analysis.by_module()
+        unknown = analysis.unsupported_ops()
+    total = int(by_module[""])
+    sums: dict[str, int] = {}
+    claimed: list[tuple[str, str]] = []  # module name, part; the innermost first
+    names = {id(child): name for name, child in module.named_modules()}
+    for part, modules in (parts or {}).items():
+        sums[part] = 0
+        claimed += [(names[id(child)], part) for child in modules]
+    claimed.sort(key=lambda pair: -pair[0].count("."))
+    for place, (name, part) in enumerate(claimed):
+        inner = [n for n, _ in claimed[:place] if n.startswith(f"{name}.")]
+        outermost = [n for n in inner if not any(n.startswith(f"{m}.") for m in inner)]
+        sums[part] += int(by_module[name]) - sum(int(by_module[n]) for n in outermost)
+    rest = total - sum(sums.values())
+    return Counted(total, {**sums, "other": rest} if parts and rest else sums, dict(unknown))
+
+
+@contextmanager
+def plain(module: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradient, no autocast, and none of nn.MultiheadAttention's one-piece kernels."""
+    training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
+    module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    device = next((p.device.type for p in module.parameters()), "cpu")
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        module.train(training)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+Counter = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Sequence[nn.Module]]], Counted]
+
+
+class Pair(nn.Module):
+    """Inference for pictures each paired with a text, row by row: trunk, text encoder, pruning and later blocks guided
+    by the very text, fusion.
+
+    Without a fusion: the heads of what is pooled, and in the fusion's place the decoder, where there is one, with the
+    head ``words`` on every word; where it is read for want of a text encoder, once for guide, feature and words alike.
+    """
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them, or the
+        words' logits; and what is pooled: a trace leaves out what nothing comes of."""
+        model, text = self.model, Text(ids, mask)
+        words: Tokens | None = None if model.text_tower is None else model.encode_text(text)
+        image = model.encode_image(model.trunk(images), None if words is None else words.pooled)
+        pooled = () if image.pooled is None else (image.pooled,)
+        if model.fusion is not None and words is not None:
+            return model.fusion(words, image).text.x, *pooled
+        states = {"image": image.pooled, "classify": image.pooled, "text": None if words is None else words.pooled}
+        sides = [model.heads[name](x) for name, x in states.items() if x is not None and name in model.heads]
+        if model.decoder is None:
+            return image.x, *pooled, *sides
+        alone = words if words is not None and model.text is None else model.decoder.encode_text(text)
+        joint = model.decoder(alone, image).x
+        return model.heads["words"](joint) if "words" in model.heads else joint, *pooled, *sides
+
+    def count(self, images: Tensor, text: Text, by: Counter = count) -> Counted:
+        """MACs by slot of the model, counted ``by`` fvcore or otherwise; a pruner's are its own, not the backbone's."""
+        model = self.model
+        slots: dict[str, Sequence[nn.Module]] = {
+            "backbone": [model.backbone],
+            "pruner": list(model.pruners),
+            **({} if model.pooler is None else {"poolers": [model.pooler]}),
+            **{
+                name: [] if part is None else [part]
+                for name, part in (("text", model.text), ("fusion", model.fusion), ("decoder", model.decoder))
+            },
+            "heads": [model.heads],
+        }
+        counted = by(self, (images, text.ids, text.mask), slots)
+        # the backbone's own methods run outside of any module's call, so what they multiply themselves is the rest
+        parts = dict(counted.parts)
+        parts["backbone"] += parts.pop("other", 0)
+        return Counted(counted.total, parts, counted.uncounted)

@@ -1,0 +1,138 @@
+"""Draws the numbered pictures of ``scenes``: which objects, where, on which background, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.types import Example, Region
+from plugins.data.drawing import captions, compositing, shapes
+from plugins.data.drawing.captions import Facts
+from plugins.data.drawing.compositing import Placed, Sprite, Thing
+from plugins.text.prompts import label_caption
+
+TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
+BACKGROUNDS = {"train": (0, 96), "validation": (96, 120), "test": (120, 144), "withheld": (120, 144)}
+TURN = 61  # from one held-out class to the next: coprime to 70 and 10, and the first few differ in shape and colour
+
+Combination = tuple[str, str]  # shape, colour
+COLOURS = tuple(shapes.COLOURS)
+# 10 of the 80: one colour of each shape, each colour at most twice
+WITHHELD = tuple((shape, COLOURS[(3 * i + 1) % len(COLOURS)]) for i, shape in enumerate(shapes.SHAPES))
+SEEN = tuple((shape, colour) for shape in shapes.SHAPES for colour in COLOURS if (shape, colour) not in WITHHELD)
+CLASSES = tuple(f"{colour} {shape}" for shape, colour in SEEN)
+SEEN_SHAPES = {colour: [shape for shape, other in SEEN if other == colour] for colour in COLOURS}
+
+
+class Painter:
+    """Draws the numbered scenes of one seed at one size; keeps the shapes and backgrounds that it has drawn."""
+
+    def __init__(self, image_size: int, seed: int):
+        self.image_size, self.seed = image_size, seed
+        self._sprites: dict[tuple[str, str, str, str], tuple[Thing, Sprite]] = {}
+        self._backgrounds: dict[int, NDArray[np.uint8]] = {}
+
+    def scene(self, split: str, number: int) -> Example:
+        rng = compositing.stream("scene", self.seed, split, number // 2)
+        twins = split != "withheld" and rng.random() < TWINS
+        if not twins:
+            rng = compositing.stream("scene", self.seed, split, number // 2, number % 2)
+        count = rng.randint(3, 5)
+        canvas = self.canvas(rng, rng.randrange(*BACKGROUNDS[split]))
+        centres = compositing.layout(rng, count)
+        combinations = _combinations(rng, count, number % 2 if twins else None, split == "withheld")
+        placed = compositing.paste(canvas, [self._object(rng, *combination) for combination in combinations], centres)
+        caption, facts = captions.caption(rng, placed)
+        absent, _ = self._object(rng, *rng.choice([other for other in _classes(split) if other not in combinations]))
+        return Example(
+            key=f"{split} scene {number}",
+            image=torch.from_numpy(canvas),
+            caption=caption,
+            regions=tuple(Region(one.box, _phrase(rng, one.thing), one.thing.label) for one in placed),
+            absent=_phrase(rng, absent),
+            questions=(*captions.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
+            facts=facts,
+        )
+
+    def single(self, split: str, number: int) -> Example:
+        """One object at any place, captioned by its labels. Training draws its class; held out, they take turns."""
+        rng = compositing.stream("single", self.seed, split, number)
+        canvas = self.canvas(rng, rng.randrange(*BACKGROUNDS[split]))
+        classes = _classes(split)
+        shape, colour = rng.choice(classes) if split == "train" else classes[TURN * number % len(classes)]
+        placed = compositing.paste(canvas, [self._object(rng, shape, colour)], compositing.layout(rng, 1))
+        (one,) = placed
+        absent, _ = self._object(rng, *rng.choice([other for other in classes if other != (shape, colour)]))
+        return Example(
+            key=f"{split} single {number}",
+            image=torch.from_numpy(canvas),
+            caption=label_caption(rng, [one.thing.noun, one.thing.label]),
+            regions=(Region(one.box, _phrase(rng, one.thing), one.thing.label),),
+            absent=_phrase(rng, absent),
+            questions=tuple(_questions(rng, placed, [(shape, colour)])),
+            facts=Facts(things={one.thing.noun: one}, named=((one.thing.noun, ()),), relations=()),
+            labels=(one.thing.noun,),
+        )
+
+    def _object(self, rng: Random, shape: str, colour: str) -> tuple[Thing, Sprite]:
+        key = (shape, colour, rng.choice(("small", "large")), rng.choice(shapes.TEXTURES))
+        if key not in self._sprites:
+            article = "an" if colour[0] in "aeiou" else "a"
+            thing = Thing(f"{colour} {shape}", shape, article, adjectives=key[2:])
+            self._sprites[key] = thing, shapes.draw_shape(*key, self.image_size)
+        return self._sprites[key]
+
+    def canvas(self, rng: Random, number: int) -> NDArray[np.uint8]:
+        """A place of a background, (3, S, S), free to be drawn on."""
+        size = self.image_size
+        if number not in self._backgrounds:
+            self._backgrounds[number] = shapes.draw_background(number, size + size // 2)
+        left, top = rng.randint(0, size // 2), rng.randint(0, size // 2)
+        return self._backgrounds[number][:, top : top + size, left : left + size].copy()
+
+
+def _classes(split: str) -> tuple[Combination, ...]:
+    return WITHHELD if split == "withheld" else SEEN
+
+
+def _combinations(rng: Random, count: int, twin: int | None, withheld: bool) -> list[Combination]:
+    """Distinct combinations. Twins 0 and 1 share the colours in order, and no combination."""
+    picked: list[Combination] = [rng.choice(WITHHELD)] if withheld else []
+    used = set(picked)
+    while len(picked) < count:
+        colour = rng.choice(COLOURS)
+        free = [shape for shape in SEEN_SHAPES[colour] if (shape, colour) not in used]
+        if len(free) < 2:
+            continue
+        pair = [(shape, colour) for shape in rng.sample(free, 2)]
+        used.update(pair[:1] if twin is None else pair)
+        picked.append(pair[twin or 0])
+    return picked
+
+
+def _phrase(rng: Random, thing: Thing) -> str:
+    """As a person would point it out: "red circle", "a small red circle", "the striped red circle"."""
+    adjectives = [word for word in thing.adjectives if rng.random() < 0.25]
+    wording = rng.random()
+    if wording < 0.4:
+        return thing.named(adjectives)
+    return " ".join((["the"] if wording < 0.7 else []) + [*adjectives, thing.noun])
+
+
+def _questions(rng: Random, placed: Sequence[Placed], combinations: Sequence[Combination]) -> list[tuple[str, str]]:
+    """Colour, shape and numbers, each with its answer."""
+    found = []
+    shape, colour = rng.choice(combinations)
+    named, dyed = [other for other, _ in combinations], [other for _, other in combinations]
+    if named.count(shape) == 1:
+        found.append((f"what colour is the {shape}?", colour))
+    if dyed.count(colour) == 1:
+        found.append((f"what shape is the {colour} object?", shape))
+    found.append((f"how many {colour} objects are there?", str(dyed.count(colour))))
+    asked = rng.choice(tuple(shapes.SHAPES))
+    plural = asked + ("es" if asked.endswith("s") else "s")
+    return [*found, (f"how many {plural} are there?", str(named.count(asked)))]

@@ -1,0 +1,155 @@
+"""Picture files of any making, read within bounds of bytes and pixels."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from core.files import paths
+from plugins.data.bad_records import Fault
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+MOST_BYTES, MOST_PIXELS = 32 * 2**20, 2**25  # of a file
+CHUNK = 2**24  # bytes read at once
+TURNS = {  # EXIF orientation: what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
+
+
+def read_bytes(file: str, most: int) -> bytes:
+    """A file's content.
+
+    Raises:
+        Fault: not to be read, or more than ``most`` bytes; does not name the file.
+    """
+    chunks, left = [], most + 1
+    try:
+        with paths.open(file, "rb") as stream:
+            while left and (chunk := stream.read(min(left, CHUNK))):
+                chunks.append(chunk)
+                left -= len(chunk)
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise Fault("missing file", "no such file") from err
+    except (OSError, ValueError) as err:
+        raise Fault("unreadable file", f"cannot be read: {err}") from err
+    if not left:
+        raise Fault("file too large", f"larger than {most} bytes")
+    return b"".join(chunks)
+
+
+@contextmanager
+def open_picture(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """A picture whose header has been checked, to be decoded inside the block.
+
+    Args:
+        formats: which to accept, by Pillow's names.
+
+    Raises:
+        Fault: not such a picture, damaged, or larger than it may be; names the file.
+    """
+    try:
+        content = read_bytes(file, MOST_BYTES)
+        if not content:
+            raise Fault("empty file", "it is empty, 0 bytes")
+        with _opened(content, formats) as image, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the decoders, about metadata
+            try:
+                yield image
+            except Exception as err:  # the decoders raise errors of many classes
+                raise Fault("damaged picture", f"damaged or cut off: {err}") from err
+    except Fault as err:
+        raise Fault(err.kind, f"{file}: cannot be used as a picture: {err}") from err
+
+
+def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of too many pixels: the bound here is lower
+            image = Image.open(io.BytesIO(content), formats=formats)
+    except Image.DecompressionBombError as err:
+        raise Fault("picture too large", f"more than {MOST_PIXELS} pixels") from err
+    except Exception as err:
+        found = "it holds a web page" if MARKUP.match(content) else "its content is none of them"
+        raise Fault("not a picture", f"expected {' or '.join(formats)}; {found}") from err
+    if image.width * image.height > MOST_PIXELS:
+        raise Fault("picture too large", f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
+    return image
+
+
+def read_picture(file: str, formats: tuple[str, ...]) -> Image.Image:
+    """A picture file, RGBA.
+
+    Raises:
+        Fault: as ``open_picture``.
+    """
+    with open_picture(file, formats) as image:
+        return image.convert("RGBA")
+
+
+def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """A picture file as ``rgb`` makes it. A JPEG that is to be much smaller is decoded small.
+
+    Returns:
+        (h, w, 3), and the width and height in the file.
+
+    Raises:
+        Fault: as ``open_picture``.
+    """
+    with open_picture(file) as image:
+        stored = image.size
+        size = _size(stored, short)
+        image.draft(image.mode, size)  # a JPEG is decoded at the next size above
+        return rgb(image, size, upright=upright), stored
+
+
+def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> NDArray[np.uint8]:
+    """A picture's first frame in 8 bits of red, green and blue, (h, w, 3).
+
+    CMYK is converted, 16 bits of grey are scaled down to 8, what is transparent is put on white.
+
+    Args:
+        size: width and height to bring it to.
+        upright: turn it then as its metadata say. Annotated pictures are not turned: the boxes of COCO speak of the
+            pixels as they are stored.
+    """
+    made = _rgb(image)
+    if made.size != size:
+        made = made.resize(size, Image.Resampling.BICUBIC)
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+    return np.array(made if turn is None else made.transpose(turn))
+
+
+def shrunk(image: Image.Image, short: int) -> NDArray[np.uint8]:
+    """An opened picture as ``read_rgb(upright=True)`` makes that of a file; the picture itself stays as it is."""
+    return rgb(image, _size(image.size, short), upright=True)
+
+
+def _size(stored: tuple[int, int], short: int) -> tuple[int, int]:
+    """Width and height once the short side is no longer than ``short``; 0: as they are."""
+    scale = min(1.0, short / min(stored)) if short else 1.0
+    return ceil(stored[0] * scale), ceil(stored[1] * scale)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits
+        deep = np.asarray(image).astype(np.float64)  # (h, w)
+        return Image.fromarray(np.rint(deep.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        front = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
+    return image.convert("RGB")

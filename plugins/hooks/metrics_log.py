@@ -1,0 +1,64 @@
+"""metrics.jsonl in the run's folder: one JSON object every ``log_every`` steps.
+
+{step, loss, <each objective>, lr, grad_norm, images_per_second, wait_share, seconds}: losses are means since the line
+before, ``loss`` their weighted sum; ``lr`` is the greatest of the groups', ``grad_norm`` the last step's before
+clipping, ``seconds`` the training time of the whole run, resumed parts included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from torch import Tensor
+
+from core.files import paths, read_text, write_text
+from core.hookspecs import hookimpl
+from core.training.trainer import Trainer
+from plugins.hooks.meter import Meter, due
+
+FILE = "metrics.jsonl"
+
+
+@hookimpl
+def training_starts(trainer: Trainer) -> None:
+    kept = [line for line in lines(trainer.folder) if line["step"] <= trainer.first_step]
+    write_text(os.path.join(trainer.folder, FILE), "".join(json.dumps(line) + "\n" for line in kept))
+    trainer.state["journal"] = (Meter(trainer), kept[-1]["seconds"] if kept else 0.0)
+
+
+@hookimpl
+def after_step(trainer: Trainer, losses: dict[str, Tensor]) -> None:
+    meter, before = trainer.state["journal"]
+    meter.add(losses)
+    if not due(trainer):
+        return
+    reading = meter.read(trainer)
+    line = {
+        "step": trainer.step,
+        **{name: round(value, 6) for name, value in reading.losses.items()},
+        "lr": max(trainer.learning_rates.values()),
+        "grad_norm": round(float(trainer.grad_norm), 6),
+        "images_per_second": round(reading.images_per_second, 2),
+        "wait_share": round(reading.wait_share, 4),
+        "seconds": round(before + time.perf_counter() - trainer.started, 3),
+    }
+    with paths.open(os.path.join(trainer.folder, FILE), "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def lines(folder: str) -> list[dict[str, Any]]:
+    """What the journal of a run's folder says, oldest first, up to the first line that cannot be read; empty where
+    there is none."""
+    path = os.path.join(folder, FILE)
+    if not paths.exists(path):
+        return []
+    found = []
+    for line in read_text(path).split("\n")[:-1]:  # a run that was killed may leave half a line at the end
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found

@@ -1,0 +1,105 @@
+"""What inference costs, pruned against unpruned: multiply-adds counted, pictures a second measured.
+
+Both are of one path, plugins.compute.fvcore_macs.Pair: vision encoder, text encoder, pruner and fusion for pictures
+each paired with one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's
+place). The texts
+are those of held-out pictures, padded to the longest of them; ``patchbay flops`` counts a text of full length.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from core.evaluation import Evaluation, columns
+from core.hookspecs import hookimpl
+from plugins.compute.fvcore_macs import Pair
+from plugins.compute.torch_macs import amount, ratio
+
+logger = logging.getLogger("patchbay")
+
+
+@hookimpl
+def evaluate(evaluation: Evaluation) -> dict[str, Any]:
+    """Sections ``macs`` (for one pair) and ``images_per_second`` (a batch of ``evaluate.batch``, median of rounds)."""
+    model, settings = evaluation.model, evaluation.settings
+    examples = evaluation.examples(settings.split, settings.batch)
+    images = evaluation.images(examples)
+    text = evaluation.data.tokenizer([example.caption for example in examples]).to(evaluation.device)
+    pair = Pair(model)
+
+    first = slice(0, 1)
+    counted = pair.count(images[first], text.rows(first))
+    with model.unpruned():
+        whole = pair.count(images[first], text.rows(first))
+    macs: dict[str, Any] = {"total": counted.total, "unpruned": whole.total, "parts": counted.parts}
+    if counted.uncounted:
+        macs["uncounted"] = counted.uncounted
+        logger.warning("operations of unknown cost count as 0 MACs: %s", ", ".join(sorted(counted.uncounted)))
+
+    def pruned() -> None:
+        pair(images, text.ids, text.mask)
+
+    def unpruned() -> None:
+        with model.unpruned():
+            pair(images, text.ids, text.mask)
+
+    section: dict[str, Any] = {"pruned": None, "unpruned": None}
+    spread: dict[str, Any] | None = None
+    if settings.rounds:
+        times = alternate({"pruned": pruned, "unpruned": unpruned}, settings.rounds, evaluation.device)
+        rates = {name: [len(images) / seconds for seconds in taken] for name, taken in times.items()}
+        section = {name: statistics.median(rate) for name, rate in rates.items()}
+        spread = {name: [min(rate), max(rate)] for name, rate in rates.items()}
+    return {"macs": macs, "images_per_second": section, "images_per_second_spread": spread}
+
+
+@hookimpl
+def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
+    sections = [report.get(name) or {} for name in ("macs", "images_per_second", "images_per_second_spread")]
+    if not any(sections):
+        return None
+    return {"macs": _told(*sections), "images_per_second": [], "images_per_second_spread": []}
+
+
+def _told(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("", "pruned", "unpruned", "ratio")]
+    if macs:
+        pruned, whole = macs["total"], macs["unpruned"]
+        rows.append(("MACs a pair", amount(pruned), amount(whole), ratio(whole, pruned)))
+    if speed.get("pruned"):
+        fast, slow = speed["pruned"], speed["unpruned"]
+        rows.append(("pictures/s", f"{fast:,.0f}", f"{slow:,.0f}", ratio(fast, slow)))
+    if spread:
+        rows.append(("  slowest to fastest", *(f"{low:,.0f} to {high:,.0f}" for low, high in spread.values()), ""))
+    lines = ["Inference for a picture with a text: encoders, pruner, fusion", *columns(rows)]
+    parts = {name: count for name, count in macs.get("parts", {}).items() if count}
+    if parts:
+        lines.append("  MACs pruned: " + ", ".join(f"{name} {amount(count)}" for name, count in parts.items()))
+    if macs.get("uncounted"):
+        lines.append("  of unknown cost, counted as 0: " + ", ".join(macs["uncounted"]))
+    return lines
+
+
+def alternate(calls: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each call in each round. The calls take turns, so that a machine that slows down slows all of them."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):  # the first round warms up and is not kept
+        for name, call in calls.items():
+            start = _now(device)
+            call()
+            seconds = _now(device) - start
+            if turn:
+                taken[name].append(seconds)
+    return taken
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,166 @@
+"""Words to pieces: a vocabulary trained on the data's captions for small runs, or read from a saved one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+
+import tokenizers
+import torch
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from core import kinds
+from core.files import paths, read_text, write_text
+from core.types import Text
+from plugins.text import clip_bpe
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+NEEDED = (PAD, UNK, CLS, SEP)  # [MASK] serves masked language modelling alone
+CLIP_ENDS = (
+    (clip_bpe.START, clip_bpe.END),
+    ("<|startoftext|>", "<|endoftext|>"),
+)  # open_clip's names, and OpenAI's
+
+
+class SubwordTokenizer(kinds.Tokenizer):
+    """[CLS], the words, [SEP]; padded to the longest text and cut at ``length`` tokens, [SEP] kept.
+
+    In CLIP's vocabularies the ends of a text have other names, and padding is token 0, which is also the word "!": the
+    mask alone tells them apart. A special token spelt out in a text is read as ordinary words.
+
+    Args:
+        tokenizer: of the ``tokenizers`` library; is changed to pad, cut and frame texts as said.
+        length: greatest number of tokens, [CLS] and [SEP] included.
+        source: the file that it came from, as error messages name it.
+
+    Raises:
+        ValueError: a special token is missing, or ``length`` leaves no room for a word.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, length: int, source: str = "tokenizer"):
+        if length < 3:
+            raise ValueError(f"text length is {length}; it must be at least 3: [CLS], a word and [SEP]")
+        vocabulary = tokenizer.get_vocab()
+        start, end = next((pair for pair in CLIP_ENDS if vocabulary.keys() >= set(pair)), (CLS, SEP))
+        missing = [token for token in NEEDED if token not in vocabulary] if start == CLS else []
+        if missing:
+            raise ValueError(f"{source}: the vocabulary lacks {', '.join(missing)}; it must hold {', '.join(NEEDED)}")
+        # its threads gain nothing on short captions, and with them it warns in every forked data worker
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.length, self.source = length, source
+        self.vocabulary = max(vocabulary.values()) + 1
+        self.pad = vocabulary[PAD] if start == CLS else 0
+        self.cls, self.sep, self._mask = vocabulary[start], vocabulary[end], vocabulary.get(MASK)
+        tokenizer.add_special_tokens(
+            [token for token in SPECIAL if token in vocabulary] if start == CLS else [start, end]
+        )
+        tokenizer.encode_special_tokens = True
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {end}", special_tokens=[(start, self.cls), (end, self.sep)]
+        )
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(pad_id=self.pad, pad_token=tokenizer.id_to_token(self.pad))
+        self._tokenizer = tokenizer
+
+    @property
+    def mask(self) -> int:  # type: ignore[override]
+        """[MASK]'s id.
+
+        Raises:
+            ValueError: the vocabulary has none.
+        """
+        if self._mask is None:
+            raise ValueError(f"{self.source}: the vocabulary has no {MASK}, which masked language modelling needs")
+        return self._mask
+
+    def __call__(self, texts: Sequence[str]) -> Text:
+        rows = self._tokenizer.encode_batch_fast(list(texts))
+        ids = torch.tensor([row.ids for row in rows], dtype=torch.int64)  # (B, L)
+        return Text(ids, torch.tensor([row.attention_mask for row in rows], dtype=torch.bool))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)).strip()
+
+    def save(self, folder: str) -> None:
+        """Write ``tokenizer.json``, which ``load_tokenizer`` and transformers read."""
+        write_text(os.path.join(folder, "tokenizer.json"), self._tokenizer.to_str(pretty=True))
+
+
+def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> SubwordTokenizer:
+    """A lower-case vocabulary of at most ``size`` pieces (all letters stay) made from ``texts``, the same each time."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    texts = list(texts)
+    tokenizer = _wordpiece(models.WordPiece(unk_token=UNK), lowercase=True)
+    # the library numbers letters inside words in the order of a hash table, and breaks ties by number: unless they
+    # are numbered beforehand, two runs differ. As special tokens they are; the vocabulary is then taken over without.
+    words = tokenizer.normalizer.normalize_str(" ".join(sorted({word for text in texts for word in text.split()})))
+    split = tokenizer.pre_tokenizer.pre_tokenize_str(words)
+    letters = sorted({f"##{letter}" for word, _ in split for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    trained = models.WordPiece(vocab=tokenizer.get_vocab(), unk_token=UNK)
+    return SubwordTokenizer(_wordpiece(trained, lowercase=True), length)
+
+
+def load_tokenizer(path: str, length: int) -> SubwordTokenizer:
+    """A saved vocabulary.
+
+    Args:
+        path: a ``tokenizer.json``, a ``vocab.txt`` (one piece a line, as BERT's), CLIP's merges
+            (``bpe_simple_vocab_16e6.txt.gz``), or a folder that holds one of the first two; of both, tokenizer.json
+            wins. A vocab.txt with upper-case pieces is read as a cased one.
+        length: as for ``SubwordTokenizer``.
+
+    Raises:
+        ValueError: no such file, or not a vocabulary, or a special token is missing; names the file.
+    """
+    file = _find(path)
+    if file.endswith(".gz"):
+        return SubwordTokenizer(clip_bpe.from_merges(file), length, source=file)
+    text = read_text(file)
+    if clip_bpe.HEADER in text.partition("\n")[0]:
+        return SubwordTokenizer(clip_bpe.from_merges(file), length, source=file)
+    tokenizer = _from_json(file, text) if file.endswith(".json") else _from_lines(file, text)
+    return SubwordTokenizer(tokenizer, length, source=file)
+
+
+def _find(path: str) -> str:
+    if not paths.exists(path):
+        raise ValueError(f"{path}: no such file or folder; expected a tokenizer.json, a vocab.txt or a folder with one")
+    if not paths.isdir(path):
+        return path
+    for name in ("tokenizer.json", "vocab.txt"):
+        if paths.exists(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise ValueError(f"{path}: the folder holds neither tokenizer.json nor vocab.txt")
+
+
+def _from_json(file: str, text: str) -> tokenizers.Tokenizer:
+    try:
+        json.loads(text)
+    except ValueError as err:
+        raise ValueError(f"{file}: not JSON: {err}") from err
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as err:  # the library raises no narrower class
+        raise ValueError(f"{file}: not a tokenizer of the tokenizers library: {err}") from err
+
+
+def _from_lines(file: str, text: str) -> tokenizers.Tokenizer:
+    vocabulary: dict[str, int] = {}
+    for i, piece in enumerate(text.rstrip("\n").split("\n")):
+        piece = piece.rstrip("\r")
+        if piece in vocabulary:
+            raise ValueError(f"{file}:{i + 1}: {piece!r} stands on line {vocabulary[piece] + 1} already")
+        vocabulary[piece] = i
+    cased = any(piece != piece.lower() for piece in vocabulary if not piece.startswith("["))
+    return _wordpiece(models.WordPiece(vocab=vocabulary, unk_token=UNK), lowercase=not cased)
+
+
+def _wordpiece(model: models.WordPiece, lowercase: bool) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer

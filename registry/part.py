@@ -1,0 +1,93 @@
+"""Settings of parts: the annotations that a signature may carry, and a part that is chosen but not yet built."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, TypeVar
+
+from registry import Owner
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number, both included; None: no bound."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"at most {self.high:g}" if self.high is not None else f"at least {self.low:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+    def holds(self, value: float) -> bool:
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+FILLED = "filled in at assembly from other parts"
+Filled = Annotated[T, FILLED]  # a parameter that a recipe cannot set
+Fraction = Annotated[float, Between(0, 1)]
+Count = Annotated[int, Between(1)]
+NonNegativeInt = Annotated[int, Between(0)]
+NonNegativeFloat = Annotated[float, Between(0)]
+
+
+class PartError(ValueError):
+    """A part could not be built, or did not keep its contract: says where, which plugin, and the fault."""
+
+
+def parameters(call: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Parameter]]:
+    """The named parameters of a class or function with their resolved annotations."""
+    target = call.__init__ if inspect.isclass(call) else call
+    hints = typing.get_type_hints(target, include_extras=True)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found = inspect.signature(call).parameters.values()
+    return {p.name: (hints.get(p.name, Any), p) for p in found if p.kind in named}
+
+
+def is_filled(annotation: Any) -> bool:
+    return FILLED in getattr(annotation, "__metadata__", ())
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A class with its settings. Calling it builds the object, with the widths that follow from other parts."""
+
+    cls: type[T]
+    settings: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    kind: str = "part"
+    where: str = ""  # file:line:col: path
+    owner: Owner | None = None
+
+    def __str__(self) -> str:
+        label = f"{self.kind} {self.name or self.cls.__name__!r}" if not self.name else f"{self.kind} {self.name!r}"
+        third_party = self.owner is not None and self.owner.distribution not in ("", "patchbay-vl")
+        return f"{label} ({self.owner})" if third_party else label
+
+    def __call__(self, **filled: Any) -> T:
+        """Build it. Of ``filled`` it takes what its signature marks as ``Filled``.
+
+        Raises:
+            PartError: its ``__init__`` raised; names the place in the recipe, the plugin and the fault.
+        """
+        wanted = {name for name, (hint, _) in parameters(self.cls).items() if is_filled(hint)}
+        try:
+            made = self.cls(**self.settings, **{k: v for k, v in filled.items() if k in wanted})
+        except Exception as err:
+            raise self.fault(err) from err
+        made.origin = str(self)  # type: ignore[attr-defined]
+        return made
+
+    def fault(self, err: Exception) -> PartError:
+        """What went wrong with it, with its place in the recipe; an error that says that already stays as it is."""
+        if isinstance(err, PartError):
+            return err
+        place = f"{self.where}: " if self.where else ""
+        said = str(err) if isinstance(err, ValueError) else f"{type(err).__name__}: {err}"
+        return PartError(f"{place}{self}: {said}")
