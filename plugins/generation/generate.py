@@ -61,9 +61,9 @@ def generate(
     writer = _Writer(decoding, head, prompts, settings, end, pad)
     if settings.mode == "beam":
         return _search(writer)
-    if settings.mode == "sample" and numbers is None:
-        numbers = uniform(0, range(len(prompts.ids)), settings.max_length)
-    return _follow(writer, numbers)
+    if settings.mode == "greedy":
+        return _follow(writer, None)
+    return _follow(writer, uniform(0, range(len(prompts.ids)), settings.max_length) if numbers is None else numbers)
 
 
 def uniform(seed: int, rows: Sequence[int], length: int) -> Tensor:
