@@ -60,8 +60,7 @@ def check_pruner(part: Part[TokenPruner]) -> None:
     if rate in parameters(part.cls):
         whole = Part(part.cls, {**part.settings, rate: 1.0})(dim=D, guide_dim=G).eval()
         all_kept = run(whole, tokens, guide).source
-        assert all_kept is not None
-        assert ((all_kept >= 0).sum(1) == P).all(), "keep_rate = 1 must keep every patch"
+        assert all_kept is not None and ((all_kept >= 0).sum(1) == P).all(), "keep_rate = 1 must keep every patch"
     meta = part(dim=D, guide_dim=G).to("meta")
     moved = prune(meta, tokens.to("meta"), guide.to("meta"), _cues(meta, tokens.to("meta")))
     assert moved.x.shape == out.x.shape, "the meta device gives another shape"
@@ -200,7 +199,8 @@ def _cues(pruner: TokenPruner, tokens: Tokens) -> BlockCues:
 
 def _states(pruner: TokenPruner, tokens: Tokens, guide: Tensor, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return prune(pruner, tokens, guide, _cues(pruner, tokens)).x
+    out = prune(pruner, tokens, guide, _cues(pruner, tokens))
+    return torch.cat([part.flatten(1) for part in (out.x, out.scores) if part is not None], 1)  # (B, N D + P)
 
 
 def _texts(vocabulary: int) -> tuple[Text, Text]:

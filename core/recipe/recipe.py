@@ -160,7 +160,8 @@ def plain(value: Any) -> Any:
 
 def dump(recipe: Recipe, command: str = "") -> str:
     """The filled-in recipe as YAML, defaults included, that reads back to the same parts."""
-    text: str = yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+    content = plain(recipe)  # U+0085 is escaped: PyYAML reads it as the end of a line
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode="\\x85" not in repr(content), width=120)
     return f"# {command}\n{text}" if command else text
 
 

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 from yaml.reader import ReaderError
@@ -115,10 +114,8 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
         return where if override or mark is None else f"{where}:{mark.line + 1}:{mark.column + 1}"
 
     try:
-        faults = []
-        depth = 0
-        event: Any
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        faults, depth, loader = [], 0, yaml.SafeLoader(text)
+        for event in iter(loader.get_event, None):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:  # before it takes the reader's time, or more stack than there is
                 problems.append(Problem(at(event.start_mark), "", f"nested too deeply: at most {DEEPEST} levels"))
@@ -141,6 +138,9 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
         before = text[: err.position]
         place = where if override else f"{where}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
         problems.append(Problem(place, "", f"not YAML: the character {text[err.position]!r} is not allowed"))
+        return None
+    except (ValueError, OverflowError):  # PyYAML does not check the numbers that it reads
+        problems.append(Problem(at(loader.get_mark()), "", "not YAML: a number of an escape or version is too large"))
         return None
     if root is None:
         if not override:

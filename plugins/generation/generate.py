@@ -60,9 +60,9 @@ def generate(
     writer = _Writer(decoding, head, prompts, settings, end, pad)
     if settings.mode == "beam":
         return _search(writer)
-    if settings.mode == "sample" and numbers is None:
-        numbers = uniform(0, range(len(prompts.ids)), settings.max_length)
-    return _exit_with_parent(writer, numbers)
+    if settings.mode == "greedy":
+        return _write_rows(writer, None)
+    return _write_rows(writer, uniform(0, range(len(prompts.ids)), settings.max_length) if numbers is None else numbers)
 
 
 def uniform(seed: int, rows: Sequence[int], length: int) -> Tensor:
@@ -112,7 +112,7 @@ class _Writer:
         self.decoding.rows(index)
 
 
-def _exit_with_parent(writer: _Writer, numbers: Tensor | None) -> list[Written]:
+def _write_rows(writer: _Writer, numbers: Tensor | None) -> list[Written]:
     """One word after the other: the likeliest, or by ``numbers`` (B, max_length) where given."""
     settings, rows = writer.settings, len(writer.text.ids)
     alive = torch.ones(rows, dtype=torch.bool, device=writer.text.ids.device)

@@ -58,9 +58,13 @@ class Album:
         ]
 
     def shuffled(self, split: str) -> list[int]:
-        """The captioned pictures of a split in an order of the seed's."""
-        numbers = np.concatenate(self.numbers(split, "captioned")).tolist()
-        return sorted(numbers, key=lambda number: self.find(number)[0].lot(self.name(number)))
+        """The captioned pictures of a split in an order that depends on the seed and the names alone."""
+
+        def place(number: int) -> tuple[float, str]:
+            name = self.name(number)
+            return self.find(number)[0].lot(name), name  # files of one name in two folders draw the same number
+
+        return sorted(np.concatenate(self.numbers(split, "captioned")).tolist(), key=place)
 
     def name(self, number: int) -> str:
         """As its annotation file has it."""

@@ -32,7 +32,7 @@ class PictureSource:
     images: str  # folder
     captions: list[str] = field(default_factory=list)  # files
     boxes: list[str] = field(default_factory=list)  # files
-    weight: NonNegativeFloat = 0  # of its pictures in a batch; 0 for all sources: in proportion to their pictures
+    weight: NonNegativeFloat = 0.0  # of its pictures in a batch; 0 for all sources: in proportion to their pictures
 
     def files(self, where: str) -> list[tuple[str, str]]:
         """The annotation files, each with its place in the recipe."""
