@@ -69,15 +69,15 @@ PRUNED = SHAPES.map(lambda shape: dataclasses.replace(shape, keep=shape.keep or 
 def coca(shape: Shape) -> Model:
     """Its parameters are drawn wide, so that whatever can be seen is seen; in eval mode."""
     torch.manual_seed(shape.seed)
-    width = {"dim": shape.dim, "heads": shape.heads}
-    pruner = Part(TextAwarePatchDetector, {"keep": shape.keep, "fuse": "mean"}, "tpd", "token pruner")
+    width = {"embed_dim": shape.dim, "num_heads": shape.heads}
+    pruner = Part(TextAwarePatchDetector, {"keep_rate": shape.keep, "fuse": "mean"}, "tpd", "token pruner")
     decoder = {"unimodal": shape.unimodal, "multimodal": shape.multimodal, "layout": shape.layout, "cls": True}
     heads = {"image": Unit, "text": Unit, "temperature": Temperature, "words": LanguageModelHead}
     prune = [Prune(1, pruner)] if shape.keep else []
     model = Model(
         backbone=Part(ViT, {**width, "depth": 2, "patch_size": 8, "cls": False, "prune": prune}),
         pooler=Part(
-            AttentionalPoolers, {"queries": shape.queries, "heads": shape.heads, "arrangement": shape.arrangement}
+            AttentionalPoolers, {"queries": shape.queries, "num_heads": shape.heads, "arrangement": shape.arrangement}
         ),
         decoder=Part(DecoupledDecoder, {**width, **decoder, "dropout": 0.0}),
         heads={name: Part(cls) for name, cls in heads.items()},
@@ -183,7 +183,7 @@ def test_pta_teaches_the_detector_and_the_texts_own_reader():
     torch.manual_seed(0)
     shape = Shape(32, 2, 2, 1, 4, "paper", "cascade", 0.5, 0)
     recipe = read(str(PROJECTS / "with_tpd.yaml"), [], discovery.load())
-    width = {"dim": shape.dim, "heads": shape.heads}
+    width = {"embed_dim": shape.dim, "num_heads": shape.heads}
     backbone = recipe.model.settings["backbone"]
     recipe.model.settings["backbone"] = dataclasses.replace(backbone, settings={**backbone.settings, **width})
     for slot in ("pooler", "decoder"):

@@ -128,7 +128,7 @@ def test_share_of_positive_patches_is_small(real):
 
 
 def test_same_picture_whenever_it_is_drawn(tree, data):
-    again = make(tree, boxes=1)
+    again = make(tree, box_fraction=1)
     for number in (5, 2, 5):
         one, other = again.draw(number), data.draw(number)
         assert torch.equal(one.image, other.image)

@@ -78,7 +78,7 @@ def test_berts_heads_and_other_activations_come_from_its_configuration(tmp_path,
     given += ["--config", str(config)]
     config.write_text(json.dumps({"num_attention_heads": 4, "hidden_act": "gelu"}))
     assert main([*given, "--out", str(tmp_path / "four")]) == 0
-    assert settings(tmp_path / "four", "text")["heads"] == 4
+    assert settings(tmp_path / "four", "text")["num_heads"] == 4
     for said, fault in (
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"num_attention_heads": 7}, "7 heads do not"),

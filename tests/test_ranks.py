@@ -29,7 +29,7 @@ from plugins.objectives.itc_momentum import MomentumContrast
 ROOT = Path(__file__).parents[1]
 RANKS, STEPS = 2, 3
 # itm draws negatives within its rank, and the momentum's first batches are mostly its queue: they run, and differ
-SAME = {"coca": {}, "coca_chunks": {"chunks": 2, "accumulate": 2, "ema": 0.5}, "copa": {}}
+SAME = {"coca": {}, "coca_chunks": {"gradcache_chunks": 2, "gradient_accumulation_steps": 2, "ema": 0.5}, "copa": {}}
 RUN = {"copa_itm": {}, "momentum": {}}
 
 
@@ -133,7 +133,7 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"train.batch: 8 rows .* 1 ranks of train.gradcache_chunks 3; expected a multiple of 3"
     ):
-        trainer("coca", str(tmp_path), chunks=3)
+        trainer("coca", str(tmp_path), gradcache_chunks=3)
 
 
 def test_torchrun(tmp_path):

@@ -106,7 +106,7 @@ def catalog() -> Catalog:
 GOOD = """\
 # python -m core.run good.yaml
 model:
-  backbone: {name: net, depth: 4, prune: [{after_block: 2, pruner: {name: top, keep_rate: 0.3}}]}
+  backbone: {name: net, depth: 4, prune: [{after_block: 2, pruner: {name: top, keep: 0.3}}]}
   heads: {image: {name: line, width: 8}}
 objectives: {loss: {}, second: {name: other_loss, weight: 0.5}}
 data: source
@@ -149,12 +149,12 @@ def test_good_recipe_is_read(from_text):
     assert backbone.settings["depth"] == 4
     (prune,) = backbone.settings["prune"]
     assert prune.after_block == 2
-    assert prune.pruner.settings == {"keep_rate": 0.3}
+    assert prune.pruner.settings == {"keep": 0.3}
     assert recipe.objectives["loss"].weight == 1.0
     assert recipe.objectives["loss"].part.name == "loss"
     assert recipe.objectives["second"].part.name == "other_loss"
     assert recipe.objectives["second"].weight == 0.5
-    assert recipe.data.settings == {"folder": "", "box_fraction": 0.05}
+    assert recipe.data.settings == {"folder": "", "boxes": 0.05}
     assert recipe.train.lr == 1e-4
     assert recipe.train.betas == (0.9, 0.95)
     assert recipe.train.groups[0].lr == 2e-5
@@ -243,10 +243,10 @@ def test_the_wanted_type_reads_the_text(from_text, setting, value):
         ("prune: [2]", "prune[0]: expected {after_block, pruner}, found '2'"),
         ("prune: [{after_block: 13, pruner: top}]", "prune[0]: 13 brings bad luck"),
         (
-            "prune: [{after_block: 2, pruner: {keep_rate: 0.5}}]",
+            "prune: [{after_block: 2, pruner: {keep: 0.5}}]",
             "prune[0].pruner: needs the name of a token pruner: ",
         ),
-        ("prune: [{after_block: 2, pruner: {name: top, keep_rate: 1.5}}]", "keep: must be between 0 and 1, but is 1.5"),
+        ("prune: [{after_block: 2, pruner: {name: top, keep: 1.5}}]", "keep: must be between 0 and 1, but is 1.5"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_sentence(faults, setting, sentence):
@@ -319,8 +319,7 @@ def test_extends_merges_mappings_and_replaces_the_rest(catalog, tmp_path):
     child = tmp_path / "deep" / "child.yaml"
     child.write_text(
         "extends: ../good.yaml\nobjectives: {second: null, loss: {weight: 2}}\n"
-        "model: {backbone: {prune: []}, heads: {image: {width: 9}}}\ndata: {box_fraction: 0.2}\n"
-        "train: {lr: null, steps: 20}\n"
+        "model: {backbone: {prune: []}, heads: {image: {width: 9}}}\ndata: {boxes: 0.2}\ntrain: {lr: null, steps: 20}\n"
     )
     recipe = read(str(child), (), catalog)
     assert list(recipe.objectives) == ["loss"]
@@ -355,7 +354,7 @@ def test_extends_in_a_circle_or_nowhere(faults):
 def test_overrides(from_text):
     recipe = from_text(
         GOOD,
-        "model.backbone.prune[0].pruner.keep_rate=0.9",
+        "model.backbone.prune[0].pruner.keep=0.9",
         "objectives.second=null",
         "model.heads.text={name: line, width: 3}",
         "data.folder=a=b",
@@ -412,7 +411,7 @@ def test_filled_in_recipe_reads_back_to_the_same(from_text):
     assert differences(recipe, again) == []
     assert "depth: 4" in text
     assert "stem: linear" in text
-    other = from_text(GOOD, "train.lr=5", "objectives.second=null", "model.backbone.prune[0].pruner.keep_rate=1")
+    other = from_text(GOOD, "train.lr=5", "objectives.second=null", "model.backbone.prune[0].pruner.keep=1")
     assert differences(recipe, other) == [
         "model.backbone.prune[0].pruner.keep",
         "objectives.second.name",

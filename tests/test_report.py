@@ -17,7 +17,7 @@ REPORT = {
         "average_precision_wrong_text_withheld": 0.32,
         "positive_rate": 0.138,
         "positive_rate_withheld": 0.141,
-        "keep_rate": 0.5,
+        "keep": 0.5,
         "recall_at_keep": 0.99,
         "recall_at_quarter": 0.951,
         "recall_at_quarter_wrong_text": 0.48,

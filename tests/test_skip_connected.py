@@ -17,7 +17,7 @@ B, L, N, D = 2, 5, 7, 16
 
 def fusion(**settings):
     torch.manual_seed(0)
-    made = SkipConnectedFusion(**{"num_heads": 4, "embed_dim": D, "image_dim": D, **settings})
+    made = SkipConnectedFusion(**{"num_heads": 4, "dim": D, "image_dim": D, **settings})
     for parameter in made.parameters():
         parameter.data.normal_(std=0.3)
     return made.eval()

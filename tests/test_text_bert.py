@@ -97,4 +97,4 @@ def test_runs_on_meta_and_under_tracing():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="3 heads do not divide dim 32"):
-        encoder(heads=3)
+        encoder(num_heads=3)

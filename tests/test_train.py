@@ -119,7 +119,7 @@ def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, settings):
 
 
 def test_accumulation_adds_up_the_same_gradient(tmp_path):
-    twice = trainer(tmp_path, accumulate=2, clip=0.0)
+    twice = trainer(tmp_path, gradient_accumulation_steps=2, clip=0.0)
     twice._gradients(twice._batches())
     once = trainer(tmp_path, steps=2, clip=0.0)
     batches = once._batches()

@@ -146,7 +146,7 @@ class BackwardPass:
         image, text = (torch.cat(feature).requires_grad_() for feature in zip(*features, strict=True))  # (B, D)
         step = Step(self.objectives.model, chunks[0].batch)
         vars(step).update(image=Tokens(image[:, None], image), text=Tokens(text[:, None], text))
-        parts = [(name, objective) for name, objective in self.objectives.items() if objective.contrasts]
+        parts = [(name, objective) for name, objective in self.objectives.items() if objective.is_contrastive]
         with self._autocast():
             losses = {name: objective(step) for name, objective in parts}
             total = torch.stack([self.objectives.weights[name] * loss for name, loss in losses.items()]).sum()

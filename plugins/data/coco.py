@@ -116,7 +116,7 @@ class Coco(kinds.Data):
             length,
             pieces,
             masked=max(1, ceil(given["mask"] * length)),
-            regions=given["regions"],
+            regions=given["region_batch_size"],
             splits=tuple(splits),
             absent=tuple(absent),
         )

@@ -32,8 +32,8 @@ class Writer:
             unimodal=unimodal,
             multimodal=1,
             layout=layout,  # type: ignore[arg-type]
-            dim=DIM,
-            heads=2,
+            embed_dim=DIM,
+            num_heads=2,
             cls=unimodal > 0,
             memory_dim=5,
             vocabulary=words,

@@ -31,7 +31,7 @@ def parts(draw: st.DrawFn, name: str) -> Part[TokenPruner]:
     """A pruner with some of its settings; ``keep`` is above 0."""
     cls = CATALOG.registries[TokenPruner][name].cls
     drawn = draw(part_settings(CATALOG, cls))
-    assume(drawn.get("keep", 1) > 0)
+    assume(drawn.get("keep_rate", 1) > 0)
     return Part(cls, drawn, name, "token pruner")
 
 
@@ -87,7 +87,7 @@ def test_patches_stay_what_and_in_the_order_they_were(name, data, tokens, guide_
     pruner, guide = build(part, tokens, guide_dim)
     out = run(pruner, tokens, guide)
     start, stop = tokens.patches
-    count, (first, last) = kept_count(stop - start, part.settings.get("keep", pruner.keep)), out.patches
+    count, (first, last) = kept_count(stop - start, part.settings.get("keep_rate", pruner.keep_rate)), out.patches
     fused = last - first - count
     assert first == start and fused in (0, 1)
     assert torch.equal(out.x[:, :start], tokens.x[:, :start])
@@ -109,7 +109,7 @@ def test_patches_stay_what_and_in_the_order_they_were(name, data, tokens, guide_
 @pytest.mark.parametrize("name", PRUNERS)
 def test_all_kept_is_as_it_was(name, data, tokens, guide_dim):
     part = data.draw(parts(name))
-    pruner, guide = build(Part(part.cls, {**part.settings, "keep": 1.0}), tokens, guide_dim)
+    pruner, guide = build(Part(part.cls, {**part.settings, "keep_rate": 1.0}), tokens, guide_dim)
     out, patches = run(pruner, tokens, guide), tokens.patches[1] - tokens.patches[0]
     assert torch.equal(out.patch_states[:, :patches], tokens.patch_states)
     assert not out.patch_states[:, patches:].any()  # nothing is left to be fused
@@ -126,7 +126,7 @@ def test_rows_are_pruned_apart(name, data, tokens, guide_dim):
     order = torch.tensor(data.draw(st.permutations(range(len(guide)))))
     mixed = run(pruner, tokens.rows(order), guide[order])
     torch.testing.assert_close(mixed.scores, out.scores[order])
-    clear = clear_rows(out.scores[order], kept_count(int(out.scores.shape[1]), pruner.keep))
+    clear = clear_rows(out.scores[order], kept_count(int(out.scores.shape[1]), pruner.keep_rate))
     assert torch.equal(mixed.source[clear], out.source[order][clear])
     torch.testing.assert_close(mixed.x[clear], out.x[order][clear])
 
