@@ -223,23 +223,23 @@ class Data(ABC):
         return caption.caption == picture.caption
 
 
-class Decoding(ABC):
-    """Texts under way: R = B K rows, of which the K of one picture stand together."""
+class DecodeState(ABC):
+    """State of a decoding in progress: R = B K rows, where the K rows of one image are adjacent."""
 
     @abstractmethod
     def __call__(self, text: Text) -> Tensor:
-        """Read on: the next words (R, t) -> their states (R, t, D). Words that are masked out are passed over."""
+        """Append the next words: (R, t) -> their states (R, t, D). Masked words are skipped."""
 
     @abstractmethod
     def rows(self, index: Tensor) -> None:
-        """Go on from rows ``index`` (R',), where R' is a multiple of B and each row stays with its picture."""
+        """Continue with rows ``index`` (R',); R' is a multiple of B and each row stays with its image."""
 
 
 class StepwiseDecoder(Decoder):
-    """A decoder that can go on from the words that it has read. Others are run on the whole text at every step."""
+    """A decoder with incremental decoding. Other decoders run on the whole text at every step."""
 
-    text_length: int  # the most words that it can read
+    text_length: int  # maximum number of words
 
     @abstractmethod
-    def begin(self, memory: Tokens, length: int) -> Decoding:
-        """No word read yet beside ``memory`` (B, N, D), read here once for all of its rows; room for ``length``."""
+    def start_decoding(self, memory: Tokens, length: int) -> DecodeState:
+        """Return an empty state for ``memory`` (B, N, D), encoded once for all rows, with room for ``length`` words."""

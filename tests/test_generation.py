@@ -21,7 +21,7 @@ from plugins.generation.caption import caption
 from plugins.generation.generate import generate, uniform
 from plugins.generation.sampling import HEAD, draw, penalise
 from plugins.generation.settings import Generation
-from plugins.generation.uncached import WholeDecoding
+from plugins.generation.uncached import UncachedDecodeState
 
 WORDS, END, PAD, LENGTH = 20, 2, 0, 24
 MODES = ("greedy", "sample", "beam")
@@ -76,7 +76,7 @@ def test_cached_logits_equal_uncached(layout, unimodal, dtype, close):
     """With gaps where shorter prompts end, rows that ended, beams that part and swap."""
     toy = Toy(layout, unimodal, dtype=dtype)
     memory, prompts = toy.memory(), toy.prompts([1, 3, 5, 2])
-    ways = [toy.decoder.begin(memory, LENGTH), WholeDecoding(toy.decoder, memory)]
+    ways = [toy.decoder.start_decoding(memory, LENGTH), UncachedDecodeState(toy.decoder, memory)]
 
     def agree(text):
         one, other = (toy.head(way(text))[text.mask] for way in ways)

@@ -165,7 +165,7 @@ def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
         same = decoder(decoder.encode_text(text), Tokens(hidden, mask=mask)).x
         assert torch.allclose(out, same, atol=1e-5), "masked memory changes the states"
         if isinstance(decoder, StepwiseDecoder):
-            under_way = decoder.begin(Tokens(memory, mask=mask), L)
+            under_way = decoder.start_decoding(Tokens(memory, mask=mask), L)
             steps = [under_way(text.map(lambda t, i=i: t[:, i : i + 1])) for i in range(L)]  # type: ignore[misc]
             assert torch.allclose(torch.cat(steps, 1), out, atol=1e-5), "word by word the states differ"
     _check_gradients(decoder, lambda: decoder(decoder.encode_text(text), Tokens(memory, mask=mask)), "x")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.hookspecs import hookimpl
 from core.kinds import StepwiseDecoder
 from core.types import Text, Tokens
-from plugins.decoders.kv_cache import CachedDecoding, Layer
+from plugins.decoders.kv_cache import CachedDecodeState, Layer
 from plugins.layers import (
     OpenClipLayer,
     PostNormLayer,
@@ -133,7 +133,7 @@ class DecoupledDecoder(StepwiseDecoder):
             x = layer(x, mask, memory.x, memory_mask)
         return Tokens(self.final_norm(x), None, words.mask)
 
-    def begin(self, memory: Tokens, length: int) -> CachedDecoding:
+    def start_decoding(self, memory: Tokens, length: int) -> CachedDecodeState:
         """As in core.decoding; the [CLS] that ``read`` puts behind the words is left out, for none of them sees it.
 
         Raises:
@@ -142,7 +142,7 @@ class DecoupledDecoder(StepwiseDecoder):
         if length > self.text_length:
             raise ValueError(f"asked to read {length} words; this decoder has positions for {self.text_length}")
         lower, upper = (cast("list[Layer]", list(half)) for half in (self.unimodal, self.multimodal))
-        return CachedDecoding(self._embed, lower, upper, self.final_norm, memory=memory, length=length)
+        return CachedDecodeState(self._embed, lower, upper, self.final_norm, memory=memory, length=length)
 
     def _behind(self, x: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """Put [CLS] behind words (B, L, D) and their padding, where no word sees it.

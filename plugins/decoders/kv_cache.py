@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from core.kinds import Decoding
+from core.kinds import DecodeState
 from core.types import Text, Tokens
 from plugins.layers import Attention, OpenClipLayer, PostNormLayer, PreNormLayer, key_mask
 
@@ -65,7 +65,7 @@ def across(attention: Attention, memory: Tokens) -> Callable[[Tensor], Tensor]:
     return attend
 
 
-class CachedDecoding(Decoding):
+class CachedDecodeState(DecodeState):
     """A decoder's layers over cached words.
 
     Args:

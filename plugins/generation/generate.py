@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.kinds import Decoder, Decoding, StepwiseDecoder
+from core.kinds import Decoder, DecodeState, StepwiseDecoder
 from core.types import Text, Tokens
 from plugins.generation.beam import Beams
 from plugins.generation.sampling import ban, draw, penalise
 from plugins.generation.settings import Generation, Written
-from plugins.generation.uncached import WholeDecoding
+from plugins.generation.uncached import UncachedDecodeState
 
 
 @torch.no_grad()
@@ -54,9 +54,9 @@ def generate(
             f"max_length is {settings.max_length}; after a prompt of {longest} it must be at most {most}: "
             f"the decoder has positions for {decoder.text_length} words"
         )
-    decoding: Decoding = WholeDecoding(decoder, memory)
+    decoding: DecodeState = UncachedDecodeState(decoder, memory)
     if settings.cached and isinstance(decoder, StepwiseDecoder):
-        decoding = decoder.begin(memory, room)
+        decoding = decoder.start_decoding(memory, room)
     writer = _Writer(decoding, head, prompts, settings, end, pad)
     if settings.mode == "beam":
         return _search(writer)
@@ -75,7 +75,7 @@ class _Writer:
 
     def __init__(
         self,
-        decoding: Decoding,
+        decoding: DecodeState,
         head: Callable[[Tensor], Tensor],
         prompts: Text,
         settings: Generation,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.kinds import Decoder, Decoding
+from core.kinds import Decoder, DecodeState
 from core.types import Text, Tokens
 
 
-class WholeDecoding(Decoding):
+class UncachedDecodeState(DecodeState):
     """Runs a decoder on the whole text at every step: for decoders that cannot go on, and to compare with."""
 
     def __init__(self, decoder: Decoder, memory: Tokens):

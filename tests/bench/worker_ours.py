@@ -72,7 +72,7 @@ class Ours:
         parts = [part for module in read for name, part in module.named_modules() if not name.endswith(once)]
         weights = sum(part.bytes for part in parts if isinstance(part, PackedLinear))
         encoding, _ = timed(
-            lambda: model.decoder.begin(model.encode_image(model.trunk(self.job["images"][:1])), length)
+            lambda: model.decoder.start_decoding(model.encode_image(model.trunk(self.job["images"][:1])), length)
         )
         writing, _ = timed(partial(self.write, 1, length, 1))
         big = torch.ones(2**27)  # half a gigabyte
