@@ -15,6 +15,7 @@ from torch import Tensor
 from core.files import REPORT, write_json
 from core.kinds import Data
 from core.model import Model
+from core.runtime import autocast
 from core.settings import EvaluateSettings
 from core.types import Example
 
@@ -37,7 +38,7 @@ class Evaluation:
         return self._held_out[split, count]
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.device, self.precision)
 
     def images(self, examples: Sequence[Example]) -> Tensor:
         """(B, 3, H, W) uint8 on the device."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iopath.common.file_io import PathManager
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RECIPE, SIZES, VERSIONS, REPORT = "recipe.yaml", "sizes.json", "versions.json", "report.json"  # in a run's folder
 WEIGHTS, STATE = "model.safetensors", "state.json"
@@ -30,6 +33,21 @@ def read_text(path: str) -> str:
         raise ValueError(f"{path}:{line}:{column}: not UTF-8: byte {err.object[err.start]:#x}: {err.reason}") from err
     except OSError as err:
         raise ValueError(f"{path}: cannot be read: {err}") from err
+
+
+def read_safetensors(path: str) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, by name, onto the CPU.
+
+    Raises:
+        ValueError: the file is missing or damaged; names it.
+    """
+    from safetensors.torch import load_file  # here, because torch takes seconds to import
+
+    try:
+        tensors: dict[str, Tensor] = load_file(paths.get_local_path(path))
+    except Exception as err:
+        raise ValueError(f"{path}: cannot be read as safetensors: {err}") from err
+    return tensors
 
 
 def write_text(path: str, text: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -70,6 +72,11 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "bf16" and device.type == "cpu" and not has_native_bf16(device):
         _warn_of_emulation()
     return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Autocast to bf16 for precision "bf16"; none for "fp32", also inside another autocast."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @cache

@@ -159,7 +159,7 @@ def spoil(folder: str, target: Path, name: str, content: str | None) -> Path:
         ("sizes.json", '{"image_size": 64, "text_length": 20, "vocabulary": 9}', "does not fit this recipe's model"),
         ("tokenizer.json", None, "the folder holds neither tokenizer.json nor vocab.txt"),
         ("model.safetensors", None, "no such file; has this run ended?"),
-        ("model.safetensors", "x", "does not fit this recipe's model"),
+        ("model.safetensors", "x", "cannot be read as safetensors"),
     ],
 )
 def test_what_a_folder_may_lack(tmp_path, coca, name, content, said):

@@ -323,7 +323,7 @@ def test_a_vit_of_another_kind_is_refused(clip, tmp_path, change, settings, mess
 
 
 def test_files_that_are_no_vit_are_named(bert, tmp_path):
-    with pytest.raises(PartError, match=r"no\.safetensors: cannot be read: .*"):
+    with pytest.raises(PartError, match=r"no\.safetensors: cannot be read as safetensors: .*"):
         Part(ViT, {"weights": str(tmp_path / "no.safetensors")})(image_size=224)
     (tmp_path / "bad.safetensors").write_bytes(b"PK not this format")
     with pytest.raises(PartError, match=r"bad\.safetensors: cannot be read as safetensors"):

@@ -9,13 +9,13 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from safetensors.torch import load_file, load_model, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.files import STATE, WEIGHTS, paths, read_text, sync, write_json
+from core.files import STATE, WEIGHTS, paths, read_safetensors, read_text, sync, write_json
 from core.model import Model
 
 logger = logging.getLogger("patchbay")
@@ -25,15 +25,23 @@ def load_weights(model: nn.Module, folder: str) -> None:
     """Read ``model.safetensors``.
 
     Raises:
-        ValueError: the file is missing or does not fit the model; names it.
+        ValueError: the file is missing or damaged, or does not fit the model; names it.
     """
     file = os.path.join(folder, WEIGHTS)
+    if not paths.isfile(file):
+        raise ValueError(f"{file}: no such file; has this run ended?")
+    tensors = read_safetensors(file)
     try:
-        load_model(model, file)
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file; has this run ended?") from None
+        _fill(model, tensors)
     except Exception as err:
         raise ValueError(f"{file}: does not fit this recipe's model: {err}") from err
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a module, all of whose names must be there, of tied tensors at least one."""
+    own = module.state_dict(keep_vars=True)
+    tied = {id(tensor): tensors[name] for name, tensor in own.items() if name in tensors}
+    module.load_state_dict({**{name: tied[id(own[name])] for name in own if id(own[name]) in tied}, **tensors})
 
 
 def save(
@@ -130,9 +138,9 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
         ValueError: the checkpoint does not fit; names it.
     """
     try:
-        load_model(trained, os.path.join(path, "objectives.safetensors"))
+        _fill(trained, read_safetensors(os.path.join(path, "objectives.safetensors")))
         state: dict[int, dict[str, Tensor]] = {}
-        for key, value in load_file(os.path.join(path, "optimizer.safetensors")).items():
+        for key, value in read_safetensors(os.path.join(path, "optimizer.safetensors")).items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
         groups = optimizer.state_dict()["param_groups"]
@@ -167,9 +175,9 @@ def warm_start(model: Model, folder: str) -> str:
     """
     file = weights_file(folder)
     try:
-        held = load_file(file)
-    except Exception as err:
-        raise ValueError(f"train.init_from: {file}: cannot be read: {err}") from err
+        held = read_safetensors(file)
+    except ValueError as err:
+        raise ValueError(f"train.init_from: {err}") from err
     own, names = model.state_dict(), list(held)
     same = [name for name in names if name in own and held[name].shape == own[name].shape]
     for name in same:

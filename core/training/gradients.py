@@ -167,7 +167,7 @@ class BackwardPass:
         return {name: loss.detach() for name, loss in losses.items()}, told, random
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return runtime.autocast(self.device, self.precision)
 
 
 def _pooled(step: Step) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from core.files import paths
+from core.files import paths, read_safetensors
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
@@ -18,12 +17,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
     """
     if paths.isdir(file):
         file = os.path.join(file, "model.safetensors")
-    try:
-        return {name: tensor.float() for name, tensor in load_file(paths.get_local_path(file)).items()}
-    except OSError as err:
-        raise ValueError(f"{file}: cannot be read: {err}") from err
-    except Exception as err:
-        raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
+    return {name: tensor.float() for name, tensor in read_safetensors(file).items()}
 
 
 def refuse(file: str, what: str, faults: dict[str, list[str]]) -> None:

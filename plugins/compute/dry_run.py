@@ -18,7 +18,7 @@ from core.model import Model
 from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble
-from core.runtime import pick_device, pick_precision
+from core.runtime import autocast, pick_device, pick_precision
 from core.training.optimizer import freeze
 from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text, Tokens
 from plugins.compute import memory, torch_macs
@@ -144,7 +144,7 @@ class Dry:
         saved = memory.Saved(self.objectives)
         step = Step(self.model, self.batch(self.recipe.train.gradcache_chunks))
         whole = self.recipe.train.batch
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(self.device, self.precision):
             for side in ("image", "text"):
                 pooled = (
                     getattr(step, side).pooled.new_empty(whole, getattr(step, side).pooled.shape[1]).requires_grad_()
@@ -181,7 +181,7 @@ class Dry:
             raise ValueError(f"{self.sizes.regions} regions cannot be cut into train.gradcache_chunks {chunks}")
         batch = self.batch(chunks)
         self.objectives.train()
-        with forward, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with forward, autocast(self.device, self.precision):
             loss = loss_of(batch)
         with backward:
             loss.backward()

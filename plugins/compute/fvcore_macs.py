@@ -19,6 +19,7 @@ from fvcore.nn.jit_handles import addmm_flop_jit, conv_flop_jit, einsum_flop_jit
 from torch import Tensor, nn
 
 from core.model import Model
+from core.runtime import autocast
 from core.types import Text, Tokens
 
 # What costs no multiply-adds worth counting, beyond what fvcore itself takes for free: norms, element-wise operations,
@@ -134,9 +135,9 @@ def plain(module: nn.Module) -> Iterator[None]:
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)
-    device = next((p.device.type for p in module.parameters()), "cpu")
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     try:
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with torch.no_grad(), autocast(device, "fp32"):
             yield
     finally:
         module.train(training)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core.blocks import Prune, build_pruners, pruners_by_block, run_blocks, score
-from core.files import paths
+from core.files import read_safetensors
 from core.hookspecs import hookimpl
 from core.kinds import Fusion, TokenPruner
 from core.types import Fused, Tokens
@@ -94,10 +93,7 @@ class SingleStreamFusion(Fusion):
     @torch.no_grad()
     def _load(self, file: str) -> None:
         """Fill the blocks and the last norm from a timm ViT."""
-        try:
-            state = load_file(paths.get_local_path(file))
-        except Exception as err:
-            raise ValueError(f"{file}: not a safetensors file of a ViT: {err}") from err
+        state = read_safetensors(file)
 
         def take(name: str, into: Sequence[Tensor]) -> None:
             held = state.get(name)

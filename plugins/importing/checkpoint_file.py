@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from core.files import paths
+from core.files import paths, read_safetensors
 
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
 
@@ -84,8 +83,7 @@ def read_tensors(file: str) -> ForeignCheckpoint:
     """
     if not paths.isfile(file):
         raise ValueError(f"{file}: no such file")
-    local = paths.get_local_path(file)
-    content = _safetensors(file, local) if file.endswith(".safetensors") else _torch(file, local)
+    content = read_safetensors(file) if file.endswith(".safetensors") else _torch(file)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
@@ -101,16 +99,9 @@ def read_tensors(file: str) -> ForeignCheckpoint:
     return ForeignCheckpoint(file, tensors)
 
 
-def _safetensors(file: str, local: str) -> Any:
+def _torch(file: str) -> Any:
     try:
-        return load_file(local)
-    except Exception as err:
-        raise ValueError(f"{file}: cannot be read as safetensors, is it whole? {err}") from err
-
-
-def _torch(file: str, local: str) -> Any:
-    try:
-        return torch.load(local, map_location="cpu", weights_only=True)
+        return torch.load(paths.get_local_path(file), map_location="cpu", weights_only=True)
     except Exception as err:  # of many classes, whatever the bytes are taken for
         found = re.search(r"(?:GLOBAL|global) (\S+)", str(err)) if isinstance(err, pickle.UnpicklingError) else None
         if found:

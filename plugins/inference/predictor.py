@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.model import LoadedModel
+from core.runtime import autocast
 from core.types import Tokens
 from plugins.generation.caption import scored
 from plugins.generation.generate import uniform
@@ -241,7 +242,7 @@ class Predictor:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.no_grad(), autocast(self.device, self.precision):
             yield
 
     def _need(self, verb: str, *slots: str) -> None:

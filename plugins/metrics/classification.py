@@ -8,6 +8,7 @@ import torch
 
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
+from core.runtime import autocast
 from plugins.metrics.zero_shot import accuracy
 
 HEAD = "classify"
@@ -31,7 +32,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     for chunk in chunks:
         pooled = model.encode_image(model.trunk(evaluation.images([example for example, _ in chunk]))).pooled
         assert pooled is not None
-        with torch.autocast(evaluation.device.type, enabled=False):  # bf16 would make ties
+        with autocast(evaluation.device, "fp32"):  # bf16 would make ties
             logits.append(model.heads[HEAD](pooled.float()))  # (n, C)
     right = torch.tensor([classes.index(name) for _, name in labelled], device=evaluation.device)
     return {

@@ -12,20 +12,21 @@ from torch import Tensor
 
 from core.evaluation import Evaluation
 from core.model import Model
+from core.runtime import autocast
 from core.types import Example, Tokens
 
 
 def features(model: Model, head: str, states: Tokens) -> Tensor:
     """What is pooled through a contrastive head, (B, E)."""
     assert states.pooled is not None
-    with torch.autocast(states.x.device.type, enabled=False):
+    with autocast(states.x.device, "fp32"):
         found: Tensor = model.heads[head](states.pooled.float())
     return found
 
 
 def cosines(pictures: Tensor, texts: Tensor) -> Tensor:
     """Of every picture (n, E) with every text (m, E), (n, m)."""
-    with torch.autocast(pictures.device.type, enabled=False):
+    with autocast(pictures.device, "fp32"):
         return pictures @ texts.T
 
 
@@ -53,6 +54,6 @@ def margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
     assert model.fusion is not None
     image = model.encode_image(pictures, words.pooled) if model.guided else pictures
     joint = model.fusion(words, image).text.x[:, 0]  # (B, D)
-    with torch.autocast(joint.device.type, enabled=False):
+    with autocast(joint.device, "fp32"):
         logits = model.heads["match"](joint.float())  # (B, 2)
     return logits[:, 1] - logits[:, 0]

@@ -55,7 +55,7 @@ def pair_logits(step: Step, head: str, gather: bool) -> tuple[Tensor, Tensor, Te
     image: Tensor = heads["image"](step.image.pooled).float()  # (b, E)
     text: Tensor = heads["text"](step.text.pooled).float()  # (b, E)
     own = torch.arange(len(image), device=image.device)
-    with torch.autocast(image.device.type, enabled=False):  # a temperature of 0.01 makes much of what bf16 leaves out
+    with runtime.autocast(image.device, "fp32"):  # a temperature of 0.01 makes much of what bf16 leaves out
         if not (gather and runtime.world_size() > 1):
             logits: Tensor = heads[head](image @ text.T)  # (b, b)
             return logits, logits, own

@@ -71,7 +71,7 @@ class MomentumContrast(Objective):
             taught = Step(self.teacher, step.batch)
             image_m: Tensor = self.teacher.heads["image"](taught.image.pooled).float()
             text_m: Tensor = self.teacher.heads["text"](taught.text.pooled).float()
-        with torch.autocast(image.device.type, enabled=False):  # as in pair_logits
+        with runtime.autocast(image.device, "fp32"):  # as in pair_logits
             images, texts = torch.cat([image_m, self.queue_image]), torch.cat([text_m, self.queue_text])  # (B + Q, E)
             alpha = self.alpha * (self.steps / self.ramp).clamp(max=1) if self.ramp else self.alpha
             own = torch.eye(len(image), len(images), device=image.device)  # (B, B + Q)

@@ -6,10 +6,9 @@ import json
 import os
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from core.files import paths, read_text
+from core.files import read_safetensors, read_text
 from plugins.layers import PostNormLayer
 
 # what BERT computes and no tensor's shape tells
@@ -45,10 +44,7 @@ def read_bert(folder: str, wanted: dict[str, int], length: int = 0) -> tuple[dic
         if config.get(key, known) != known:
             raise ValueError(f"{file} says {key} {config[key]!r}; only {known!r} is known here")
     file = os.path.join(folder, "model.safetensors")
-    try:
-        tensors = load_file(paths.get_local_path(file))
-    except Exception as err:
-        raise ValueError(f"{file}: cannot be read as safetensors: {err}") from err
+    tensors = read_safetensors(file)
     old = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
     renamed = {}
     for name, tensor in tensors.items():
