@@ -20,7 +20,7 @@ from core.loading import without_pretrained
 from core.model import ModelSpec
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
-from core.training.checkpoint import start
+from core.training.checkpoint import warm_start
 from plugins.compute.dry_run import sketch
 from plugins.data.annotations.image_source import PictureSource
 from plugins.data.coco import Coco
@@ -134,7 +134,7 @@ def test_files_that_a_run_started_from_may_be_gone():
     bare = without_pretrained(outer)
     parts = [bare.settings["backbone"], bare.settings["heads"]["a"], bare.settings["prune"][0]]
     assert all(part.settings == {"weights": "", "keep_rate": 0.5} for part in parts)
-    assert bare.settings["dim"] == 3
+    assert bare.settings["embed_dim"] == 3
     assert inner.settings["weights"] == "gone.safetensors"
 
 
@@ -543,7 +543,7 @@ def test_tied_tensors_are_taken_once(tmp_path, coca):
     folder = tmp_path / "tied"
     folder.mkdir()
     save_file(held, folder / "model.safetensors")
-    assert start(model, str(folder)).endswith("new: none")
+    assert warm_start(model, str(folder)).endswith("new: none")
     assert torch.equal(model.heads["words"].words.weight, held["decoder.words.weight"])
 
 
