@@ -15,8 +15,8 @@ from core.run import run
 
 COCA = Path(__file__).parents[1] / "projects" / "coca"
 TOY = [
-    *(f"model.backbone.{setting}" for setting in ("dim=32", "depth=2", "heads=2", "patch=16")),
-    *(f"model.decoder.{setting}" for setting in ("dim=32", "unimodal=1", "multimodal=1", "heads=2")),
+    *(f"model.backbone.{setting}" for setting in ("embed_dim=32", "depth=2", "num_heads=2", "patch_size=16")),
+    *(f"model.decoder.{setting}" for setting in ("embed_dim=32", "unimodal=1", "multimodal=1", "num_heads=2")),
     *(
         "model.pooler.queries=4",
         "model.pooler.num_heads=2",

@@ -81,7 +81,7 @@ def test_berts_heads_and_other_activations_come_from_its_configuration(tmp_path,
     assert settings(tmp_path / "four", "text")["num_heads"] == 4
     for said, fault in (
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
-        ({"num_attention_heads": 7}, "7 heads do not"),
+        ({"num_attention_heads": 7}, "num_attention_heads is 7"),
     ):
         config.write_text(json.dumps(said))
         assert main([*given, "--out", str(tmp_path / "none")]) == 2
