@@ -1,4 +1,4 @@
-"""A causal decoder in two halves: words alone, then words beside a memory. Letters as in core.types."""
+"""A causal decoder in two halves: unimodal layers, then multimodal layers. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from plugins.layers import (
 from plugins.text.weights import load_bert_layer, read_bert, take
 from registry.part import Count, Filled, Fraction, NonNegativeInt, parameters
 
-LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the lower half, of the upper
+LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the unimodal half, of the multimodal half
     "bert": (PostNormLayer, PostNormLayer),
     "paper": (PreNormLayer, PreNormLayer),
     "openclip": (PreNormLayer, OpenClipLayer),
@@ -33,25 +33,26 @@ LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the lower h
 
 
 class DecoupledDecoder(StepwiseDecoder):
-    """One decoder for mPLUG, CoCa and plain captioners: the split point and the layers' layout tell them apart.
+    """Decoder of CoCa (Yu et al. 2022, section 3.2), mPLUG and plain captioners, by number of layers and layout.
 
-    ``unimodal: 0, multimodal: 12, layout: bert`` is mPLUG's prefix decoder; equal halves with ``paper`` are CoCa's.
+    All layers are causal; the upper ones also attend to the memory. Equal halves with layout ``paper`` are CoCa's
+    decoder; ``unimodal: 0, multimodal: 12, layout: bert`` is mPLUG's prefix decoder.
 
     Args:
-        unimodal: layers that see words alone; they have no cross-attention.
-        multimodal: layers that attend to the memory too.
-        layout: ``bert``: LayerNorm after each residual, embeddings normalised; ``paper``: LayerNorm before, one at the
-            end. Both: self-attention, cross-attention, one MLP of 4 D. ``openclip``: as ``paper``, but a second MLP
-            between the two attentions, LayerNorm on the memory, and a position of its own for [CLS].
+        unimodal: number of lower layers, without cross-attention.
+        multimodal: number of upper layers, with cross-attention to the memory.
+        layout: ``bert``: LayerNorm after each residual and on the embeddings; ``paper``: LayerNorm before, and a final
+            one. Both: self-attention, cross-attention, one MLP of 4 D. ``openclip``: as ``paper``, with a second MLP
+            between the two attentions, LayerNorm on the memory, and a separate position embedding for [CLS].
         embed_dim: width D.
         num_heads: attention heads.
-        dropout: on the residuals and attention.
-        cls: whether a learnt [CLS] is read after the words, whose state, normalised, is the text's feature (CoCa). The
-            words never see it, and ``forward`` is not given it.
-        mask: what [CLS] sees. ``correct``: the words and itself. ``legacy`` (layout ``openclip`` only), as open_clip's
-            released weights were trained: the words and one token of padding, id 0, behind them, but not itself.
-        weights: a folder with a BERT's config.json and model.safetensors to start from (layout ``bert`` only);
-            cross-attention starts new.
+        dropout: rate on residuals and attention weights.
+        cls: append a learned [CLS] to the words; its unimodal output, normalised, is the text feature (CoCa). Words do
+            not attend to it, and the multimodal half does not process it.
+        mask: keys of [CLS]. ``correct``: the words and [CLS]. ``legacy`` (layout ``openclip`` only), as in open_clip's
+            released weights: the words and one padding token, id 0, after them, without [CLS].
+        weights: folder with a BERT's config.json and model.safetensors to start from (layout ``bert`` only);
+            cross-attention is initialised at random.
 
     Raises:
         ValueError: weights with another layout than ``bert``, of other sizes, another vocabulary, fewer positions or
@@ -60,6 +61,7 @@ class DecoupledDecoder(StepwiseDecoder):
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads"}
 
+    # arguments: nine settings that a recipe needs to describe both papers, and three filled sizes
     def __init__(
         self,
         *,
@@ -80,12 +82,12 @@ class DecoupledDecoder(StepwiseDecoder):
         if weights and layout != "bert":
             raise ValueError(f"weights of a BERT need layout 'bert', got {layout!r}")
         if cls and not unimodal:
-            raise ValueError("cls needs at least one unimodal layer: it is read by the lower half alone")
+            raise ValueError("cls needs at least one unimodal layer: only the unimodal half processes it")
         if mask == "legacy" and not (cls and layout == "openclip"):
             raise ValueError(f"mask 'legacy' needs layout 'openclip' and cls, got layout {layout!r}, cls {cls}")
         lower, upper = LAYERS[layout]
         self.dim, self.text_length, self.legacy = embed_dim, text_length, mask == "legacy"
-        self.cls_position = cls and layout == "openclip"  # the last one, behind those of the words
+        self.cls_position = cls and layout == "openclip"  # the last position embedding is that of [CLS]
         self.words, self.positions = (
             nn.Embedding(vocabulary, embed_dim),
             nn.Embedding(text_length + self.cls_position, embed_dim),
@@ -99,7 +101,7 @@ class DecoupledDecoder(StepwiseDecoder):
         self.cls_norm = nn.LayerNorm(embed_dim) if cls else None
         self.has_pooled = cls
         initialise(self)
-        if cls:  # the lower half is a text tower
+        if cls:  # the unimodal half is a text encoder
             for tower in (self.words, self.positions, self.unimodal):
                 initialise_tower(tower, embed_dim)
         if weights:
@@ -114,12 +116,13 @@ class DecoupledDecoder(StepwiseDecoder):
         return cast("nn.Parameter", self.words.weight)
 
     def encode_text(self, text: Text) -> Tokens:
+        """Run the unimodal half: (B, L) -> (B, L, D), and with cls the text feature ``pooled`` (B, D)."""
         length = int(text.ids.shape[1])
-        places = torch.arange(length, device=text.ids.device)
-        x = self._embed(text.ids, places)  # (B, L, D)
-        mask = self._mask(text.mask)
+        positions = torch.arange(length, device=text.ids.device)  # (L,)
+        x = self._embed(text.ids, positions)  # (B, L, D)
+        mask = self._causal_mask(text.mask)  # (B, 1, L, L)
         if self.cls is not None:
-            x, mask = self._behind(x, text.mask)
+            x, mask = self._append_cls(x, text.mask)  # (B, L + 1, D); legacy (B, L + 2, D)
         for layer in self.unimodal:
             x = layer(x, mask)
         if self.cls_norm is None:
@@ -127,66 +130,69 @@ class DecoupledDecoder(StepwiseDecoder):
         return Tokens(x[:, :length], self.cls_norm(x[:, -1]), text.mask)
 
     def forward(self, words: Tokens, memory: Tokens) -> Tokens:
+        """Run the multimodal half: words (B, L, D) attend to ``memory`` (B, N, D') -> (B, L, D)."""
         assert words.mask is not None
-        x, mask, memory_mask = words.x, self._mask(words.mask), key_mask(memory.mask)
+        x, mask, memory_mask = words.x, self._causal_mask(words.mask), key_mask(memory.mask)
         for layer in self.multimodal:
             x = layer(x, mask, memory.x, memory_mask)
         return Tokens(self.final_norm(x), None, words.mask)
 
     def start_decoding(self, memory: Tokens, length: int) -> CachedDecodeState:
-        """As in core.decoding; the [CLS] that ``read`` puts behind the words is left out, for none of them sees it.
+        """Return an empty state for ``memory`` (B, N, D'). [CLS] is left out: no word attends to it.
 
         Raises:
-            ValueError: room for more words than there are positions.
+            ValueError: ``length`` exceeds the number of position embeddings.
         """
         if length > self.text_length:
-            raise ValueError(f"asked to read {length} words; this decoder has positions for {self.text_length}")
-        lower, upper = (cast("list[Layer]", list(half)) for half in (self.unimodal, self.multimodal))
-        return CachedDecodeState(self._embed, lower, upper, self.final_norm, memory=memory, length=length)
+            raise ValueError(f"length is {length}; this decoder has positions for {self.text_length} words")
+        unimodal, multimodal = (cast("list[Layer]", list(half)) for half in (self.unimodal, self.multimodal))
+        return CachedDecodeState(self._embed, unimodal, multimodal, self.final_norm, memory=memory, length=length)
 
-    def _behind(self, x: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Put [CLS] behind words (B, L, D) and their padding, where no word sees it.
+    def _append_cls(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Append [CLS] to words (B, L, D) with mask (B, L), where no word attends to it.
 
-        The legacy mask shows it one token of padding, which goes between them; a text without padding is followed by
-        [CLS] itself. Returns (B, L + 1, D), legacy (B, L + 2, D), and the mask.
+        With the legacy mask, [CLS] attends to one padding token, appended before it, instead of itself; in a text
+        without padding it attends to itself. Returns (B, L + 1, D), legacy (B, L + 2, D), and the mask (B, 1, N, N).
         """
         assert self.cls is not None
         cls = self.cls.to(x.dtype).expand(int(x.shape[0]), 1, -1)  # (B, 1, D)
         if self.cls_position:
             cls = cls + self.positions.weight[-1].to(x.dtype)
-        count = words.sum(1, keepdim=True)  # (B, 1)
-        itself = torch.ones_like(count, dtype=torch.bool)
+        count = mask.sum(1, keepdim=True)  # (B, 1) words
+        to_itself = torch.ones_like(count, dtype=torch.bool)  # (B, 1)
         if self.legacy:
-            itself = count == self.text_length
+            to_itself = count == self.text_length
             x = torch.cat([x, self._embed(torch.zeros_like(count), count)], 1)  # (B, L + 1, D)
-            words = torch.cat([words, ~itself], 1)  # (B, L + 1)
-        own = torch.cat([words, itself], 1)[:, None, None]  # what [CLS] sees, (B, 1, 1, N)
-        return torch.cat([x, cls], 1), torch.cat([F.pad(self._mask(words), (0, 1)), own], 2)  # (B, 1, N, N)
+            mask = torch.cat([mask, ~to_itself], 1)  # (B, L + 1)
+        cls_row = torch.cat([mask, to_itself], 1)[:, None, None]  # keys of [CLS], (B, 1, 1, N)
+        word_rows = F.pad(self._causal_mask(mask), (0, 1))  # keys of the words, (B, 1, N - 1, N)
+        return torch.cat([x, cls], 1), torch.cat([word_rows, cls_row], 2)  # (B, N, D), (B, 1, N, N)
 
-    def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
-        """Ids (B, L) at positions (L,) or (B, L) -> (B, L, D)."""
-        x: Tensor = self.dropout(self.embedding_norm(self.words(ids) + self.positions(places)))
+    def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Embed ids (B, L) at positions (L,) or (B, L) -> (B, L, D)."""
+        x: Tensor = self.dropout(self.embedding_norm(self.words(ids) + self.positions(positions)))
         return x
 
-    def _mask(self, mask: Tensor) -> Tensor:
-        """(B, L) -> (B, 1, L, L): earlier words that are no padding, and oneself."""
+    def _causal_mask(self, mask: Tensor) -> Tensor:
+        """(B, L) -> (B, 1, L, L): each position attends to itself and to earlier words, not to padding."""
         length = int(mask.shape[1])
-        own = torch.eye(length, dtype=torch.bool, device=mask.device)
-        return causal_mask(length, mask.device) & mask[:, None, None] | own
+        diagonal = torch.eye(length, dtype=torch.bool, device=mask.device)  # (L, L)
+        return causal_mask(length, mask.device) & mask[:, None, None] | diagonal
 
     @torch.no_grad()
     def _load(self, folder: str, heads: int) -> None:
+        """Fill embeddings and layers from a BERT."""
         vocabulary, length = len(self.words.weight), len(self.positions.weight)
-        wanted = {"hidden_size": self.dim, "num_attention_heads": heads, "vocab_size": vocabulary}
-        sizes, tensors = read_bert(folder, wanted, length)
+        expected = {"hidden_size": self.dim, "num_attention_heads": heads, "vocab_size": vocabulary}
+        sizes, tensors = read_bert(folder, expected, length)
 
         def table(name: str, rows: int) -> Tensor:
             return take(tensors, f"embeddings.{name}_embeddings.weight", torch.Size([rows, self.dim]), folder)
 
         self.words.weight.copy_(table("word", vocabulary))
-        places = table("position", sizes["max_position_embeddings"])
-        kinds = table("token_type", sizes["type_vocab_size"])
-        self.positions.weight.copy_(places[:length] + kinds[0])  # every word of a decoder is of the first kind
+        positions = table("position", sizes["max_position_embeddings"])
+        types = table("token_type", sizes["type_vocab_size"])
+        self.positions.weight.copy_(positions[:length] + types[0])  # all words of a decoder have token type 0
         for name, parameter in self.embedding_norm.named_parameters():
             parameter.copy_(take(tensors, f"embeddings.LayerNorm.{name}", parameter.shape, folder))
         for index, layer in enumerate([*self.unimodal, *self.multimodal]):

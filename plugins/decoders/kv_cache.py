@@ -1,4 +1,7 @@
-"""Keys and values kept from word to word. Letters as in core.types; R rows, S words kept, d width of a head."""
+"""Incremental decoding with cached keys and values.
+
+Letters as in core.types; R rows, S cached words, t new words, K rows of one image, d width of an attention head.
+"""
 
 from __future__ import annotations
 
@@ -15,66 +18,72 @@ from plugins.layers import Attention, OpenClipLayer, PostNormLayer, PreNormLayer
 Layer = PostNormLayer | PreNormLayer | OpenClipLayer
 
 
-class Cache:
-    """One layer's keys and values of the words read so far, in a buffer with room for ``length`` words."""
+class KVCache:
+    """Keys and values of one self-attention for the words so far, in buffers with room for ``length`` words."""
 
     def __init__(self, attention: Attention, length: int):
         self.attention, self.length, self.used = attention, length, 0
-        self.buffers: tuple[Tensor, Tensor] | None = None
+        self.buffers: tuple[Tensor, Tensor] | None = None  # keys and values, (R, heads, length, d)
 
     def attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The next words (R, t, D) attend to all that were read, themselves included; ``mask`` (R, 1, t, S + t)."""
-        query, new = self.attention.split(self.attention.query(x)), self.attention.keys_values(x)  # (R, heads, t, d)
+        """Append the next words and attend from them to all cached words: (R, t, D) -> (R, t, D).
+
+        Args:
+            x: (R, t, D).
+            mask: (R, 1, t, S + t), as in ``plugins.layers.attend``.
+        """
+        query = self.attention.split_heads(self.attention.query(x))  # (R, heads, t, d)
+        new = self.attention.keys_values(x)  # (R, heads, t, d) each
         if self.buffers is None:
-            self.buffers = (self._room(new[0]), self._room(new[1]))
+            self.buffers = (self._allocate(new[0]), self._allocate(new[1]))
         start, self.used = self.used, self.used + int(x.shape[1])
         for buffer, states in zip(self.buffers, new, strict=True):
             buffer[:, :, start : self.used] = states
-        key, value = (buffer[:, :, : self.used] for buffer in self.buffers)
+        key, value = (buffer[:, :, : self.used] for buffer in self.buffers)  # (R, heads, S + t, d)
         return self.attention.attend_heads(query, key, value, mask)
 
     def rows(self, index: Tensor) -> None:
-        """Go on from rows ``index`` (R',)."""
+        """Continue with rows ``index`` (R',)."""
         if self.buffers is None:
             return
-        taken = [buffer[:, :, : self.used].index_select(0, index) for buffer in self.buffers]
+        selected = [buffer[:, :, : self.used].index_select(0, index) for buffer in self.buffers]  # (R', heads, S, d)
         if len(index) != len(self.buffers[0]):
-            self.buffers = (self._room(taken[0]), self._room(taken[1]))
-        for buffer, states in zip(self.buffers, taken, strict=True):
+            self.buffers = (self._allocate(selected[0]), self._allocate(selected[1]))
+        for buffer, states in zip(self.buffers, selected, strict=True):
             buffer[:, :, : self.used] = states
 
-    def _room(self, states: Tensor) -> Tensor:
+    def _allocate(self, states: Tensor) -> Tensor:
+        """Return an empty buffer (R, heads, length, d) for states (R, heads, t, d)."""
         rows, heads, _, width = states.shape
         return states.new_empty(rows, heads, self.length, width)
 
 
-def across(attention: Attention, memory: Tokens) -> Callable[[Tensor], Tensor]:
-    """Cross-attention from (R, t, D) to a memory (B, N, D), whose keys and values are computed here, once.
+def cross_attn(attention: Attention, memory: Tokens) -> Callable[[Tensor], Tensor]:
+    """Return cross-attention (R, t, D) -> (R, t, D) to ``memory`` (B, N, D), whose keys and values are computed once.
 
-    The words of the K rows of a picture are laid side by side as queries, so that nothing is repeated.
+    The queries of an image's K rows are concatenated along the words, so that its keys and values are not repeated.
     """
-    key, value = (
-        states.contiguous() for states in attention.keys_values(memory.x)
-    )  # (B, heads, N, d), read at each step
-    mask, pictures = key_mask(memory.mask), int(memory.x.shape[0])
+    key, value = (states.contiguous() for states in attention.keys_values(memory.x))  # (B, heads, N, d), for every step
+    mask, images = key_mask(memory.mask), int(memory.x.shape[0])
 
     def attend(x: Tensor) -> Tensor:
-        beside = x.reshape(pictures, -1, int(x.shape[2]))  # (R, t, D) -> (B, K t, D)
-        return attention.attend_heads(attention.split(attention.query(beside)), key, value, mask).view_as(x)
+        grouped = x.reshape(images, -1, int(x.shape[2]))  # (R, t, D) -> (B, K t, D)
+        query = attention.split_heads(attention.query(grouped))  # (B, heads, K t, d)
+        return attention.attend_heads(query, key, value, mask).view_as(x)  # (R, t, D)
 
     return attend
 
 
 class CachedDecodeState(DecodeState):
-    """A decoder's layers over cached words.
+    """A decoder's layers with a cache for each self-attention.
 
     Args:
         embed: ids and positions (R, t) -> (R, t, D).
-        unimodal: layers over words alone.
-        multimodal: layers that attend to ``memory`` too.
-        norm: the last one.
+        unimodal: layers without cross-attention.
+        multimodal: layers that also attend to ``memory``.
+        norm: the final LayerNorm.
         memory: (B, N, D).
-        length: words for which there is room.
+        length: maximum number of words.
     """
 
     def __init__(
@@ -88,28 +97,30 @@ class CachedDecodeState(DecodeState):
         length: int,
     ):
         self.embed, self.norm = embed, norm
-        self.caches = [Cache(layer.attention, length) for layer in (*unimodal, *multimodal)]
+        self.caches = [KVCache(layer.attention, length) for layer in (*unimodal, *multimodal)]
         self.layers: list[tuple[Layer, Callable[[Tensor], Tensor] | None]] = [(layer, None) for layer in unimodal]
         for layer in multimodal:
             assert layer.cross is not None
-            self.layers.append((layer, across(layer.cross, memory)))
+            self.layers.append((layer, cross_attn(layer.cross, memory)))
         self.mask = torch.ones(len(memory.x), 0, dtype=torch.bool, device=memory.x.device)  # (R, S)
 
     def __call__(self, text: Text) -> Tensor:
-        read, new = int(self.mask.shape[1]), int(text.ids.shape[1])
-        places = self.mask.sum(1, keepdim=True) + text.mask.cumsum(1) - 1  # (R, t): words counted, not gaps
+        cached, new = int(self.mask.shape[1]), int(text.ids.shape[1])
+        positions = self.mask.sum(1, keepdim=True) + text.mask.cumsum(1) - 1  # (R, t): padding has no position
         self.mask = torch.cat([self.mask, text.mask], 1)  # (R, S + t)
-        slots = torch.arange(read + new, device=self.mask.device)
-        own = slots[read:, None]  # (t, 1)
-        mask = ((slots <= own) & self.mask[:, None] | (slots == own))[:, None]  # (R, 1, t, S + t)
-        x = self.embed(text.ids, places.clamp_min(0))
+        slots = torch.arange(cached + new, device=self.mask.device)  # (S + t,)
+        queries = slots[cached:, None]  # (t, 1)
+        # causal and without padding, but each query attends to itself, so that no row of the softmax is empty
+        mask = ((slots <= queries) & self.mask[:, None] | (slots == queries))[:, None]  # (R, 1, t, S + t)
+        x = self.embed(text.ids, positions.clamp_min(0))  # (R, t, D)
         for (layer, cross), cache in zip(self.layers, self.caches, strict=True):
             x = layer.forward_with(x, partial(cache.attend, mask=mask), cross)
         return self.norm(x)
 
     def rows(self, index: Tensor) -> None:
+        """Continue with rows ``index`` (R',)."""
         if torch.equal(index, torch.arange(len(self.mask), device=index.device)):
             return
-        self.mask = self.mask[index]
+        self.mask = self.mask[index]  # (R', S)
         for cache in self.caches:
             cache.rows(index)

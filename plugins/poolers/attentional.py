@@ -16,16 +16,17 @@ from registry.part import Count, Filled
 
 
 class AttentionalPoolers(Pooler):
-    """Learnt queries attend to the picture's tokens: many for the captions, one for the contrast (CoCa, section 3.2).
+    """Pool the image's tokens with learned queries: Q for captioning, one for contrast (CoCa, section 3.2).
 
-    Each pooler is one multi-head attention with the encoder's output as keys and values. LayerNorm after it is ours.
+    Each pooler is one multi-head attention layer with the encoder's output as keys and values. The LayerNorm after it
+    is our addition.
 
     Args:
-        queries: Q, tokens for the captions; 256 in the paper.
-        width: of the pooled tokens; 0: as wide as the picture's.
+        queries: Q, number of tokens for captioning; 256 in the paper.
+        width: width of the pooled tokens; 0: that of the image's tokens.
         num_heads: attention heads.
-        arrangement: ``cascade``, the paper's default: the contrast's query attends to what the others pooled;
-            ``parallel``: to the picture's tokens, as they do.
+        arrangement: ``cascade``, the paper's default: the contrastive query attends to the Q captioning tokens;
+            ``parallel``: it attends to the image's tokens, as the Q queries do.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
@@ -48,13 +49,14 @@ class AttentionalPoolers(Pooler):
             pooler.start_as_mean()
 
     def forward(self, image: Tokens) -> Tokens:
-        tokens = self.captions(image.x, image.mask)  # (B, Q, D)
-        pooled = self.contrast(tokens, None) if self.cascade else self.contrast(image.x, image.mask)  # (B, 1, D)
+        """(B, N, D) -> tokens for captioning (B, Q, width), ``pooled`` for contrast (B, width)."""
+        tokens = self.captions(image.x, image.mask)  # (B, Q, width)
+        pooled = self.contrast(tokens, None) if self.cascade else self.contrast(image.x, image.mask)  # (B, 1, width)
         return Tokens(tokens, pooled[:, 0])
 
 
 class Queries(nn.Module):
-    """Learnt queries, one attention, LayerNorm."""
+    """One multi-head attention layer with learned queries, then LayerNorm."""
 
     def __init__(self, queries: int, dim: int, heads: int, source_dim: int):
         super().__init__()
@@ -62,18 +64,18 @@ class Queries(nn.Module):
         self.attention, self.norm = Attention(dim, heads, 0.0, source_dim), nn.LayerNorm(dim)
 
     def start_as_mean(self) -> None:
-        """Hand on what is attended to as it is: nearly the tokens' mean, with queries that hardly choose yet.
+        """Set value and output maps to the identity where square: the output is then nearly the mean of the tokens.
 
-        Through two random maps in a row a cascade passes on little of what tells pictures apart. Our choice.
+        In a cascade, two random maps in a row remove most of the differences between images. Our choice.
         """
         for linear in (self.attention.value, self.attention.out):
             if linear.in_features == linear.out_features:
                 nn.init.eye_(linear.weight)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, N, D') -> (B, Q, D)."""
-        queries = self.queries.expand(int(x.shape[0]), -1, -1)
-        out: Tensor = self.norm(self.attention(queries, x, key_mask(mask)))
+        """(B, N, D') with mask (B, N) -> (B, Q, D)."""
+        queries = self.queries.expand(int(x.shape[0]), -1, -1)  # (B, Q, D)
+        out: Tensor = self.norm(self.attention(queries, x, key_mask(mask)))  # (B, Q, D)
         return out
 
 

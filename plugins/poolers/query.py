@@ -1,4 +1,4 @@
-"""A pooler of one query, for classification. Letters as in core.types."""
+"""A pooler with one learned query, for classification. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from registry.part import Count, Filled
 
 
 class QueryPooler(Pooler):
-    """One learnt query attends to the picture's tokens, or to those of all frames of a clip: the new pooler with which
-    CoCa's encoder is used for classification (section 4), frozen or trained. The LayerNorm after it is ours.
+    """Pool the tokens of an image, or of all frames of a clip, with one learned query.
+
+    For classification with a frozen or fine-tuned encoder (CoCa, section 4). The LayerNorm is our addition.
 
     Args:
-        width: of the pooled state; 0: as wide as the picture's tokens.
+        width: width of the pooled state; 0: that of the image's tokens.
         num_heads: attention heads.
     """
 
@@ -33,7 +34,8 @@ class QueryPooler(Pooler):
         initialise_tower(self, self.dim)
 
     def forward(self, image: Tokens) -> Tokens:
-        pooled: Tensor = self.query(image.x, image.mask)  # (B, 1, D)
+        """(B, N, D) -> (B, 1, width), ``pooled`` (B, width)."""
+        pooled: Tensor = self.query(image.x, image.mask)  # (B, 1, width)
         return Tokens(pooled, pooled[:, 0])
 
 

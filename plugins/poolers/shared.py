@@ -16,14 +16,14 @@ from registry.part import Count, Filled
 
 
 class SharedPooler(Pooler):
-    """One attention for contrast and captions: the first query's token is the contrast's, the others the captions'.
+    """Pool the image's tokens in one attention: the first query for contrast, the others for captioning (open_clip).
 
-    LayerNorm on the queries and on what they pooled. open_clip has a third, on the picture's tokens: here that is the
-    last one of the backbone.
+    LayerNorm on the queries and on the output. open_clip's third LayerNorm, on the image's tokens, is the backbone's
+    final one here.
 
     Args:
-        queries: Q, the contrast's included; 256 in open_clip's models, which leaves 255 tokens for the captions.
-        width: of the pooled tokens; 0: as wide as the picture's.
+        queries: Q, including the contrastive one; 256 in open_clip's models, so that 255 tokens are for captioning.
+        width: width of the pooled tokens; 0: that of the image's tokens.
         num_heads: attention heads.
 
     Raises:
@@ -35,7 +35,7 @@ class SharedPooler(Pooler):
     def __init__(self, *, queries: Count = 256, width: int = 0, num_heads: Count = 8, dim: Filled[int]):
         super().__init__()
         if queries < 2:
-            raise ValueError(f"queries is {queries}; it must be at least 2: the contrast's and one for captions")
+            raise ValueError(f"queries is {queries}; it must be at least 2: one for contrast and one for captioning")
         self.dim = width or dim
         self.queries = nn.Parameter(torch.randn(queries, self.dim) * self.dim**-0.5)
         self.query_norm, self.norm = nn.LayerNorm(self.dim), nn.LayerNorm(self.dim)
@@ -43,8 +43,9 @@ class SharedPooler(Pooler):
         initialise_tower(self, self.dim)
 
     def forward(self, image: Tokens) -> Tokens:
-        queries = self.query_norm(self.queries).expand(int(image.x.shape[0]), -1, -1)  # (B, Q, dim)
-        x = self.norm(self.attention(queries, image.x, key_mask(image.mask)))  # (B, Q, dim)
+        """(B, N, D) -> tokens for captioning (B, Q - 1, width), ``pooled`` for contrast (B, width)."""
+        queries = self.query_norm(self.queries).expand(int(image.x.shape[0]), -1, -1)  # (B, Q, width)
+        x = self.norm(self.attention(queries, image.x, key_mask(image.mask)))  # (B, Q, width)
         return Tokens(x[:, 1:], x[:, 0])
 
 

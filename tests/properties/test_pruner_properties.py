@@ -16,7 +16,7 @@ from core.contracts import check_pruner
 from core.discovery import load
 from core.kinds import TokenPruner
 from core.types import BlockCues, Tokens
-from plugins.pruners.selection import best, fuse_rest, kept_count
+from plugins.pruners.selection import fuse_dropped, kept_count, top_patches
 from properties.drawing import PROFILE, part_settings
 from registry.part import Part
 
@@ -208,7 +208,7 @@ def test_the_count_kept_grows_with_the_rate(patches, rates):
     keep=RATES,
 )
 def test_no_dropped_patch_has_a_better_score(scores, keep):
-    kept = best(torch.tensor(scores), keep).tolist()
+    kept = top_patches(torch.tensor(scores), keep).tolist()
     for row, chosen in zip(scores, kept, strict=True):
         assert len(chosen) == max(1, math.ceil(keep * len(row) - 1e-9))
         assert chosen == sorted(set(chosen))
@@ -223,7 +223,7 @@ def test_the_fused_token_is_a_weighted_sum_of_the_dropped(tokens, data, normalis
     batch, patches, dim = states.shape
     weights = torch.rand(batch, patches, dtype=torch.float64)
     kept: Any = [data.draw(st.sets(st.integers(0, patches - 1), min_size=1)) for _ in range(1)] * batch
-    fused = fuse_rest(states, weights, torch.tensor([sorted(chosen) for chosen in kept]), normalise)
+    fused = fuse_dropped(states, weights, torch.tensor([sorted(chosen) for chosen in kept]), normalise)
     for row in range(batch):
         rest = [i for i in range(patches) if i not in kept[row]]
         total = sum((weights[row, i] * states[row, i] for i in rest), torch.zeros(dim, dtype=torch.float64))
