@@ -130,7 +130,7 @@ def test_pruned_frame_by_frame():
     made, images = model(cls=True, prune=(Prune(1, Part(AttentivePruner, {"keep_rate": 0.5})),)), pictures()
     with torch.no_grad():
         clip = made.run_pruned_blocks(made.trunk(images))
-        frames = [made.finish(made.trunk(images[:, t])) for t in range(FRAMES)]
+        frames = [made.run_pruned_blocks(made.trunk(images[:, t])) for t in range(FRAMES)]
     shown = 16  # patches of a frame
     assert torch.allclose(clip.patch_states, torch.cat([f.patch_states for f in frames], 1), atol=1e-5)
     places = [torch.where(f.source < 0, f.source, f.source + t * shown) for t, f in enumerate(frames)]

@@ -60,16 +60,16 @@ def check(data, count):
     drawn |= {split: list(data.held_out(split, count)) for split in data.splits()}
     for split, examples in drawn.items():
         for example in examples:
-            things = example.facts.things
+            things = example.facts.objects
             assert data.describes(example, example)
             assert 3 <= len(things) <= 5
-            assert len(example.facts.named) >= 3
+            assert len(example.facts.mentions) >= 3
             unseen = [noun in data.unseen for noun in things]
             assert unseen == [split == "withheld", *[False] * (len(things) - 1)]
             for region, (noun, placed) in zip(example.regions, things.items(), strict=True):
                 assert region.box == placed.box
                 assert region.label == noun
-                assert region.phrase == placed.thing.named()
+                assert region.phrase == placed.spec.phrase()
                 x0, y0, x1, y1 = region.box
                 assert 0 <= x0 < x1 <= data.image_size
                 assert 0 <= y0 < y1 <= data.image_size
@@ -77,7 +77,7 @@ def check(data, count):
             boxes = [region.box for region in example.regions]
             for i, (x0, y0, x1, y1) in enumerate(boxes):
                 assert all(x1 <= u0 or u1 <= x0 or y1 <= v0 or v1 <= y0 for u0, v0, u1, v1 in boxes[:i])
-            absent = next(noun for noun, cutout in data.cutouts.items() if cutout.thing.named() == example.absent)
+            absent = next(noun for noun, cutout in data.cutouts.items() if cutout.spec.phrase() == example.absent)
             assert absent not in things
             assert (absent in data.unseen) == (split == "withheld")
             check_answers(example)
@@ -85,8 +85,8 @@ def check(data, count):
 
 
 def check_answers(example):
-    things = example.facts.things
-    by_phrase = {placed.thing.named() for placed in things.values()}
+    things = example.facts.objects
+    by_phrase = {placed.spec.phrase() for placed in things.values()}
     noun = "|".join(map(re.escape, things))
     for question, told in example.questions:
         if found := re.fullmatch(r"is there (.*)\?", question):
@@ -112,7 +112,7 @@ def test_pictures_of_real_cutouts_keep_their_promises(real):
     drawn = check(real, 150)
     assert len(real.cutouts) == 117
     assert 0.1 < len(real.unseen) / len(real.cutouts) < 0.2
-    assert {noun for example in drawn["train"] for noun in example.facts.things} == set(real.seen)
+    assert {noun for example in drawn["train"] for noun in example.facts.objects} == set(real.seen)
     true = [sum(real.describes(one, other) for other in drawn["test"]) for one in drawn["test"]]
     assert np.mean([1 / count for count in true]) > 0.97
 
@@ -228,7 +228,7 @@ def test_a_decompression_bomb_is_refused(tree, tmp_path):
 def test_captions_are_read_as_article_and_noun(tmp_path, line, read):
     (tmp_path / "a.txt").write_text(line + "\nde.utf8=Etwas.\n", encoding="utf-8")
     assert cutout_files.read_caption(str(tmp_path / "a.txt")) == read
-    assert compositing.Thing(read[1], read[1], read[0]).named() == " ".join(filter(None, read))
+    assert compositing.ObjectSpec(read[1], read[1], read[0]).phrase() == " ".join(filter(None, read))
 
 
 def test_speed_is_reported(real, capsys):

@@ -27,7 +27,7 @@ def training(data):
 
 
 def combinations(example):
-    return {tuple(reversed(noun.split())) for noun in example.facts.things}
+    return {tuple(reversed(noun.split())) for noun in example.facts.objects}
 
 
 def everywhere(data, training):
@@ -57,10 +57,10 @@ def test_withheld_combinations_are_ten_of_eighty_and_never_trained_on(data, trai
 
 def test_withheld_scenes_point_at_a_withheld_object_first(data):
     for example in data.held_out("withheld", 300):
-        noun = next(iter(example.facts.things))
+        noun = next(iter(example.facts.objects))
         assert tuple(reversed(noun.split())) in WITHHELD
         assert example.regions[0].phrase.endswith(noun)
-        assert example.regions[0].box == example.facts.things[noun].box
+        assert example.regions[0].box == example.facts.objects[noun].box
         assert tuple(reversed(example.absent.split()[-2:])) in set(WITHHELD) - combinations(example)
 
 
@@ -83,7 +83,7 @@ def test_boxes_are_tight(image_size):
         for size in shapes.SIZES:
             sprite = shapes.draw_shape(shape, "white", size, "plain", image_size)
             canvas = np.zeros((3, image_size, image_size), np.uint8)
-            thing = compositing.Thing(shape, shape)
+            thing = compositing.ObjectSpec(shape, shape)
             (placed,) = compositing.paste(canvas, [(thing, sprite)], [(0.5, 0.5)])
             x0, y0, x1, y1 = map(int, placed.box)
             lit = canvas[0] > 0
@@ -102,8 +102,8 @@ def test_pictures_differ_from_their_background_in_the_boxes_only(data, training)
 
 def twins(data, training):
     for one, other in zip(training[::2], training[1::2], strict=True):
-        centres = [[round(8 * c) for c in p.centre] for e in (one, other) for p in e.facts.things.values()]
-        colours = [[noun.split()[0] for noun in e.facts.things] for e in (one, other)]
+        centres = [[round(8 * c) for c in p.centre] for e in (one, other) for p in e.facts.objects.values()]
+        colours = [[noun.split()[0] for noun in e.facts.objects] for e in (one, other)]
         if colours[0] == colours[1] and centres[: len(colours[0])] == centres[len(colours[0]) :]:
             yield one, other
 
@@ -133,10 +133,10 @@ def test_captions_are_true_of_their_scene_by_their_words(data, training):
     for example in everywhere(data, training):
         assert data.describes(example, example)
         nouns, relations = claims_by_words(example.caption)
-        assert nouns == {noun for noun, _ in example.facts.named}
+        assert nouns == {noun for noun, _ in example.facts.mentions}
         assert len(nouns) >= 3
         assert relations <= set(example.facts.relations)
-        things = example.facts.things
+        things = example.facts.objects
         for one, relation, other in example.facts.relations:
             (x, y), (u, v) = things[one].centre, things[other].centre
             assert {"left of": x < u, "right of": x > u, "above": y < v, "below": y > v}[relation]
@@ -151,7 +151,7 @@ def test_a_scene_has_five_captions_all_true_of_it_by_their_words(data):
         own, *others = data.references(example)
         assert own == example.caption
         assert len({own, *others}) == 5
-        things = example.facts.things
+        things = example.facts.objects
         for caption in others:
             nouns, relations = claims_by_words(caption)
             assert len(nouns) >= 3
@@ -162,14 +162,14 @@ def test_a_scene_has_five_captions_all_true_of_it_by_their_words(data):
 
 
 def test_a_caption_is_false_where_an_adjective_or_a_relation_is(data, training):
-    example = next(e for e in training if e.facts.named[0][1])
+    example = next(e for e in training if e.facts.mentions[0][1])
     facts = example.facts
-    noun = facts.named[0][0]
-    plain = facts.things[noun]._replace(thing=facts.things[noun].thing._replace(adjectives=()))
-    other = captions.Facts({**facts.things, noun: plain}, (), ())
-    assert not facts.hold(other)
-    moved = {name: one._replace(centre=(0.5, 0.5)) for name, one in facts.things.items()}
-    assert not facts.hold(captions.Facts(moved, (), ()))
+    noun = facts.mentions[0][0]
+    plain = facts.objects[noun]._replace(spec=facts.objects[noun].spec._replace(adjectives=()))
+    other = captions.Facts({**facts.objects, noun: plain}, (), ())
+    assert not facts.entails(other)
+    moved = {name: one._replace(centre=(0.5, 0.5)) for name, one in facts.objects.items()}
+    assert not facts.entails(captions.Facts(moved, (), ()))
 
 
 def test_captions_of_a_test_set_are_nearly_unambiguous(data):
@@ -188,13 +188,13 @@ def test_left_and_right_stand_in_relations_only(data, training):
 
 def test_regions_name_their_object_and_no_other(data, training):
     for example in everywhere(data, training):
-        for region, placed in zip(example.regions, example.facts.things.values(), strict=True):
+        for region, placed in zip(example.regions, example.facts.objects.values(), strict=True):
             assert region.box == placed.box
-            assert region.label == placed.thing.label
-            assert region.phrase.endswith(placed.thing.noun)
+            assert region.label == placed.spec.label
+            assert region.phrase.endswith(placed.spec.noun)
             adjectives = set(region.phrase.split()[:-2]) - {"a", "an", "the"}
-            assert adjectives <= set(placed.thing.adjectives)
-        assert not any(example.absent.endswith(noun) for noun in example.facts.things)
+            assert adjectives <= set(placed.spec.adjectives)
+        assert not any(example.absent.endswith(noun) for noun in example.facts.objects)
 
 
 def test_share_of_positive_patches_is_small(data):
@@ -216,7 +216,7 @@ def test_backgrounds_are_disjoint_between_training_validation_and_test():
 
 def answer(question: str, example: Example) -> str:
     """By the words of the question and the scene alone."""
-    things = example.facts.things
+    things = example.facts.objects
     shapes_, colours = [n.split()[1] for n in things], [n.split()[0] for n in things]
     if found := re.fullmatch(r"is there an? (.*)\?", question):
         return "yes" if found[1] in things else "no"
@@ -257,7 +257,7 @@ def singles():
 
 
 def is_single(example):
-    return len(example.facts.things) == 1
+    return len(example.facts.objects) == 1
 
 
 def labels_of(caption):
@@ -269,7 +269,7 @@ def labels_of(caption):
 def test_a_labelled_picture_holds_one_object_and_names_its_labels_alone(data, singles):
     held_out = [example for split in data.splits() for example, _ in data.labelled_examples(split, 100)]
     for example in (*singles, *held_out):
-        (noun,) = example.facts.things
+        (noun,) = example.facts.objects
         (region,) = example.regions
         x0, y0, x1, y1 = region.box
         assert 0 <= x0 < x1 <= 64
@@ -304,7 +304,7 @@ def test_labels_are_shuffled_and_prompts_sampled(singles):
 
 def test_labelled_pictures_are_everywhere_and_of_every_seen_class(singles):
     assert set().union(*map(combinations, singles)) == set(SEEN)
-    centres = np.array([next(iter(example.facts.things.values())).centre for example in singles])  # (n, 2)
+    centres = np.array([next(iter(example.facts.objects.values())).centre for example in singles])  # (n, 2)
     cells = {tuple(cell) for cell in (centres * 3).astype(int)}
     assert len(cells) == 9
 
@@ -318,7 +318,7 @@ def test_held_out_classes_take_turns_and_are_fixed(data):
         assert len({name.split()[1] for _, name in found[:10]}) >= 8, "a few pictures are of many shapes"
         again = Scenes(labelled=0.5).labelled_examples(split, 5)
         for (one, name), (other, same) in zip(found, again, strict=False):
-            assert name == same == next(iter(one.facts.things))
+            assert name == same == next(iter(one.facts.objects))
             assert torch.equal(one.image, other.image)
             assert (one.key, one.caption) == (other.key, other.caption)
     keys = [example.key for split in data.splits() for example, _ in data.labelled_examples(split, 20)]

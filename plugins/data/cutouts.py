@@ -16,7 +16,7 @@ from core.hookspecs import hookimpl
 from core.types import Batch, Example, Region
 from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing
-from plugins.data.drawing.compositing import Placed
+from plugins.data.drawing.compositing import PlacedObject
 from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
@@ -111,23 +111,23 @@ class Cutouts(kinds.Data):
         rng = compositing.stream("cutouts", self.seed, split, number)
         canvas = self._canvas(rng, split)
         nouns = self._nouns(rng, split)
-        things = [(self.cutouts[noun].thing, rng.choice(self.cutouts[noun].sprites)) for noun in nouns]
-        placed = compositing.paste(canvas, things, compositing.layout(rng, len(things)))
+        objects = [(self.cutouts[noun].spec, rng.choice(self.cutouts[noun].sprites)) for noun in nouns]
+        placed = compositing.paste(canvas, objects, compositing.layout(rng, len(objects)))
         return self._example(rng, f"{split} picture {number}", split, canvas, placed)
 
     def _example(
-        self, rng: Random, key: str, split: str, canvas: NDArray[np.uint8], placed: Sequence[Placed]
+        self, rng: Random, key: str, split: str, canvas: NDArray[np.uint8], placed: Sequence[PlacedObject]
     ) -> Example:
         caption, facts = captions.caption(rng, placed)
-        heads = {head(one.thing.noun) for one in placed}
-        others = [noun for noun in (self.unseen if split == "withheld" else self.seen) if noun not in facts.things]
-        absent = self.cutouts[rng.choice([noun for noun in others if head(noun) not in heads] or others)].thing
+        heads = {head(one.spec.noun) for one in placed}
+        others = [noun for noun in (self.unseen if split == "withheld" else self.seen) if noun not in facts.objects]
+        absent = self.cutouts[rng.choice([noun for noun in others if head(noun) not in heads] or others)].spec
         return Example(
             key=key,
             image=torch.from_numpy(canvas),
             caption=caption,
-            regions=tuple(Region(one.box, one.thing.named(), one.thing.label) for one in placed),
-            absent=absent.named(),
+            regions=tuple(Region(one.box, one.spec.phrase(), one.spec.label) for one in placed),
+            absent=absent.phrase(),
             questions=tuple(captions.questions(rng, placed, absent)),
             facts=facts,
         )
@@ -156,7 +156,8 @@ class Cutouts(kinds.Data):
             nouns = self._nouns(rng, "train")
             centres = compositing.layout(rng, len(nouns))
             placed = [
-                Placed(self.cutouts[n].thing, (0, 0, 1, 1), centre) for n, centre in zip(nouns, centres, strict=True)
+                PlacedObject(self.cutouts[n].spec, (0, 0, 1, 1), centre)
+                for n, centre in zip(nouns, centres, strict=True)
             ]
             texts += captions.texts(self._example(rng, "", "train", nothing, placed))
         return train_tokenizer(texts, length)

@@ -21,7 +21,7 @@ from plugins.data.annotations.image_source import SPLITS, Collection, PictureSou
 from plugins.data.batching import draw_pairs
 from plugins.data.clips import Clips
 from plugins.data.drawing.compositing import chosen, fraction
-from plugins.data.drawing.cutout_files import Cutout, Thing, head, split_backgrounds, split_objects
+from plugins.data.drawing.cutout_files import Cutout, ObjectSpec, head, split_backgrounds, split_objects
 from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, WITHHELD, Painter
 from plugins.data.scenes import Scenes
 from properties.drawing import PROFILE
@@ -139,7 +139,7 @@ def test_evaluation_takes_pictures_in_an_order_of_the_seed(folder, names, seed, 
 @given(nouns=NOUNS, seed=SEEDS, order=st.randoms())
 def test_objects_are_split_by_seed_and_caption_alone(nouns, seed, order):
     def split(nouns: list[str]) -> tuple[list[str], list[str]]:
-        return split_objects({noun: Cutout(Thing(noun, noun), []) for noun in nouns}, seed, "objects")
+        return split_objects({noun: Cutout(ObjectSpec(noun, noun), []) for noun in nouns}, seed, "objects")
 
     assume(len({head(noun) for noun in nouns}) == len(nouns))
     training, withheld = split(nouns)
@@ -185,7 +185,7 @@ def test_scenes_show_the_combinations_of_their_split(seed, number, split):
     painter = Painter(32, seed)
     scene, single = painter.scene(split, number), painter.single(split, number)
     unseen = {f"{colour} {shape}" for shape, colour in WITHHELD}
-    nouns = list(scene.facts.things)
+    nouns = list(scene.facts.objects)
     assert [noun in unseen for noun in nouns] == [split == "withheld", *[False] * (len(nouns) - 1)]
     assert (single.labels[0] in unseen) == (split == "withheld")
     again = Painter(32, seed)

@@ -13,7 +13,7 @@ SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "te
 Role = Literal["captions", "boxes"]
 
 
-class Walk:
+class RecordReader:
     """Goes through records, and counts the bad ones."""
 
     def __init__(self, file: str, faults: Faults):
@@ -36,7 +36,7 @@ class Walk:
                 self.faults.add(fault.kind, f"{self.file}: {here}{fault.place}: {fault}")
 
 
-def coco(document: dict[str, Any], role: Role, records: Records, walk: Walk) -> None:
+def coco(document: dict[str, Any], role: Role, records: Records, walk: RecordReader) -> None:
     numbers: dict[Any, int | None] = {}  # by image id; None: a bad record, which takes its annotations with it
     names: dict[Any, str] = {}  # of categories, by id
 
@@ -81,7 +81,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, walk: Walk) -> 
     walk.each(document["annotations"], "annotations", caption if role == "captions" else box)
 
 
-def karpathy(document: dict[str, Any], role: Role, records: Records, walk: Walk) -> None:
+def karpathy(document: dict[str, Any], role: Role, records: Records, walk: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
         name, folder = name_of(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
         path = f"{name_of(folder, 'file path', '.filepath')}/{name}" if folder else name
@@ -99,7 +99,7 @@ def karpathy(document: dict[str, Any], role: Role, records: Records, walk: Walk)
     walk.each(document["images"], "images", image)
 
 
-def vg_regions(document: list[Any], role: Role, records: Records, walk: Walk) -> None:
+def vg_regions(document: list[Any], role: Role, records: Records, walk: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
         number = records.picture(f"{_id(record, 'id' if 'id' in record else 'image_id')}.jpg")
 
@@ -115,7 +115,7 @@ def vg_regions(document: list[Any], role: Role, records: Records, walk: Walk) ->
     walk.each(document, "", image)
 
 
-def vg_objects(document: list[Any], role: Role, records: Records, walk: Walk) -> None:
+def vg_objects(document: list[Any], role: Role, records: Records, walk: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
         number = records.picture(f"{_id(record, 'image_id' if 'image_id' in record else 'id')}.jpg")
 
@@ -130,7 +130,7 @@ def vg_objects(document: list[Any], role: Role, records: Records, walk: Walk) ->
     walk.each(document, "", image)
 
 
-def pairs(document: list[Any], role: Role, records: Records, walk: Walk) -> None:
+def pairs(document: list[Any], role: Role, records: Records, walk: RecordReader) -> None:
     def pair(record: dict[str, Any], here: str) -> None:
         name, said = name_of(record.get("image"), "file name", ".image"), record.get("caption")
         first = text_of(said, "caption", ".caption") if not isinstance(said, list) else ""

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.files import paths
 from core.types import Region
 from plugins.data.annotations.read import beside, read_annotations
-from plugins.data.annotations.records import ASPECT, Records, Spoken, clip
+from plugins.data.annotations.records import ASPECT, BoxLabel, Records, clip
 from plugins.data.bad_records import Fault, Faults
 from plugins.data.drawing.compositing import fraction, stream
 from plugins.data.image_files import read_rgb
@@ -175,6 +175,6 @@ class Collection:
         return next((phrase for phrase in drawn if phrase not in there and phrase.lower() not in said), "")
 
 
-def _region(box: tuple[float, float, float, float], scale: tuple[float, float], spoken: Spoken) -> Region:
+def _region(box: tuple[float, float, float, float], scale: tuple[float, float], spoken: BoxLabel) -> Region:
     x0, y0, x1, y1 = box
     return Region((x0 * scale[0], y0 * scale[1], x1 * scale[0], y1 * scale[1]), spoken.phrase, spoken.label)

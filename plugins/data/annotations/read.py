@@ -13,7 +13,7 @@ from typing import Any
 
 from core.files import paths
 from plugins.data.annotations import formats
-from plugins.data.annotations.formats import Role, Walk
+from plugins.data.annotations.formats import RecordReader, Role
 from plugins.data.annotations.records import Records, shown
 from plugins.data.bad_records import Fault, Faults
 from plugins.data.image_files import read_bytes
@@ -49,7 +49,7 @@ def read_annotations(file: str, role: Role, records: Records, budget: float) -> 
         raise ValueError(f"{file}: {_found(document)} is no file of {role}; accepted: {SHAPES[role]}")
     faults = Faults()
     records.begin_file()
-    read(document, role, records, Walk(file, faults))
+    read(document, role, records, RecordReader(file, faults))
     faults.settle(file, budget)
     return faults
 
@@ -99,7 +99,7 @@ def _found(document: Any) -> str:
     return shown(document)
 
 
-def _reader(document: Any, role: Role) -> Callable[[Any, Role, Records, Walk], None] | None:
+def _reader(document: Any, role: Role) -> Callable[[Any, Role, Records, RecordReader], None] | None:
     """Which of the readers below fits; None: none does."""
 
     def has(items: Any, *keys: str) -> bool:

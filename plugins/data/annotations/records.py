@@ -20,7 +20,7 @@ ASPECT = 0.02  # by how much two notions of one picture's proportions may differ
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
-class Spoken(NamedTuple):
+class BoxLabel(NamedTuple):
     """A box with what is said of it."""
 
     box: Box
@@ -107,11 +107,11 @@ class Records:
     def captions_of(self, number: int) -> list[str]:
         return self.captions[self._caption_start[number] : self._caption_start[number + 1]]
 
-    def spoken(self, number: int) -> list[Spoken]:
+    def spoken(self, number: int) -> list[BoxLabel]:
         """Boxes in pixels of ``sizes``, or of the file where no size is known."""
         span = slice(self._box_start[number], self._box_start[number + 1])
         boxes = map(tuple, self.boxes[span].tolist())
-        return [Spoken(*each) for each in zip(boxes, self.phrases[span], self.labels[span], strict=True)]
+        return [BoxLabel(*each) for each in zip(boxes, self.phrases[span], self.labels[span], strict=True)]
 
 
 def _by_owner(owners: array[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

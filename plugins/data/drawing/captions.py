@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from core.types import Example
-from plugins.data.drawing.compositing import Placed, Thing, stream
+from plugins.data.drawing.compositing import ObjectSpec, PlacedObject, stream
 
 MARGIN = 0.15  # least distance of two centres along an axis for a relation to be true; JITTER leaves one to every pair
 REFERENCES = 5  # captions that a written one is measured against
@@ -47,39 +47,39 @@ FOUR = (
 class Facts:
     """What is in a picture, and what its caption claims."""
 
-    things: Mapping[str, Placed]  # by noun
-    named: tuple[tuple[str, tuple[str, ...]], ...]  # noun, adjectives
+    objects: Mapping[str, PlacedObject]  # by noun
+    mentions: tuple[tuple[str, tuple[str, ...]], ...]  # noun, adjectives
     relations: tuple[tuple[str, str, str], ...]  # noun, relation, noun
 
-    def hold(self, picture: Facts) -> bool:
+    def entails(self, picture: Facts) -> bool:
         """Whether every claim of this caption is true of another picture."""
-        things = picture.things
+        objects = picture.objects
         return all(
-            noun in things and all(word in things[noun].thing.adjectives for word in adjectives)
-            for noun, adjectives in self.named
-        ) and all(related(things[one], relation, things[other]) for one, relation, other in self.relations)
+            noun in objects and all(word in objects[noun].spec.adjectives for word in adjectives)
+            for noun, adjectives in self.mentions
+        ) and all(related(objects[one], relation, objects[other]) for one, relation, other in self.relations)
 
 
-def related(one: Placed, relation: str, other: Placed) -> bool:
+def related(one: PlacedObject, relation: str, other: PlacedObject) -> bool:
     """Whether the relation is true by the two centres, with a margin."""
     x, y = one.centre[0] - other.centre[0], one.centre[1] - other.centre[1]
     return {"left of": -x, "right of": x, "above": -y, "below": y}[relation] > MARGIN
 
 
-def relations_of(one: Placed, other: Placed) -> list[str]:
-    """The one or two relations that are true of two things."""
+def relations_of(one: PlacedObject, other: PlacedObject) -> list[str]:
+    """The one or two relations that are true of two objects."""
     x, y = one.centre[0] - other.centre[0], one.centre[1] - other.centre[1]
     true = ["left of" if x < 0 else "right of"] if abs(x) > MARGIN else []
     return [*true, "above" if y < 0 else "below"] if abs(y) > MARGIN else true
 
 
-def caption(rng: Random, placed: Sequence[Placed], adjective_share: float = 0.2) -> tuple[str, Facts]:
-    """A sentence that names three or four of the things, with relations, and what it claims."""
+def caption(rng: Random, placed: Sequence[PlacedObject], adjective_share: float = 0.2) -> tuple[str, Facts]:
+    """A sentence that names three or four of the objects, with relations, and what it claims."""
     count = 4 if len(placed) > 3 and rng.random() < 0.35 else 3
     template = rng.choice(FOUR if count == 4 else THREE)
     picked = dict(zip("abcd", rng.sample(placed, count), strict=False))
     adjectives = {
-        letter: tuple(word for word in one.thing.adjectives if rng.random() < adjective_share)
+        letter: tuple(word for word in one.spec.adjectives if rng.random() < adjective_share)
         for letter, one in picked.items()
     }
     pairs = [field for field in _fields(template) if len(field) == 2]
@@ -87,8 +87,8 @@ def caption(rng: Random, placed: Sequence[Placed], adjective_share: float = 0.2)
     wordings = {pair: rng.choice(RELATIONS[relation]) for pair, relation in relations.items()}
 
     def tell() -> str:
-        first = {letter: one.thing.named(adjectives[letter]) for letter, one in picked.items()}
-        later = {letter.upper(): f"the {one.thing.noun}" for letter, one in picked.items()}
+        first = {letter: one.spec.phrase(adjectives[letter]) for letter, one in picked.items()}
+        later = {letter.upper(): f"the {one.spec.noun}" for letter, one in picked.items()}
         return template.format_map(first | later | wordings)
 
     text = tell()
@@ -96,10 +96,10 @@ def caption(rng: Random, placed: Sequence[Placed], adjective_share: float = 0.2)
         adjectives, wordings = dict.fromkeys(picked, ()), relations
         text = tell()
     return text, Facts(
-        things={one.thing.noun: one for one in placed},
-        named=tuple((one.thing.noun, adjectives[letter]) for letter, one in picked.items()),
+        objects={one.spec.noun: one for one in placed},
+        mentions=tuple((one.spec.noun, adjectives[letter]) for letter, one in picked.items()),
         relations=tuple(
-            (picked[pair[0]].thing.noun, relation, picked[pair[1]].thing.noun) for pair, relation in relations.items()
+            (picked[pair[0]].spec.noun, relation, picked[pair[1]].spec.noun) for pair, relation in relations.items()
         ),
     )
 
@@ -108,20 +108,20 @@ def _fields(template: str) -> list[str]:
     return [part.split("}")[0] for part in template.split("{")[1:]]
 
 
-def questions(rng: Random, placed: Sequence[Placed], absent: Thing) -> list[tuple[str, str]]:
+def questions(rng: Random, placed: Sequence[PlacedObject], absent: ObjectSpec) -> list[tuple[str, str]]:
     """Existence, number, relation, and what stands where, each with its answer."""
     one, other = rng.sample(placed, 2)
     true = rng.choice(relations_of(one, other))
     asked = true if rng.random() < 0.5 else OPPOSITE[true]
     there = rng.random() < 0.5
     found = [
-        (f"is there {(one.thing if there else absent).named()}?", "yes" if there else "no"),
+        (f"is there {(one.spec if there else absent).phrase()}?", "yes" if there else "no"),
         ("how many objects are there?", str(len(placed))),
-        (f"is the {one.thing.noun} {asked} the {other.thing.noun}?", "yes" if asked == true else "no"),
+        (f"is the {one.spec.noun} {asked} the {other.spec.noun}?", "yes" if asked == true else "no"),
     ]
     beside = [third for third in placed if third is not other and related(third, true, other)]
     if len(beside) == 1:
-        found.append((f"what is {true} the {other.thing.noun}?", one.thing.noun))
+        found.append((f"what is {true} the {other.spec.noun}?", one.spec.noun))
     return found
 
 
@@ -134,7 +134,7 @@ def texts(example: Example) -> list[str]:
 def references(example: Example) -> list[str]:
     """Five captions of a picture, its own first, as COCO's have; of one with a single thing its own alone."""
     assert isinstance(example.facts, Facts)
-    placed = list(example.facts.things.values())
+    placed = list(example.facts.objects.values())
     if len(placed) < 3:
         return [example.caption]
     more = (caption(stream("reference", example.key, number), placed) for number in range(1, REFERENCES))
@@ -145,4 +145,4 @@ def describes(caption: Example, picture: Example) -> bool:
     """Whether every object and relation that the caption names is in the picture."""
     assert isinstance(caption.facts, Facts)
     assert isinstance(picture.facts, Facts)
-    return caption.facts.hold(picture.facts)
+    return caption.facts.entails(picture.facts)

@@ -28,7 +28,7 @@ class Sprite(NamedTuple):
     rest: NDArray[np.uint16]  # (h, w) 256 - alpha: the share of the background that shows
 
 
-class Thing(NamedTuple):
+class ObjectSpec(NamedTuple):
     """What can stand in a picture; ``noun`` tells it apart from all others there."""
 
     noun: str  # "red circle"
@@ -36,16 +36,16 @@ class Thing(NamedTuple):
     article: str = "a"
     adjectives: tuple[str, ...] = ()  # further words that are true of it, in their order; none starts with a vowel
 
-    def named(self, adjectives: Sequence[str] = ()) -> str:
+    def phrase(self, adjectives: Sequence[str] = ()) -> str:
         """With its article: "an orange star", "a small orange star"."""
         article = "a" if adjectives and self.article == "an" else self.article
         return " ".join([article, *adjectives, self.noun] if article else [*adjectives, self.noun])
 
 
-class Placed(NamedTuple):
+class PlacedObject(NamedTuple):
     """A thing in its place."""
 
-    thing: Thing
+    spec: ObjectSpec
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
     centre: tuple[float, float]  # x, y as shares of the picture
 
@@ -91,19 +91,19 @@ def layout(rng: Random, count: int) -> list[tuple[float, float]]:
 
 
 def paste(
-    canvas: NDArray[np.uint8], things: Sequence[tuple[Thing, Sprite]], centres: Sequence[tuple[float, float]]
-) -> list[Placed]:
+    canvas: NDArray[np.uint8], objects: Sequence[tuple[ObjectSpec, Sprite]], centres: Sequence[tuple[float, float]]
+) -> list[PlacedObject]:
     """Blend things into a square picture (3, S, S) in place. A thing larger than its jitter leaves room for is moved
     back towards the middle of its cell, so that things never overlap."""
     size = canvas.shape[1]
     placed = []
-    for (thing, sprite), (x, y) in zip(things, centres, strict=True):
+    for (spec, sprite), (x, y) in zip(objects, centres, strict=True):
         height, width = sprite.rest.shape
         left, top = _inside(x, width, size), _inside(y, height, size)
         window = canvas[:, top : top + height, left : left + width]  # (3, h, w)
         window[:] = blend(window, sprite)
         box = (float(left), float(top), float(left + width), float(top + height))
-        placed.append(Placed(thing, box, ((left + width / 2) / size, (top + height / 2) / size)))
+        placed.append(PlacedObject(spec, box, ((left + width / 2) / size, (top + height / 2) / size)))
     return placed
 
 

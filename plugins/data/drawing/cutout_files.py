@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.files import paths, read_text
-from plugins.data.drawing.compositing import Sprite, Thing, make_sprite, stream
+from plugins.data.drawing.compositing import ObjectSpec, Sprite, make_sprite, stream
 from plugins.data.image_files import read_picture
 
 UNSEEN = 0.15  # share of the captions that training never shows
@@ -32,7 +32,7 @@ GET_BACKGROUNDS = (
 class Cutout:
     """All pictures with one caption, in every size."""
 
-    thing: Thing
+    spec: ObjectSpec
     sprites: list[Sprite]
 
 
@@ -87,7 +87,7 @@ def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:
         article, noun = read_caption(beside)
         image = read_picture(file, ("PNG",))
         image = image.crop(image.getchannel("A").getbbox())
-        cutout = cutouts.setdefault(noun, Cutout(Thing(noun, noun, article), []))
+        cutout = cutouts.setdefault(noun, Cutout(ObjectSpec(noun, noun, article), []))
         for side in SIDES:
             scale = side * image_size / max(image.size)
             sides = max(1, round(image.width * scale)), max(1, round(image.height * scale))

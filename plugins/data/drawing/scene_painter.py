@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from core.types import Example, Region
 from plugins.data.drawing import captions, compositing, shapes
 from plugins.data.drawing.captions import Facts
-from plugins.data.drawing.compositing import Placed, Sprite, Thing
+from plugins.data.drawing.compositing import ObjectSpec, PlacedObject, Sprite
 from plugins.text.prompts import label_caption
 
 TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
@@ -33,7 +33,7 @@ class Painter:
 
     def __init__(self, image_size: int, seed: int):
         self.image_size, self.seed = image_size, seed
-        self._sprites: dict[tuple[str, str, str, str], tuple[Thing, Sprite]] = {}
+        self._sprites: dict[tuple[str, str, str, str], tuple[ObjectSpec, Sprite]] = {}
         self._backgrounds: dict[int, NDArray[np.uint8]] = {}
 
     def scene(self, split: str, number: int) -> Example:
@@ -52,7 +52,7 @@ class Painter:
             key=f"{split} scene {number}",
             image=torch.from_numpy(canvas),
             caption=caption,
-            regions=tuple(Region(one.box, _phrase(rng, one.thing), one.thing.label) for one in placed),
+            regions=tuple(Region(one.box, _phrase(rng, one.spec), one.spec.label) for one in placed),
             absent=_phrase(rng, absent),
             questions=(*captions.questions(rng, placed, absent), *_questions(rng, placed, combinations)),
             facts=facts,
@@ -70,20 +70,20 @@ class Painter:
         return Example(
             key=f"{split} single {number}",
             image=torch.from_numpy(canvas),
-            caption=label_caption(rng, [one.thing.noun, one.thing.label]),
-            regions=(Region(one.box, _phrase(rng, one.thing), one.thing.label),),
+            caption=label_caption(rng, [one.spec.noun, one.spec.label]),
+            regions=(Region(one.box, _phrase(rng, one.spec), one.spec.label),),
             absent=_phrase(rng, absent),
             questions=tuple(_questions(rng, placed, [(shape, colour)])),
-            facts=Facts(things={one.thing.noun: one}, named=((one.thing.noun, ()),), relations=()),
-            labels=(one.thing.noun,),
+            facts=Facts(objects={one.spec.noun: one}, mentions=((one.spec.noun, ()),), relations=()),
+            labels=(one.spec.noun,),
         )
 
-    def _object(self, rng: Random, shape: str, colour: str) -> tuple[Thing, Sprite]:
+    def _object(self, rng: Random, shape: str, colour: str) -> tuple[ObjectSpec, Sprite]:
         key = (shape, colour, rng.choice(("small", "large")), rng.choice(shapes.TEXTURES))
         if key not in self._sprites:
             article = "an" if colour[0] in "aeiou" else "a"
-            thing = Thing(f"{colour} {shape}", shape, article, adjectives=key[2:])
-            self._sprites[key] = thing, shapes.draw_shape(*key, self.image_size)
+            spec = ObjectSpec(f"{colour} {shape}", shape, article, adjectives=key[2:])
+            self._sprites[key] = spec, shapes.draw_shape(*key, self.image_size)
         return self._sprites[key]
 
     def canvas(self, rng: Random, number: int) -> NDArray[np.uint8]:
@@ -114,16 +114,18 @@ def _combinations(rng: Random, count: int, twin: int | None, withheld: bool) -> 
     return picked
 
 
-def _phrase(rng: Random, thing: Thing) -> str:
+def _phrase(rng: Random, spec: ObjectSpec) -> str:
     """As a person would point it out: "red circle", "a small red circle", "the striped red circle"."""
-    adjectives = [word for word in thing.adjectives if rng.random() < 0.25]
+    adjectives = [word for word in spec.adjectives if rng.random() < 0.25]
     wording = rng.random()
     if wording < 0.4:
-        return thing.named(adjectives)
-    return " ".join((["the"] if wording < 0.7 else []) + [*adjectives, thing.noun])
+        return spec.phrase(adjectives)
+    return " ".join((["the"] if wording < 0.7 else []) + [*adjectives, spec.noun])
 
 
-def _questions(rng: Random, placed: Sequence[Placed], combinations: Sequence[Combination]) -> list[tuple[str, str]]:
+def _questions(
+    rng: Random, placed: Sequence[PlacedObject], combinations: Sequence[Combination]
+) -> list[tuple[str, str]]:
     """Colour, shape and numbers, each with its answer."""
     found = []
     shape, colour = rng.choice(combinations)
