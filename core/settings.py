@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from registry.part import Between, Count, Fraction, NonNegativeFloat, NonNegativeInt
 
@@ -21,6 +22,14 @@ class Group:
 @dataclass(frozen=True)
 class TrainSettings:
     """The ``train:`` section of a recipe."""
+
+    renamed_settings: ClassVar[Mapping[str, str]] = {
+        "start": "init_from",
+        "chunks": "gradcache_chunks",
+        "clip": "max_grad_norm",
+        "accumulate": "gradient_accumulation_steps",
+        "final_lr": "min_lr_ratio",
+    }
 
     init_from: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
     steps: Count = 1000

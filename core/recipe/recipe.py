@@ -9,12 +9,23 @@ from typing import Any
 
 import yaml
 
+from core.compat.recipe_keys import KeyResolver
 from core.discovery import Catalog
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
 from core.recipe.validation import INVALID, Reader
-from core.recipe.yaml_tree import MapNode, Problem, RecipeErrors, Scalar, YamlNode, apply, read_file
+from core.recipe.yaml_tree import (
+    MapNode,
+    Problem,
+    RecipeErrors,
+    Scalar,
+    YamlNode,
+    apply,
+    merge,
+    parse_override,
+    read_files,
+)
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
 from registry.part import Part
@@ -51,7 +62,7 @@ def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
         RecipeErrors: anything is wrong; all of it at once, as ``file:line:col: path: sentence``.
     """
     reader = Reader(catalog)
-    recipe = _recipe(reader, _tree(path, overrides))
+    recipe = _recipe(reader, _tree(catalog, path, overrides))
     if reader.problems or recipe is None:
         raise RecipeErrors(sorted(reader.problems, key=_position))
     return recipe
@@ -63,19 +74,23 @@ def read_model(path: str, catalog: Catalog) -> Part[Model]:
     Raises:
         RecipeErrors: as ``read``.
     """
-    reader, tree = Reader(catalog), _tree(path)
+    reader, tree = Reader(catalog), _tree(catalog, path)
     part = _model(reader, tree.items.get("model", Scalar("", tree.where)))
     if reader.problems:
         raise RecipeErrors(sorted(reader.problems, key=_position))
     return part
 
 
-def _tree(path: str, overrides: Sequence[str] = ()) -> MapNode:
+def _tree(catalog: Catalog, path: str, overrides: Sequence[str] = ()) -> MapNode:
     problems: list[Problem] = []
-    tree = read_file(path, problems)
-    if not problems:
-        for override in overrides:
-            tree = apply(tree, override, problems)
+    tree = MapNode({}, path)
+    for file in read_files(path, problems):
+        tree = merge(tree, KeyResolver(catalog, problems).file(file, tree))
+    resolver = KeyResolver(catalog, problems)
+    for override in overrides if not problems else ():
+        if (parsed := parse_override(override, problems)) is not None:
+            steps, value, where = parsed
+            tree = apply(tree, *resolver.override(steps, value, where, tree), where, problems)
     if problems:  # without a whole tree, what it lacks would be reported too
         raise RecipeErrors(problems)
     return tree

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import yaml
 from yaml.reader import ReaderError
@@ -69,8 +70,8 @@ class MapNode:
 YamlNode = Scalar | ListNode | MapNode
 
 
-def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> MapNode:
-    """A recipe and what it ``extends``, merged. Faults go to ``problems``."""
+def read_files(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> list[MapNode]:
+    """Read a recipe and those that it ``extends``, the innermost first. Faults go to ``problems``."""
     try:
         if os.path.abspath(path) in chain:
             circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
@@ -80,28 +81,24 @@ def read_file(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -
         text = read_text(path)
     except ValueError as err:
         problems.append(Problem("", "", str(err)))
-        return MapNode({}, path)
+        return []
     node = parse(text, path, problems)
     if not isinstance(node, MapNode):
         if node is not None:
             problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
-        return MapNode({}, path)
-    base = node.items.get("extends")
+        return []
+    base = node.items.pop("extends", None)
     if base is None:
-        return node
-    own = MapNode({key: value for key, value in node.items.items() if key != "extends"}, node.where, node.marks)
+        return [node]
     if not isinstance(base, Scalar) or base.null or not base.text:
         problems.append(Problem(base.where, "extends", "expected the name of a recipe file, relative to this one"))
-        return own
-    target = os.path.join(os.path.dirname(path), base.text)
+        return [node]
     before = len(problems)
-    inherited = read_file(target, problems, (*chain, os.path.abspath(path)))
+    inherited = read_files(os.path.join(os.path.dirname(path), base.text), problems, (*chain, os.path.abspath(path)))
     for i in range(before, len(problems)):
         if not problems[i].where:
             problems[i] = Problem(base.where, "extends", problems[i].sentence)
-    merged = merge(inherited, own)
-    assert isinstance(merged, MapNode)
-    return merged
+    return [*inherited, node]
 
 
 def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> YamlNode | None:
@@ -170,6 +167,10 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
     return convert(root, "")
 
 
+@overload
+def merge(base: MapNode, over: MapNode) -> MapNode: ...
+@overload
+def merge(base: YamlNode, over: YamlNode) -> YamlNode: ...
 def merge(base: YamlNode, over: YamlNode) -> YamlNode:
     """``over`` upon ``base``: mappings merge, all else is replaced, null takes an inherited entry away."""
     if not isinstance(over, MapNode):
@@ -187,25 +188,30 @@ def merge(base: YamlNode, over: YamlNode) -> YamlNode:
     return MapNode(items, over.where or base.where, marks)
 
 
-def apply(tree: MapNode, override: str, problems: list[Problem]) -> MapNode:
-    """``path=value`` upon a recipe: ``model.backbone.prune[0].pruner.keep_rate=0.3``."""
+def parse_override(override: str, problems: list[Problem]) -> tuple[list[str | int], YamlNode, str] | None:
+    """Split ``model.backbone.prune[0].pruner.keep_rate=0.3`` into the steps of its path, its value and its place.
+
+    None, and a problem, where it is not written like this.
+    """
     path, equals, text = override.partition("=")
     where = f"override {override!r}"
     if not equals or not re.fullmatch(rf"[\w-]+(\.[\w-]+|\[\d+\]){{0,{DEEPEST}}}", path):
-        problems.append(
-            Problem(where, "", "expected path=value, such as train.steps=100 or prune[0].pruner.keep_rate=0.3")
-        )
-        return tree
+        example = "train.steps=100 or prune[0].pruner.keep_rate=0.3"
+        problems.append(Problem(where, "", f"expected path=value, such as {example}"))
+        return None
     value = parse(text, where, problems, override=True)
-    if value is None:
-        return tree
     steps = [step or int(index) for step, index in re.findall(r"([\w-]+)|\[(\d+)\]", path)]
+    return None if value is None else (steps, value, where)
+
+
+def apply(tree: MapNode, steps: Sequence[str | int], value: YamlNode, where: str, problems: list[Problem]) -> MapNode:
+    """Set the value at the end of a path of keys and list indices."""
     placed = _place(tree, steps, value, where)
-    if isinstance(placed, str):
-        problems.append(Problem(where, path, placed))
-        return tree
-    assert isinstance(placed, MapNode)
-    return placed
+    if isinstance(placed, MapNode):
+        return placed
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    problems.append(Problem(where, path.removeprefix("."), str(placed)))
+    return tree
 
 
 def _place(node: YamlNode | None, steps: Sequence[str | int], value: YamlNode, where: str) -> YamlNode | str:
