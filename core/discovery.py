@@ -19,8 +19,10 @@ from typing import Any
 import pluggy
 
 from core import hookspecs
+from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import Entry, Owner, Registry, UnknownName, near
 from registry.part import parameters
+from registry.sections import SettingsRegistry
 
 GROUP = "patchbay.plugins"
 NO_AUTOLOAD = "PATCHBAY_NO_AUTOLOAD"
@@ -70,14 +72,23 @@ def _manager() -> pluggy.PluginManager:
     return manager
 
 
+def _core_settings() -> SettingsRegistry:
+    registry = SettingsRegistry(reserved=("model", "objectives", "data", "extends"))
+    owner = Owner("core", DISTRIBUTION, version())
+    for section, cls in (("train", TrainSettings), ("evaluate", EvaluateSettings), ("run", RunSettings)):
+        registry.add(section, cls, owner)
+    return registry
+
+
 @dataclass
 class Catalog:
-    """What one run can use: hooks, parts by kind, verbs, and the plugins that failed."""
+    """What one run can use: hooks, parts by kind, settings, verbs, and the plugins that failed."""
 
     hooks: pluggy.PluginManager = field(default_factory=_manager)
     registries: dict[type, Registry[Any]] = field(
         default_factory=lambda: {base: Registry(base, kind) for base, kind in _kinds()}
     )
+    settings: SettingsRegistry = field(default_factory=_core_settings)
     commands: dict[str, Command] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     plugins: list[Owner] = field(default_factory=list)
@@ -93,8 +104,12 @@ class Catalog:
         except UnknownName as err:
             if not self.failures:
                 raise
-            failed = "; ".join(map(str, self.failures))
-            raise UnknownName(f"{err} Plugins that failed to load: {failed}") from None
+            raise UnknownName(f"{err}{self.failed()}") from None
+
+    def failed(self) -> str:
+        """Quote the plugins that failed to load, as the end of a message; empty if there are none."""
+        failed = "; ".join(map(str, self.failures))
+        return f" Plugins that failed to load: {failed}" if failed else ""
 
     def register_plugin(self, load: Callable[[], object], owner: Owner) -> None:
         """Load one plugin and take its parts and hooks in: all of them, or none.
@@ -109,6 +124,7 @@ class Catalog:
             _check_hooks(self.hooks, plugin)
             others = [other for other in self.hooks.get_plugins() if other is not plugin]
             self.hooks.subset_hook_caller("register", others)(add=lambda name, cls: self._add(name, cls, owner))
+            self.hooks.subset_hook_caller("settings", others)(add=lambda key, cls: self.settings.add(key, cls, owner))
             self.hooks.subset_hook_caller("commands", others)(add=_adder(self.commands, owner))
         except BaseException:
             self._take_back(plugin, owner)
@@ -129,6 +145,7 @@ class Catalog:
     def _take_back(self, plugin: object, owner: Owner) -> None:
         for registry in self.registries.values():
             registry.remove(owner)
+        self.settings.remove(owner)
         for verb in [verb for verb, command in self.commands.items() if command.owner == owner]:
             del self.commands[verb]
         if plugin is not None and self.hooks.get_name(plugin) == f"{owner.distribution}:{owner.plugin}":

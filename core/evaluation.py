@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 import torch
@@ -16,8 +16,10 @@ from core.files import REPORT, write_json
 from core.kinds import Data
 from core.model import Model
 from core.runtime import autocast
-from core.settings import EvaluateSettings
+from core.settings import EvaluateSettings, PluginSettings
 from core.types import Example
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Evaluation:
     settings: EvaluateSettings
     device: torch.device
     precision: str  # "fp32" or "bf16"
+    plugin_settings: PluginSettings = field(default_factory=PluginSettings)
     _held_out: dict[tuple[str, int], Sequence[Example]] = field(default_factory=dict, repr=False)
 
     def examples(self, split: str, count: int) -> Sequence[Example]:
@@ -36,6 +39,14 @@ class Evaluation:
         if (split, count) not in self._held_out:
             self._held_out[split, count] = self.data.held_out(split, count)
         return self._held_out[split, count]
+
+    def settings_for(self, cls: type[T]) -> T:
+        """Return the recipe's values of a class that a plugin declared in the hook ``settings``.
+
+        Raises:
+            LookupError: no plugin declared it.
+        """
+        return self.plugin_settings.get(cls)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.precision)
@@ -91,18 +102,9 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def report_on(
-    hooks: pluggy.PluginManager,
-    model: Model,
-    data: Data,
-    settings: EvaluateSettings,
-    device: torch.device,
-    precision: str,
-    folder: str,
-) -> dict[str, Any]:
+def report_on(hooks: pluggy.PluginManager, evaluation: Evaluation, folder: str) -> dict[str, Any]:
     """Measure, write report.json, draw into the folder, print the closing table."""
-
-    evaluation = Evaluation(model.to(device), data, settings, device, precision)
+    evaluation.model.to(evaluation.device)
     report = measure(hooks, evaluation)
     write_json(os.path.join(folder, REPORT), report)
     with torch.no_grad(), evaluation.autocast():

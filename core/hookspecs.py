@@ -35,6 +35,16 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 @hookspec
+def settings(add: Callable[[str, type], None]) -> None:
+    """Add settings to recipes: ``add("evaluate", RetrievalSettings)``, a frozen dataclass whose fields have defaults.
+
+    The fields become keys of that section, which may be a new one. ``evaluation.settings_for(RetrievalSettings)`` and
+    ``trainer.settings_for(...)`` return the values of a run. Keys named in the class variable ``free_on_resume`` (a
+    frozenset) may differ when a run is resumed.
+    """
+
+
+@hookspec
 def training_starts(trainer: Trainer) -> None:
     """Model, data and optimizer stand; ``trainer.step`` is above 0 after a resume."""
 

@@ -17,7 +17,7 @@ import torch
 
 from core import discovery, runtime
 from core.discovery import Catalog
-from core.evaluation import report_on
+from core.evaluation import Evaluation, report_on
 from core.files import RECIPE, SIZES, VERSIONS, paths, write_json, write_text
 from core.kinds import Data
 from core.loading import check_split, load_run, with_start_vocabulary, with_vocabulary
@@ -28,10 +28,6 @@ from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
 from core.training.checkpoint import warm_start
 from core.training.trainer import Trainer
-
-# what may differ between a run and its resumption
-HARMLESS = {"run.folder", "run.resume", "run.device", "run.evaluate", "run.tensorboard"}
-HARMLESS |= {"train.save_every", "train.log_every", "train.workers"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,15 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             built.data.tokenizer.save(folder)
             ModelSpec.of(built.data).write(folder)
             write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
-    trainer = Trainer(built.objectives, built.data, recipe.train, recipe.run, hooks=catalog.hooks, folder=folder)
+    trainer = Trainer(
+        built.objectives,
+        built.data,
+        recipe.train,
+        recipe.run,
+        hooks=catalog.hooks,
+        folder=folder,
+        plugin_settings=recipe.plugin_settings,
+    )
     if trainer.is_main:
         write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
     if recipe.run.resume:
@@ -112,9 +116,8 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         runtime.destroy_distributed()
     if not (recipe.run.evaluate and trainer.is_main):
         return {}
-    return report_on(
-        catalog.hooks, trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision, folder
-    )
+    device, precision = trainer.device, trainer.precision
+    return report_on(catalog.hooks, _evaluation(recipe, trainer.result, built.data, device, precision), folder)
 
 
 def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -127,7 +130,11 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     paths.mkdirs(target)
     if not paths.isfile(os.path.join(folder, SIZES)):  # a run of before there were any
         ModelSpec.of(data).write(folder)
-    return report_on(catalog.hooks, model, data, recipe.evaluate, device, precision, target)
+    return report_on(catalog.hooks, _evaluation(recipe, model, data, device, precision), target)
+
+
+def _evaluation(recipe: Recipe, model: Model, data: Data, device: torch.device, precision: str) -> Evaluation:
+    return Evaluation(model, data, recipe.evaluate, device, precision, recipe.plugin_settings)
 
 
 def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
@@ -182,7 +189,8 @@ def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
         raise ValueError(
             f"{folder}: already holds a run. Add run.resume=true to continue it, or name another run.folder"
         )
-    other = [key for key in differences(read(file, (), catalog), recipe) if key not in HARMLESS]
+    changed = differences(read(file, (), catalog), recipe)
+    other = [path for path in changed if not catalog.settings.free_on_resume(path)]
     if other:
         raise ValueError(f"{folder}: cannot be continued, its recipe differs in {', '.join(other)}")
     return True

@@ -1,13 +1,14 @@
-"""The train, run and evaluate sections of a recipe."""
+"""The train, run and evaluate sections of a recipe, and the settings that plugins add."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from registry.part import Between, Count, Fraction, NonNegativeFloat, NonNegativeInt
 
+T = TypeVar("T")
 Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean, which with 1 would learn nothing
 
 
@@ -30,6 +31,7 @@ class TrainSettings:
         "accumulate": "gradient_accumulation_steps",
         "final_lr": "min_lr_ratio",
     }
+    free_on_resume: ClassVar = frozenset({"save_every", "log_every", "workers"})  # may differ from the run continued
 
     init_from: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
     steps: Count = 1000
@@ -58,12 +60,13 @@ class TrainSettings:
 class RunSettings:
     """The ``run:`` section of a recipe."""
 
+    free_on_resume: ClassVar = frozenset({"folder", "resume", "device", "evaluate"})
+
     folder: str = ""  # default: runs/<recipe>-<time>
     resume: bool = False
     seed: NonNegativeInt = 0
     device: str = "auto"
     evaluate: bool = True  # measure and draw when training ends
-    tensorboard: bool = False  # scalars for TensorBoard too (extra "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,23 @@ class EvaluateSettings:
     """The ``evaluate:`` section of a recipe."""
 
     split: str = "test"  # tune on "validation"
-    candidates: Count = 256  # pictures and captions of the retrieval table
-    rerank: Count = 16  # best candidates that ITM orders anew
-    examples: Count = 256  # pictures behind the patch figures
-    pictures: NonNegativeInt = 6  # held-out pictures drawn with their patch scores
     batch: Count = 64
-    rounds: NonNegativeInt = 5  # timed rounds, pruned and unpruned alternating; 0: no timing
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """Settings of one run that plugins declared: by section, one object of each class."""
+
+    sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def get(self, cls: type[T]) -> T:
+        """Return the object of a class.
+
+        Raises:
+            LookupError: no plugin declared the class.
+        """
+        for settings in self.sections.values():
+            for value in settings:
+                if type(value) is cls:
+                    return value
+        raise LookupError(f"{cls.__name__} has no values: a plugin must declare it in its hook 'settings'")

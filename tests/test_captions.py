@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 import small
-import torch
+from evaluations import evaluation as evaluation_of
 from test_coca import coca
 
-from core.evaluation import Evaluation
-from core.settings import EvaluateSettings
 from plugins.metrics import captions
 
 SOURCE = small.data()
@@ -21,8 +19,7 @@ def without_java(monkeypatch):
 
 
 def evaluation(model, **settings):
-    made = EvaluateSettings(split="validation", examples=8, batch=3, pictures=4, **settings)
-    return Evaluation(model, SOURCE, made, torch.device("cpu"), "fp32")
+    return evaluation_of(model, SOURCE, **{"split": "validation", "examples": 8, "batch": 3, "pictures": 4, **settings})
 
 
 def test_a_writer_of_the_references_is_perfect_and_a_constant_one_is_the_constant(monkeypatch):

@@ -8,17 +8,16 @@ import pytest
 import small
 import torch
 import torch.nn.functional as F
+from evaluations import evaluation
 
 from core import discovery
 from core.cli import main
-from core.evaluation import Evaluation
 from core.kinds import Data
 from core.loading import load_run
 from core.model import Model
 from core.objectives import Objectives
 from core.recipe import read
 from core.run import build, run
-from core.settings import EvaluateSettings
 from core.types import Batch, Text
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
@@ -167,18 +166,16 @@ def test_captioning_over_label_names_is_classification(smoothing):
 
 def test_report_section():
     model = classifier().eval()
-    evaluation = Evaluation(model, SOURCE, EvaluateSettings(examples=70, batch=32), torch.device("cpu"), "fp32")
     examples = SOURCE.labelled_examples("test", 70)
     with torch.no_grad():
         images = torch.stack([example.image for example, _ in examples])
         best = model.heads["classify"](model.encode_image(model.trunk(images)).pooled).argmax(1)
-        report = metric.evaluate(evaluation)
+        report = metric.evaluate(evaluation(model, SOURCE, examples=70, batch=32))
     right = [SOURCE.classes[int(i)] == name for i, (_, name) in zip(best, examples, strict=True)]
     assert report == {"classification": {"accuracy": sum(right) / 70, "chance": 1 / 70, "classes": 70, "pictures": 70}}
     (lines,) = metric.format_report(report).values()
     assert lines[0].startswith("Classification of 70 pictures in 70 classes")
-    withheld = EvaluateSettings(split="withheld", examples=10)
-    assert metric.evaluate(Evaluation(model, SOURCE, withheld, torch.device("cpu"), "fp32")) is None
+    assert metric.evaluate(evaluation(model, SOURCE, split="withheld", examples=10)) is None
 
 
 RECIPES = ["single_encoder", "frozen_feature", "finetune", "video"]

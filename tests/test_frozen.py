@@ -16,7 +16,7 @@ from pathlib import Path
 from core import discovery
 from core.model import Model
 from core.recipe import SECTIONS
-from core.settings import EvaluateSettings, Group, RunSettings, TrainSettings
+from core.settings import Group
 from registry.part import is_filled
 from registry.signature import settings_of
 
@@ -46,12 +46,14 @@ def current() -> dict[str, dict[str, list[str]]]:
         for name in registry
         if registry[name].owner.distribution == discovery.DISTRIBUTION
     }
-    sections = {"model": Model, "train": TrainSettings, "evaluate": EvaluateSettings, "run": RunSettings}
+    settings = catalog.settings.sections
+    sections = {name: sorted(key for entry in settings[name] for key in keys(entry.cls)) for name in settings}
     return {
         "commands": {verb: flags(c.target) for verb, c in discovery.builtin_commands().items()},
         "recipe": {
             "sections": sorted((*SECTIONS, "extends")),
-            **{section: keys(cls) for section, cls in sections.items()},
+            "model": keys(Model),
+            **sections,
             "train.groups": keys(Group),
             "objectives.*": ["name", "weight"],
         },

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from evaluations import evaluation as evaluation_of
 from matplotlib.image import imread
 from tiny import TinyData, tiny_model
 
-from core.evaluation import Evaluation
 from core.kinds import TokenPruner
-from core.settings import EvaluateSettings, RunSettings, TrainSettings
+from core.settings import PluginSettings, RunSettings, TrainSettings
 from plugins.hooks import curves, meter, metrics_log, progress, tensorboard
 from plugins.metrics import patch_maps
 
@@ -26,7 +26,8 @@ def trainer(folder, steps=10, log_every=4, first=0, **run):
         step=first,
         first_step=first,
         settings=TrainSettings(steps=steps, log_every=log_every, batch=8, gradient_accumulation_steps=2),
-        run=RunSettings(**run),
+        run=RunSettings(),
+        settings_for=PluginSettings({"run": [tensorboard.TensorBoardSettings(**run)]}).get,
         folder=str(folder),
         weights={"itc": 1.0, "pta": 0.5},
         learning_rates={"": 1e-3, "model.text": 1e-4},
@@ -193,8 +194,7 @@ def test_two_runs_in_one_process_share_nothing(tmp_path):
 
 
 def evaluation(model, data=None, **settings):
-    chosen = EvaluateSettings(pictures=2, examples=4, **settings)
-    return Evaluation(model.eval(), data or TinyData(), chosen, torch.device("cpu"), "fp32")
+    return evaluation_of(model, data or TinyData(), **{"pictures": 2, "examples": 4, **settings})
 
 
 def test_pictures_of_both_splits(tmp_path):
@@ -228,7 +228,6 @@ def test_no_pictures_where_there_is_nothing_to_show(tmp_path):
             return tokens
 
     assert patch_maps.draw(evaluation(tiny_model(Mute())), {}, str(tmp_path)) is None
-    none_wanted = Evaluation(tiny_model().eval(), TinyData(), EvaluateSettings(pictures=0), torch.device("cpu"), "fp32")
-    assert patch_maps.draw(none_wanted, {}, str(tmp_path)) is None
+    assert patch_maps.draw(evaluation(tiny_model(), pictures=0), {}, str(tmp_path)) is None
     made = patch_maps.draw(evaluation(tiny_model(), TinyData(withheld=False)), {}, str(tmp_path))
     assert made == [str(tmp_path / "patches.png")]

@@ -9,12 +9,10 @@ import time
 
 import pytest
 import small
-import torch
+from evaluations import evaluation
 from test_caption_scores import REAL, held_out, real_photos
 from test_coca import coca
 
-from core.evaluation import Evaluation
-from core.settings import EvaluateSettings
 from plugins.metrics import captions, java_scores
 
 # a scorer that gives the share of pictures whose caption is one of the references
@@ -137,8 +135,7 @@ def _gone(pid):
 
 
 def test_the_section_and_its_table_have_what_was_measured(peer, monkeypatch):
-    settings = EvaluateSettings(split="validation", examples=4, batch=4)
-    made = Evaluation(coca(), small.data(), settings, torch.device("cpu"), "fp32")
+    made = evaluation(coca(), small.data(), split="validation", examples=4, batch=4)
     monkeypatch.setattr(captions, "write", lambda _, given: [example.caption for example in given])
     section = captions.evaluate(made)["captions"]
     assert section["meteor"] == section["spice"] == 1

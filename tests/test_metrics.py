@@ -4,13 +4,12 @@ import random
 
 import pytest
 import torch
+from evaluations import evaluation as evaluation_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluation import Evaluation
 from core.kinds import TokenPruner
-from core.settings import EvaluateSettings
 from plugins.metrics import efficiency, patches, recall, retrieval
 from plugins.pruners.random import RandomPruner
 
@@ -18,7 +17,7 @@ from plugins.pruners.random import RandomPruner
 def evaluation(model=None, data=None, precision="fp32", **settings):
     model = tiny_model() if model is None else model
     settings = {"candidates": 12, "rerank": 4, "examples": 10, "batch": 5, "rounds": 1, **settings}
-    return Evaluation(model.eval(), data or TinyData(), EvaluateSettings(**settings), torch.device("cpu"), precision)
+    return evaluation_of(model, data or TinyData(), precision, **settings)
 
 
 def measured(hook, *args, **kwargs):

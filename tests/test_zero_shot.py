@@ -5,14 +5,13 @@ import math
 import pytest
 import small
 import torch
+from evaluations import evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 from torch.nn.functional import normalize
 
-from core.evaluation import Evaluation
 from core.model import Model
-from core.settings import EvaluateSettings
 from core.types import Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
@@ -40,8 +39,7 @@ class Labelled(TinyData):
 
 def measured(model, data, **changed):
     asked = {"examples": PICTURES, "batch": 5, **changed}
-    precision = asked.pop("precision", "fp32")
-    asked = Evaluation(model.eval(), data, EvaluateSettings(**asked), torch.device("cpu"), precision)
+    asked = evaluation(model, data, **asked)
     with torch.no_grad(), asked.autocast():
         return zero_shot.evaluate(asked)
 

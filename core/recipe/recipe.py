@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -26,7 +26,7 @@ from core.recipe.yaml_tree import (
     parse_override,
     read_files,
 )
-from core.settings import EvaluateSettings, RunSettings, TrainSettings
+from core.settings import EvaluateSettings, PluginSettings, RunSettings, TrainSettings
 from registry import near
 from registry.part import Part
 from registry.signature import settings_of
@@ -50,6 +50,7 @@ class Recipe:
     train: TrainSettings
     evaluate: EvaluateSettings
     run: RunSettings
+    plugin_settings: PluginSettings = field(default_factory=PluginSettings)
 
 
 SECTIONS = ("model", "objectives", "data", "train", "evaluate", "run")
@@ -103,9 +104,10 @@ def _position(problem: Problem) -> tuple[str, list[int]]:
 
 def _recipe(reader: Reader, tree: MapNode) -> Recipe | None:
     for key, node in tree.items.items():
-        if key not in SECTIONS:
-            known = (*SECTIONS, "extends")
+        if key not in SECTIONS and key not in reader.catalog.settings.sections:
+            known = list(dict.fromkeys((*SECTIONS, *reader.catalog.settings.sections, "extends")))
             sentence = f"a recipe has no such section.{near(key, known)} It has: {', '.join(known)}."
+            sentence += reader.catalog.failed()
             reader.add_problem(tree.marks.get(key, node.where), key, sentence)
     empty = MapNode({}, tree.where)
 
@@ -119,11 +121,15 @@ def _recipe(reader: Reader, tree: MapNode) -> Recipe | None:
         "model": _model(reader, section("model")),
         "objectives": _objectives(reader, section("objectives")),
         "data": reader.part(section("data"), Data, "data") if "data" in tree.items else section("data"),
-        "train": reader.value(section("train"), TrainSettings, "train"),
-        "evaluate": reader.value(section("evaluate"), EvaluateSettings, "evaluate"),
-        "run": reader.value(section("run"), RunSettings, "run"),
     }
-    return None if reader.problems else Recipe(**read)
+    settings = {
+        name: reader.section(section(name), [entry.cls for entry in entries], name)
+        for name, entries in reader.catalog.settings.sections.items()
+    }
+    if reader.problems:
+        return None
+    core = {name: settings[name].pop(0) for name in ("train", "evaluate", "run")}  # core's class is each one's first
+    return Recipe(**read, **core, plugin_settings=PluginSettings(settings))
 
 
 def _model(reader: Reader, node: YamlNode) -> Any:
@@ -161,6 +167,12 @@ def plain(value: Any) -> Any:
     """A recipe, or a piece of one, as the mappings, lists and scalars that YAML holds."""
     if isinstance(value, Slot):
         return {**plain(value.part), "weight": value.weight}
+    if isinstance(value, Recipe):
+        content: dict[str, Any] = {name: plain(getattr(value, name)) for name in SECTIONS}
+        for section, settings in value.plugin_settings.sections.items():
+            for added in settings:
+                content[section] = {**content.get(section, {}), **plain(added)}
+        return content
     if isinstance(value, Part):
         name = {"name": value.name} if value.name else {}
         return {**name, **{key: plain(setting) for key, setting in value.settings.items()}}

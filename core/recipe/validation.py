@@ -122,15 +122,24 @@ class Reader:
         return tuple(read) if origin is tuple else read
 
     def _dataclass(self, node: YamlNode, cls: type, path: str) -> Any:
+        read = self.section(node, [cls], path)
+        return INVALID if read is INVALID else read[0]
+
+    def section(self, node: YamlNode, classes: Sequence[type], path: str) -> Any:
+        """Read one mapping as an object of each dataclass, or INVALID; their keys are accepted together."""
+        wanted = {key: setting for cls in classes for key, setting in settings_of(cls).items()}
         if not isinstance(node, MapNode):
-            return self._unfit(node, cls, path)
-        read = self.fields(node, settings_of(cls), path, path.rpartition(".")[2] or "it")
+            return self._unfit(node, "{" + ", ".join(wanted) + "}", path)
+        read = self.fields(node, wanted, path, path.rpartition(".")[2] or "it")
         if read is INVALID:
             return INVALID
-        try:
-            return cls(**read)
-        except ValueError as err:
-            return self.add_problem(node.where, path, str(err))
+        objects = []
+        for cls in classes:
+            try:
+                objects.append(cls(**{key: read[key] for key in settings_of(cls)}))
+            except ValueError as err:
+                self.add_problem(node.where, path, str(err))
+        return objects if len(objects) == len(classes) else INVALID
 
     def fields(self, node: MapNode, wanted: Fields, path: str, label: str, extra_keys: Sequence[str] = ()) -> Any:
         """A mapping read by a signature, defaults filled in; BAD where anything is wrong.
@@ -148,7 +157,8 @@ class Reader:
                 away = [k for k in node.items if k != key] if isinstance(item, Scalar) and item.null else []
                 known = ", ".join(takes) or "nothing"
                 hint = near(key, [*takes, *away])
-                self.add_problem(where, inner, f"{label} takes no such setting.{hint} It takes: {known}.")
+                failed = self.catalog.failed() if path in self.catalog.settings.sections else ""
+                self.add_problem(where, inner, f"{label} takes no such setting.{hint} It takes: {known}.{failed}")
             elif key not in free:
                 self.add_problem(where, inner, f"is {FILLED}; a recipe cannot set it")
             else:

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 import torch
@@ -18,12 +18,14 @@ from core.kinds import Data
 from core.model import Model
 from core.objectives import Objectives
 from core.runtime import pick_device, pick_precision
-from core.settings import RunSettings, TrainSettings
+from core.settings import PluginSettings, RunSettings, TrainSettings
 from core.training import checkpoint
 from core.training.gradients import BackwardPass
 from core.training.loader import StepBatches, load
 from core.training.optimizer import freeze, learning_rate, make_optimizer
 from core.types import Batch
+
+T = TypeVar("T")
 
 
 def check_batch(settings: TrainSettings) -> None:
@@ -59,12 +61,14 @@ class Trainer:
         run: RunSettings,
         hooks: pluggy.PluginManager,
         folder: str,
+        plugin_settings: PluginSettings | None = None,
     ):
         check_batch(settings)
         self.device = pick_device(run.device)
         self.precision = pick_precision(settings.precision, self.device)
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
+        self.plugin_settings = plugin_settings or PluginSettings()
         self.weights = objectives.weights
         self.ema_model = objectives.ema_model = (
             copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
@@ -80,6 +84,14 @@ class Trainer:
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
         self.gradients = BackwardPass(objectives, settings.gradcache_chunks, self.device, self.precision)
+
+    def settings_for(self, cls: type[T]) -> T:
+        """Return the recipe's values of a class that a plugin declared in the hook ``settings``.
+
+        Raises:
+            LookupError: no plugin declared it.
+        """
+        return self.plugin_settings.get(cls)
 
     @property
     def result(self) -> Model:

@@ -10,6 +10,7 @@ from core import discovery
 from core.cli import run_cli
 from core.hookspecs import hookimpl
 from registry import Owner
+from registry.signature import settings_of
 
 Row = dict[str, str]
 
@@ -26,6 +27,13 @@ def rows() -> list[Row]:
         _row(registry.kind, name, registry[name].owner, "ok")
         for registry in catalog.registries.values()
         for name in registry
+    ]
+    found += [
+        _row("setting", f"{section}.{key}", entry.owner, "ok")
+        for section, entries in catalog.settings.sections.items()
+        for entry in entries
+        if entry.owner.plugin != "core"
+        for key in settings_of(entry.cls)
     ]
     found += [_row("command", verb, command.owner, "ok") for verb, command in catalog.commands.items()]
     shown = {row["distribution"] for row in found}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import json
 import re
@@ -14,43 +13,40 @@ from core.cli import run_cli
 from core.hookspecs import hookimpl
 from registry import Entry, Owner, UnknownName, near
 
-SECTIONS = {
-    "model": "core.model:Model",
-    "train": "core.settings:TrainSettings",
-    "evaluate": "core.settings:EvaluateSettings",
-    "run": "core.settings:RunSettings",
-}
-
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
     add("show", "the settings of a part, or of train, evaluate, run, model", "plugins.commands.show:main")
 
 
-def find(wanted: str) -> list[tuple[str, str, Entry[Any]]]:
-    """Kind, name and class of every part of that name; ``kind/name`` picks one kind ("token pruner/random"). A section
-    of a recipe is of the kind "section".
+Page = tuple[str, str, list[Entry[Any]]]  # kind, name, classes: one of a part, all of a section
+
+
+def find(wanted: str) -> list[Page]:
+    """List every part of that name; ``kind/name`` picks one kind ("token pruner/random"). A section of a recipe has the
+    kind "section".
 
     Raises:
         UnknownName: there is none; holds near matches.
     """
     from core import discovery
+    from core.model import Model
 
-    if wanted in SECTIONS:
-        module, _, cls = SECTIONS[wanted].partition(":")
-        owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
-        return [("section", wanted, Entry(getattr(importlib.import_module(module), cls), owner))]
     catalog = discovery.load()
+    owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
+    sections: dict[str, list[Entry[Any]]] = {"model": [Entry(Model, owner)], **catalog.settings.sections}
+    if wanted in sections:
+        return [("section", wanted, sections[wanted])]
     kind, _, name = wanted.rpartition("/")
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
-    found = [(r.kind, r[name]) for r in registries if name in set(r)]
+    found = [(r.kind, name, [r[name]]) for r in registries if name in set(r)]
     if not found:
-        known = sorted({part for registry in registries for part in registry} | SECTIONS.keys())
+        known = sorted({part for registry in registries for part in registry} | sections.keys())
         failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
         kinds = ", ".join(r.kind for r in catalog.registries.values())
         hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
         raise UnknownName(f"no part is named {wanted!r}.{hint} patchbay list names all.{failed}")
-    return [(kind, name, entry) for kind, entry in found]
+    return found
 
 
 def show(wanted: str) -> str:
@@ -58,7 +54,7 @@ def show(wanted: str) -> str:
     return "\n\n".join(_page(*part) for part in find(wanted))
 
 
-def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
+def _facts(kind: str, name: str, entries: list[Entry[Any]]) -> dict[str, Any]:
     """What the page says, for scripts."""
     from core.recipe import plain
     from registry.part import is_filled
@@ -69,19 +65,25 @@ def _facts(kind: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
             "accepts": describe(hint),
             "set_by": "assembly" if is_filled(hint) else "recipe",
             **({} if default is REQUIRED or is_filled(hint) else {"default": plain(default)}),
+            **({"plugin": entry.owner.plugin, "distribution": entry.owner.distribution} if kind == "section" else {}),
         }
+        for entry in entries
         for setting, (hint, default) in settings_of(entry.cls).items()
     }
-    owner = entry.owner
+    owner = entries[0].owner
     named = {"kind": kind, "name": name, "distribution": owner.distribution, "version": owner.version}
-    return {**named, "description": inspect.getdoc(entry.cls) or "", "settings": settings}
+    return {**named, "description": inspect.getdoc(entries[0].cls) or "", "settings": settings}
 
 
-def _page(kind: str, name: str, entry: Entry[Any]) -> str:
+def _page(kind: str, name: str, entries: list[Entry[Any]]) -> str:
+    return "\n".join([f"{kind} {name!r}", "", "\n\n".join(map(_block, entries))])
+
+
+def _block(entry: Entry[Any]) -> str:
     from registry.part import is_filled
     from registry.signature import REQUIRED, describe, settings_of
 
-    lines = [f"{kind} {name!r}", "", inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
+    lines = [inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
     settings = settings_of(entry.cls)
     for setting, (hint, default) in settings.items():
         if is_filled(hint):

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.training.trainer import Trainer
 from plugins.hooks.meter import Meter, due
+
+
+@dataclass(frozen=True)
+class TensorBoardSettings:
+    """Event files for TensorBoard."""
+
+    free_on_resume: ClassVar = frozenset({"tensorboard"})
+    tensorboard: bool = False  # scalars for TensorBoard too (extra "tensorboard")
+
+
+@hookimpl
+def settings(add: Callable[[str, type], None]) -> None:
+    add("run", TensorBoardSettings)
 
 
 @hookimpl
@@ -18,7 +34,7 @@ def training_starts(trainer: Trainer) -> None:
     Raises:
         ValueError: TensorBoard is asked for and not installed.
     """
-    if not trainer.run.tensorboard:
+    if not trainer.settings_for(TensorBoardSettings).tensorboard:
         return
     try:
         from torch.utils.tensorboard import SummaryWriter

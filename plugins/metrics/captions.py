@@ -17,6 +17,7 @@ from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.metrics.caption_scores import best_constant, bleu, cider, rouge_l, tokenise
 from plugins.metrics.java_scores import java_scores
+from plugins.metrics.settings import ExampleSettings
 
 ACROSS = 3  # pictures in a row of the sheet
 TITLES = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": "SPICE"}
@@ -30,7 +31,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     one reference that scores best when given to every picture: what a model that looks at nothing can reach.
     ``meteor`` and ``spice`` are there where pycocoevalcap, Java and their files are.
     """
-    examples = evaluation.examples(evaluation.settings.split, evaluation.settings.examples)
+    examples = evaluation.examples(evaluation.settings.split, evaluation.settings_for(ExampleSettings).examples)
     if not _writes(evaluation) or len(examples) < 2:
         return None
     candidates = [tokenise(text) for text in write(evaluation, examples)]
@@ -66,10 +67,10 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
 @hookimpl
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
     """captions.png: the first held-out pictures, each with the caption written for it and the one that it has."""
-    count = evaluation.settings.pictures
-    if not _writes(evaluation) or count == 0:
+    chosen = evaluation.settings_for(ExampleSettings)
+    if not _writes(evaluation) or chosen.pictures == 0:
         return None
-    examples = evaluation.examples(evaluation.settings.split, evaluation.settings.examples)[:count]
+    examples = evaluation.examples(evaluation.settings.split, chosen.examples)[: chosen.pictures]
     path = os.path.join(folder, "captions.png")
     with paths.open(path, "wb") as file:
         sheet(examples, write(evaluation, examples)).savefig(file, dpi=130)

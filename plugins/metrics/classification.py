@@ -9,6 +9,7 @@ import torch
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.runtime import autocast
+from plugins.metrics.settings import ExampleSettings
 from plugins.metrics.zero_shot import accuracy
 
 HEAD = "classify"
@@ -23,7 +24,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     model, classes, settings = evaluation.model, list(evaluation.data.classes), evaluation.settings
     if model.lacks(f"heads.{HEAD}"):
         return None
-    found = evaluation.data.labelled_examples(settings.split, settings.examples)
+    found = evaluation.data.labelled_examples(settings.split, evaluation.settings_for(ExampleSettings).examples)
     labelled = [(example, name) for example, name in found if name in classes]
     if not labelled:
         return None

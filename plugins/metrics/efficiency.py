@@ -12,6 +12,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,15 +21,29 @@ from core.evaluation import Evaluation, columns
 from core.hookspecs import hookimpl
 from plugins.compute.fvcore_macs import Pair
 from plugins.compute.torch_macs import amount, ratio
+from registry.part import NonNegativeInt
 
 logger = logging.getLogger("patchbay")
+
+
+@dataclass(frozen=True)
+class TimingSettings:
+    """Measurement of throughput."""
+
+    rounds: NonNegativeInt = 5  # timed rounds, pruned and unpruned interleaved; 0: no timing
+
+
+@hookimpl
+def settings(add: Callable[[str, type], None]) -> None:
+    add("evaluate", TimingSettings)
 
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any]:
     """Sections ``macs`` (for one pair) and ``images_per_second`` (a batch of ``evaluate.batch``, median of rounds)."""
-    model, settings = evaluation.model, evaluation.settings
-    examples = evaluation.examples(settings.split, settings.batch)
+    model, split, batch = evaluation.model, evaluation.settings.split, evaluation.settings.batch
+    rounds = evaluation.settings_for(TimingSettings).rounds
+    examples = evaluation.examples(split, batch)
     images = evaluation.images(examples)
     text = evaluation.data.tokenizer([example.caption for example in examples]).to(evaluation.device)
     pair = Pair(model)
@@ -51,8 +66,8 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
 
     section: dict[str, Any] = {"pruned": None, "unpruned": None}
     spread: dict[str, Any] | None = None
-    if settings.rounds:
-        times = alternate({"pruned": pruned, "unpruned": unpruned}, settings.rounds, evaluation.device)
+    if rounds:
+        times = alternate({"pruned": pruned, "unpruned": unpruned}, rounds, evaluation.device)
         rates = {name: [len(images) / seconds for seconds in taken] for name, taken in times.items()}
         section = {name: statistics.median(rate) for name, rate in rates.items()}
         spread = {name: [min(rate), max(rate)] for name, rate in rates.items()}

@@ -20,6 +20,7 @@ from core.types import Tokens
 from plugins.metrics.features import cosines, features, image_features
 from plugins.metrics.recall import recalls
 from plugins.metrics.retrieval import encode, ranks, reranks
+from plugins.metrics.settings import RetrievalSettings
 
 WAYS = {"null_guide": "null guide", "own_text": "best ordered anew under their text", "unpruned": "unpruned"}
 
@@ -28,9 +29,10 @@ WAYS = {"null_guide": "null guide", "own_text": "best ordered anew under their t
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``guided``: recalls by each way; None for a model with a fusion, without guided pruner or contrast."""
     model, settings = evaluation.model, evaluation.settings
+    chosen = evaluation.settings_for(RetrievalSettings)
     if not model.guided or model.fusion is not None or any(map(model.lacks, ("heads.image", "heads.text"))):
         return None
-    examples = evaluation.examples(settings.split, settings.candidates)
+    examples = evaluation.examples(settings.split, chosen.candidates)
     words, trunk, image = encode(evaluation, examples)
     pictures, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
     similar = cosines(pictures, texts)  # (n, n), pictures by texts
@@ -39,7 +41,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
     def anew(scores: Tensor, order: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         """Ranks (n,); ``order`` makes pictures and texts of a query and its candidates."""
-        top = scores.topk(min(settings.rerank, len(examples)), dim=1).indices  # (n, k)
+        top = scores.topk(min(chosen.rerank, len(examples)), dim=1).indices  # (n, k)
         query = torch.arange(len(top), device=top.device).unsqueeze(1).expand_as(top)
         rows, columns = order(query.flatten(), top.flatten())  # (n k,) each
         pairs = zip(rows.split(settings.batch), columns.split(settings.batch), strict=True)

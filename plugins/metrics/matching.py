@@ -12,6 +12,7 @@ from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.types import Example
 from plugins.metrics.features import margins
+from plugins.metrics.settings import ExampleSettings
 
 CHANCE = 0.5
 
@@ -24,10 +25,10 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     pairs match. ``accuracy``: of the head's own yes or no. ``preferred``: how often the own caption gets the higher
     log-odds, whatever the head's bias (it saw two wrong pairs for each right one). Chance is 0.5 for both.
     """
-    model, settings = evaluation.model, evaluation.settings
+    model = evaluation.model
     if any(model.lacks(slot) for slot in ("text", "fusion", "heads.match")):
         return None
-    examples = evaluation.examples(settings.split, settings.examples)
+    examples = evaluation.examples(evaluation.settings.split, evaluation.settings_for(ExampleSettings).examples)
     pairs = [(example, other) for i, example in enumerate(examples) if (other := _wrong(evaluation, i, examples))]
     if not pairs:
         return None

@@ -24,6 +24,7 @@ from core.files import paths
 from core.hookspecs import hookimpl
 from core.types import Example, Region
 from plugins.metrics.patches import score
+from plugins.metrics.settings import ExampleSettings
 
 TRUE = "#39ff6a"  # the box that the phrase points out
 DIM = 0.18  # of a dropped patch's brightness
@@ -44,7 +45,8 @@ class Row:
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
     """One sheet for the measured split and one for ``withheld``, ``evaluate.pictures`` rows each; None for a model
     whose first pruner scores no patches."""
-    count = evaluation.settings.pictures
+    chosen = evaluation.settings_for(ExampleSettings)
+    count = chosen.pictures
     if evaluation.model.lacks("scores") or count == 0:
         return None
     made = []
@@ -52,7 +54,7 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
     for name, split in splits.items():
         if split not in evaluation.data.splits():
             continue
-        held_out = evaluation.examples(split, evaluation.settings.examples)
+        held_out = evaluation.examples(split, chosen.examples)
         examples = [example for example in held_out if example.regions and example.absent][:count]
         if examples:
             path = os.path.join(folder, name)

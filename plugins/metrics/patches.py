@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.types import Example
+from plugins.metrics.settings import ExampleSettings
 from plugins.objectives.pta import patch_labels
 from plugins.pruners.selection import kept_count
 
@@ -140,7 +141,7 @@ def pointing(scores: Tensor, labels: Tensor) -> float:
 
 def scored(evaluation: Evaluation, split: str) -> Scored | None:
     """The pruner's scores for a split's pictures that have a described and an absent object; None: there are none."""
-    held_out = evaluation.examples(split, evaluation.settings.examples)
+    held_out = evaluation.examples(split, evaluation.settings_for(ExampleSettings).examples)
     examples = [example for example in held_out if example.regions and example.absent]
     if not examples:
         return None

@@ -25,15 +25,16 @@ from core.types import Example, Text, Tokens
 from plugins.metrics import recall
 from plugins.metrics.features import cosines, features, image_features, margins, text_features
 from plugins.metrics.recall import CUTS, recalls
+from plugins.metrics.settings import RetrievalSettings
 
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``retrieval``; None for a model without text encoder or projection heads."""
-    model, settings = evaluation.model, evaluation.settings
+    model = evaluation.model
     if any(model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
-    examples = evaluation.examples(settings.split, settings.candidates)
+    examples = evaluation.examples(evaluation.settings.split, evaluation.settings_for(RetrievalSettings).candidates)
     matches = not any(map(model.lacks, ("fusion", "heads.match", "heads.temperature")))
     if matches:
         words, trunk, image = encode(evaluation, examples)
@@ -139,7 +140,7 @@ def _joined(chunks: Sequence[Tokens]) -> Tokens:
 def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: Tokens) -> tuple[Tensor, Tensor]:
     """Ranks (n,) both ways. A pair that both directions ask for is computed once."""
     n = len(similar)
-    k = min(evaluation.settings.rerank, n)
+    k = min(evaluation.settings_for(RetrievalSettings).rerank, n)
     texts, images = similar.topk(k, dim=1).indices, similar.T.topk(k, dim=1).indices  # (n, k) each
     query = torch.arange(n, device=similar.device).unsqueeze(1)
     asked = torch.cat([query * n + texts, images * n + query]).flatten()  # picture * n + text

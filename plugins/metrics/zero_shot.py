@@ -18,6 +18,7 @@ from torch import Tensor
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from plugins.metrics.features import cosines, image_features, text_features
+from plugins.metrics.settings import ExampleSettings
 from plugins.text.prompts import PROMPTS
 
 ENSEMBLE = (*PROMPTS, "{labels}")
@@ -26,10 +27,11 @@ ENSEMBLE = (*PROMPTS, "{labels}")
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``zero_shot``; None for a model without contrastive heads, or data without labelled pictures."""
-    settings = evaluation.settings
     if any(evaluation.model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
-    labelled = evaluation.data.labelled_examples(settings.split, settings.examples)
+    labelled = evaluation.data.labelled_examples(
+        evaluation.settings.split, evaluation.settings_for(ExampleSettings).examples
+    )
     if not labelled:
         return None
     names = sorted({name for _, name in labelled})

@@ -6,12 +6,11 @@ import random
 
 import pytest
 import torch
+from evaluations import evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
-from core.evaluation import Evaluation
-from core.settings import EvaluateSettings
 from plugins.metrics import recall, retrieval
 
 KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}
@@ -32,10 +31,9 @@ class Told(TinyData):
 
 
 def section(data, *, candidates=12, batch=5, joined=False):
-    asked = EvaluateSettings(candidates=candidates, rerank=4, batch=batch)
     model = tiny_model(joined=joined).eval()
     with torch.no_grad():
-        found = retrieval.evaluate(Evaluation(model, data, asked, torch.device("cpu"), "fp32"))
+        found = retrieval.evaluate(evaluation(model, data, candidates=candidates, rerank=4, batch=batch))
     return model, found["retrieval"]
 
 
