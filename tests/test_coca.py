@@ -59,17 +59,33 @@ def objectives(model, *names):
     ("size", "encoder", "decoder", "tolerance"),
     [("base", 86e6, 297e6, 0.01), ("large", 303e6, 484e6, 0.01), ("2b", 1.0e9, 1.1e9, 0.05)],
 )
-def test_parameters_of_table_1(size, encoder, decoder, tolerance, tmp_path, capsys):
-    """The decoder's count holds its two embeddings; poolers apart."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (tmp_path / "vocab.txt").write_text("\n".join([*special, *(f"piece{i}" for i in range(PIECES - 5))]))
-    assert main(["check", str(PROJECTS / f"{size}.yaml"), f"data.vocabulary={tmp_path}", "--json"]) == 0
+def test_parameters_of_table_1(size, encoder, decoder, tolerance, capsys):
+    """The decoder's count includes its two embeddings, and no pooler. No vocabulary file is needed."""
+    assert main(["check", str(PROJECTS / f"{size}.yaml"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     parts = report["parameters"]["parts"]
     assert set(parts) == {"backbone", "poolers", "decoder", "heads"}
     assert parts["backbone"] == pytest.approx(encoder, rel=tolerance)
     assert parts["decoder"] + parts["heads"] == pytest.approx(decoder, rel=tolerance)
     assert report["macs"]["total"] > 0
+
+
+def test_a_vocabulary_file_of_the_papers_size_gives_the_same_report(tmp_path, capsys):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*special, *(f"piece{i}" for i in range(PIECES - 5))]))
+    reports = []
+    for overrides in ([], [f"data.vocabulary={tmp_path}"]):
+        assert main(["check", str(PROJECTS / "base.yaml"), *overrides, "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["parameters"] == reports[1]["parameters"]
+    assert reports[0]["macs"] == reports[1]["macs"]
+
+
+def test_training_without_the_vocabulary_file_is_refused(tmp_path, capsys):
+    assert main(["run", str(PROJECTS / "base.yaml"), f"run.folder={tmp_path}", "train.steps=1"]) == 2
+    error = capsys.readouterr().err
+    assert "vocabulary: no file or folder 'data/vocabulary'" in error
+    assert "set data.vocabulary" in error
 
 
 def test_one_pass_of_the_lower_half_serves_both_losses():

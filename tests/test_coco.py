@@ -13,7 +13,8 @@ from core import contracts
 from core.types import Struct
 from plugins.data.annotations.image_pool import share_out
 from plugins.data.annotations.image_source import PictureSource
-from plugins.data.coco import BERT, PIECES, Coco
+from plugins.data.annotations.vocabulary import BERT_PIECES, MAX_TRAINED_PIECES
+from plugins.data.coco import Coco
 
 REAL = Path(__file__).parents[1].parent / "shared/data/coco"
 ALL = frozenset({"masked", "prefixed", "regions"})
@@ -289,14 +290,15 @@ def test_a_crowd_is_there_and_has_no_box(tmp_path):
 def test_a_sketch_without_files_and_with_them(tmp_path, photos):
     gone = PictureSource("no/images", ["no/c.json"], [])
     sketch = Coco.spec({"sources": [gone], "vocabulary": "no/vocab.txt", "image_size": 224, "mask": 0.15}, ALL)
-    assert (sketch.image_size, sketch.text_length, sketch.vocabulary) == (224, 25, BERT)
+    assert (sketch.image_size, sketch.text_length, sketch.vocabulary) == (224, 25, BERT_PIECES)
     assert (sketch.masked, sketch.regions, sketch.splits) == (4, 32, ())
     assert sketch.absent == (
         "data.sources[0].images: no folder 'no/images'; no folder 'no'",
         "data.sources[0].captions[0]: no file 'no/c.json'; no folder 'no'",
-        "data.vocabulary: no file or folder 'no/vocab.txt'; no folder 'no'; BERT-base's 30,522 are assumed",
+        "data.vocabulary: no file or folder 'no/vocab.txt'; no folder 'no'; "
+        "30,522 pieces (as in BERT-base) are assumed",
     )
-    assert Coco.spec({"sources": [gone]}, ALL).vocabulary == PIECES
+    assert Coco.spec({"sources": [gone]}, ALL).vocabulary == MAX_TRAINED_PIECES
     data = Coco(sources=[photos])
     told = Coco.spec({"sources": [photos], "text_length": 30, "mask": 0.5, "region_batch_size": 8}, ALL)
     assert told.vocabulary == data.tokenizer.vocabulary
@@ -305,3 +307,43 @@ def test_a_sketch_without_files_and_with_them(tmp_path, photos):
     told = Coco.spec({"sources": [photos], "vocabulary": str(tmp_path)}, ALL)
     assert told.vocabulary == data.tokenizer.vocabulary
     assert Coco(sources=[photos], vocabulary=str(tmp_path)).tokenizer.vocabulary == data.tokenizer.vocabulary
+
+
+def test_the_size_of_a_missing_vocabulary_comes_from_its_setting():
+    source, settings = (
+        PictureSource("no/images", ["no/c.json"]),
+        {"vocabulary": "no/vocab.txt", "vocabulary_size": 64000},
+    )
+    spec = Coco.spec({"sources": [source], **settings}, ALL)
+    assert spec.vocabulary == 64_000
+    assert spec.absent[-1] == (
+        "data.vocabulary: no file or folder 'no/vocab.txt'; no folder 'no'; "
+        "64,000 pieces (data.vocabulary_size) are assumed"
+    )
+    assert Coco.spec({"sources": [source], "vocabulary_size": 500}, ALL).vocabulary == 500
+
+
+def test_training_without_the_vocabulary_is_refused_before_annotations_are_read(tmp_path):
+    source = PictureSource(str(tmp_path), [write(tmp_path, "list.json", "no annotations")])
+    with pytest.raises(ValueError, match=r"vocabulary: no file or folder 'no/vocab\.txt'") as err:
+        Coco(sources=[source], vocabulary="no/vocab.txt", vocabulary_size=64_000)
+    assert "set data.vocabulary" in str(err.value)
+    assert "data.vocabulary_size is enough for `patchbay check` only" in str(err.value)
+
+
+def test_a_vocabulary_counts_more_than_the_setting_of_its_size(tmp_path, caplog):
+    source = pairs(tmp_path / "images", 4)
+    trained = Coco(sources=[source], held_out=0)
+    assert not caplog.records, "no size is set"
+    pieces = trained.tokenizer.vocabulary
+    trained.tokenizer.save(str(tmp_path))
+    for vocabulary in (str(tmp_path), ""):
+        settings = {"sources": [source], "held_out": 0, "vocabulary": vocabulary}
+        assert Coco(**settings, vocabulary_size=pieces).tokenizer.vocabulary == pieces
+        assert not caplog.records, "the sizes agree"
+        assert Coco(**settings, vocabulary_size=64_000).tokenizer.vocabulary == pieces
+        assert f"has {pieces} pieces, which are used; data.vocabulary_size is 64,000." in caplog.text
+        caplog.clear()
+        assert Coco.spec({**settings, "vocabulary_size": 64_000}, ALL).vocabulary == pieces
+        assert "data.vocabulary_size is 64,000." in caplog.text
+        caplog.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from math import ceil, sqrt
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,17 +16,13 @@ from core.hookspecs import hookimpl
 from core.types import Batch, DataSpec, Example, Region
 from plugins.data.annotations.image_pool import Album, share_out
 from plugins.data.annotations.image_source import Collection, Photo, PictureSource
-from plugins.data.annotations.read import beside
+from plugins.data.annotations.vocabulary import assumed_size, check_vocabulary, open_vocabulary, train_vocabulary
 from plugins.data.augment import random_crop, squared
-from plugins.data.batching import CLASS_TEXT, make_batch
+from plugins.data.batching import make_batch
 from plugins.data.randaugment import rand_augment
-from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
 
 LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
-PIECES = 8000  # the most in a vocabulary made here
-CORPUS = 100_000  # captions and phrases of a source that it is made from
-BERT = 30_522  # pieces of BERT-base-uncased
 
 
 class Coco(kinds.Data):
@@ -54,7 +49,9 @@ class Coco(kinds.Data):
         held_out: share of the pictures for validation, and as much for test, where no file names their split.
         budget: share of a file's records, and of the pictures drawn, that may be bad.
         seed: of the splits; training draws the pictures in an order of its own seed.
-        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the training texts.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is trained on the training texts.
+        vocabulary_size: number of pieces that `patchbay check` assumes while the vocabulary is missing; 0: BERT's
+            30,522, or 8,000 for one to be trained. Training needs the vocabulary, and uses its number of pieces.
 
     Raises:
         ValueError: a file or folder is missing, cannot be used or holds too little; names it.
@@ -62,6 +59,7 @@ class Coco(kinds.Data):
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size"}
 
+    # arguments: a recipe sets each of them, and the public names of the settings are frozen
     def __init__(
         self,
         *,
@@ -75,11 +73,13 @@ class Coco(kinds.Data):
         budget: Fraction = 0.01,
         seed: NonNegativeInt = 0,
         vocabulary: str = "",
+        vocabulary_size: NonNegativeInt = 0,
     ):
         self.image_size, self.text_length, self.regions = image_size, text_length, region_batch_size
         self.mask, self.augment = mask, augment
         if not sources:
             raise ValueError("sources: the list is empty; name at least one {images, captions, boxes}")
+        check_vocabulary(vocabulary)
         made = [Collection(s, f"sources[{i}]", seed, held_out, budget) for i, s in enumerate(sources)]
         room = ceil(image_size / sqrt(LEAST[augment]))  # the smallest square crop has as many pixels as are wanted
         self.album = Album(made, room, budget)
@@ -90,7 +90,11 @@ class Coco(kinds.Data):
         self._orders = {split: iter(order) for split, order in orders.items() if order}
         self._orders["train"] = iter(np.concatenate(self._training).tolist())
         self._held_out: dict[str, list[Example]] = {split: [] for split in self._orders}
-        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(made, text_length)
+        self.tokenizer = (
+            open_vocabulary(vocabulary, vocabulary_size, text_length)
+            if vocabulary
+            else train_vocabulary(made, vocabulary_size, text_length)
+        )
 
     @classmethod
     def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
@@ -98,16 +102,13 @@ class Coco(kinds.Data):
         given = {name: parameter.default for name, (_, parameter) in parameters(cls).items()} | dict(settings)
         sources: list[PictureSource] = given["sources"]
         absent = [fault for i, source in enumerate(sources) for fault in source.absent(f"data.sources[{i}]")]
-        length, vocabulary = given["text_length"], given["vocabulary"]
+        length, vocabulary, size = given["text_length"], given["vocabulary"], given["vocabulary_size"]
         splits: Sequence[str] = ()
-        if vocabulary and not paths.exists(vocabulary):
-            pieces, hint = BERT, beside(vocabulary)
-            absent.append(f"data.vocabulary: no file or folder {vocabulary!r}{hint}; BERT-base's {BERT:,} are assumed")
-        elif vocabulary:
-            pieces = load_tokenizer(vocabulary, length).vocabulary
-        elif absent:
-            pieces = PIECES
-            absent.append(f"data.vocabulary: is made from the captions; {PIECES:,} pieces, the most, are assumed")
+        if vocabulary and paths.exists(vocabulary):
+            pieces = open_vocabulary(vocabulary, size, length).vocabulary
+        elif vocabulary or absent:
+            pieces, note = assumed_size(vocabulary, size)
+            absent.append(note)
         else:
             data = cls(**settings)
             pieces, splits = data.tokenizer.vocabulary, data.splits()
@@ -229,18 +230,6 @@ def _weights(sources: Sequence[PictureSource], counts: Sequence[int]) -> NDArray
             f"sources: the weights are {', '.join(f'{w:g}' for w in given)}; give every source one, or none"
         )
     return np.array([(s.weight or n) if n else 0 for s, n in zip(sources, counts, strict=True)], np.float64)
-
-
-def _made(collections: Sequence[Collection], length: int) -> kinds.Tokenizer:
-    """The vocabulary of all classes and of the first training captions and phrases of each source."""
-    texts: list[str] = []
-    for collection in collections:
-        records = collection.records
-        captioned, boxed = (collection.in_split("train", some) for some in (records.captioned, records.boxed))
-        texts += [CLASS_TEXT.format(label=label) for label in records.classes]
-        texts += islice((text for number in captioned for text in records.captions_of(number)), CORPUS)
-        texts += islice((spoken.phrase for number in boxed for spoken in records.spoken(number)), CORPUS)
-    return train_tokenizer(texts, length, PIECES)
 
 
 @hookimpl

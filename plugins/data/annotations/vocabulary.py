@@ -1,0 +1,75 @@
+"""The vocabulary of ``coco``: loaded from a file or trained on the captions, or its size alone if the file is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from core.files import paths
+from core.kinds import Tokenizer
+from plugins.data.annotations.image_source import Collection
+from plugins.data.annotations.read import beside
+from plugins.data.bad_records import LOG
+from plugins.data.batching import CLASS_TEXT
+from plugins.text.tokenizer import load_tokenizer, train_tokenizer
+
+MAX_TRAINED_PIECES = 8000
+MAX_TRAINING_TEXTS = 100_000  # captions of a source that a vocabulary is trained on, and as many phrases
+BERT_PIECES = 30_522  # BERT-base-uncased
+
+
+def check_vocabulary(path: str) -> None:
+    """Refuse a missing file before any annotation is read.
+
+    Raises:
+        ValueError: no such file or folder; names it, the setting, and the remedy.
+    """
+    if path and not paths.exists(path):
+        raise ValueError(
+            f"vocabulary: no file or folder {path!r}{beside(path)}. Training and evaluation need it: put a "
+            "tokenizer.json or a vocab.txt there, or set data.vocabulary to one. data.vocabulary_size is enough for "
+            "`patchbay check` only"
+        )
+
+
+def open_vocabulary(path: str, size: int, length: int) -> Tokenizer:
+    """Load a vocabulary for texts of at most ``length`` tokens; the file decides its size, not ``size``.
+
+    Raises:
+        ValueError: no such file, or not a vocabulary; names it.
+    """
+    check_vocabulary(path)
+    tokenizer = load_tokenizer(path, length)
+    _compare(path, tokenizer.vocabulary, size)
+    return tokenizer
+
+
+def assumed_size(path: str, size: int) -> tuple[int, str]:
+    """The size of a vocabulary that is not there, and a note for ``patchbay check``."""
+    if path:
+        pieces, start = size or BERT_PIECES, f"no file or folder {path!r}{beside(path)}"
+        kind = "data.vocabulary_size" if size else "as in BERT-base"
+    else:
+        pieces, start = size or MAX_TRAINED_PIECES, "is made from the captions"
+        kind = "data.vocabulary_size" if size else "the most"
+    return pieces, f"data.vocabulary: {start}; {pieces:,} pieces ({kind}) are assumed"
+
+
+def train_vocabulary(sources: Sequence[Collection], size: int, length: int) -> Tokenizer:
+    """Train a vocabulary on all classes and on the first training captions and phrases of each source."""
+    texts: list[str] = []
+    for source in sources:
+        records = source.records
+        captioned, boxed = (source.in_split("train", some) for some in (records.captioned, records.boxed))
+        texts += [CLASS_TEXT.format(label=label) for label in records.classes]
+        texts += islice((text for number in captioned for text in records.captions_of(number)), MAX_TRAINING_TEXTS)
+        texts += islice((spoken.phrase for number in boxed for spoken in records.spoken(number)), MAX_TRAINING_TEXTS)
+    tokenizer = train_tokenizer(texts, length, MAX_TRAINED_PIECES)
+    _compare("the vocabulary of the captions", tokenizer.vocabulary, size)
+    return tokenizer
+
+
+def _compare(source: str, pieces: int, size: int) -> None:
+    """Log a warning if ``data.vocabulary_size`` differs from the number of pieces, which is the one used."""
+    if size not in (0, pieces):
+        LOG.warning("%s has %s pieces, which are used; data.vocabulary_size is %s.", source, f"{pieces:,}", f"{size:,}")
