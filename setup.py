@@ -1,9 +1,11 @@
-"""Packaging of Patchbay: the distribution patchbay-vl, whose top level is core, plugins and registry."""
+"""Packaging of Patchbay: the distribution patchbay-vl of core, plugins, registry and the module patchbay."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 TEST = [
@@ -19,6 +21,21 @@ TEST = [
     "wheel",
 ]
 
+
+class BuildWithRecipes(build_py):
+    """Copy the recipes from projects/ to core/recipes; a checkout and an editable install read projects/ itself."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "core" / "recipes"
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            for file in sorted((HERE / "projects").rglob("*.yaml")):
+                copy = target / file.relative_to(HERE / "projects")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+
+
 setup(
     name="patchbay-vl",
     version=re.search(r"^## (\d+\.\d+\.\d+)", (HERE / "CHANGELOG.md").read_text(), re.M).group(1),
@@ -28,6 +45,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["core*", "plugins*", "registry*"]),
+    py_modules=["patchbay"],
+    cmdclass={"build_py": BuildWithRecipes},
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",
@@ -45,5 +64,5 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.16"], "captions": ["pycocoevalcap>=1.2,<2"]},
-    entry_points={"console_scripts": ["patchbay = core.cli:main"]},
+    entry_points={"console_scripts": ["patchbay = patchbay:main"]},
 )

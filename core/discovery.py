@@ -1,15 +1,17 @@
-"""Finding plugins: the built-in modules under plugins/ and strangers' entry points, through one door.
+"""Load plugins: the built-in modules under plugins/ and the entry points of third parties, in the same way.
 
-Nothing here imports torch before a part is loaded, so that the console script can ask for verbs quickly.
+Imports torch only when parts are loaded, so that the console script lists its commands quickly.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata as metadata
 import os
-import pkgutil
+import pathlib
 import re
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -27,11 +29,12 @@ from registry.sections import SettingsRegistry
 GROUP = "patchbay.plugins"
 NO_AUTOLOAD = "PATCHBAY_NO_AUTOLOAD"
 DISTRIBUTION = "patchbay-vl"
+HOOK = re.compile(r"^@hookimpl\b", re.MULTILINE)  # above a function of the module
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A plugin that could not be loaded, and why. All that it had registered was taken back."""
+    """A plugin that failed to load, and the error. Everything it had registered was removed again."""
 
     owner: Owner
     fault: str
@@ -42,7 +45,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Command:
-    """A verb of the console script; ``target`` is "package.module:function"."""
+    """A command of the console script; ``target`` is "package.module:function"."""
 
     help: str
     target: str
@@ -50,7 +53,7 @@ class Command:
 
 
 def _kinds() -> tuple[tuple[type, str], ...]:
-    """Each kind's base and its name in messages; imports torch."""
+    """List the base class of each kind of part and its name in messages. Imports torch."""
     from core import kinds, objectives
 
     return (
@@ -82,7 +85,7 @@ def _core_settings() -> SettingsRegistry:
 
 @dataclass
 class Catalog:
-    """What one run can use: hooks, parts by kind, settings, verbs, and the plugins that failed."""
+    """All that one run can use: hooks, parts by kind, settings, commands; and the plugins that failed."""
 
     hooks: pluggy.PluginManager = field(default_factory=_manager)
     registries: dict[type, Registry[Any]] = field(
@@ -94,10 +97,10 @@ class Catalog:
     plugins: list[Owner] = field(default_factory=list)
 
     def find(self, base: type, name: str) -> Entry[Any]:
-        """The part of a kind by its name.
+        """Return the part of a kind by its name.
 
         Raises:
-            UnknownName: nothing is registered under it; quotes the plugins that failed to load.
+            UnknownName: no such part is registered; names the plugins that failed to load.
         """
         try:
             return self.registries[base][name]
@@ -112,10 +115,10 @@ class Catalog:
         return f" Plugins that failed to load: {failed}" if failed else ""
 
     def register_plugin(self, load: Callable[[], object], owner: Owner) -> None:
-        """Load one plugin and take its parts and hooks in: all of them, or none.
+        """Load one plugin and register its parts, commands and hooks: all of them, or none after an error.
 
         Raises:
-            Exception: whatever was wrong with it.
+            Exception: any error of the plugin.
         """
         plugin: object = None
         try:
@@ -127,7 +130,7 @@ class Catalog:
             self.hooks.subset_hook_caller("settings", others)(add=lambda key, cls: self.settings.add(key, cls, owner))
             self.hooks.subset_hook_caller("commands", others)(add=_adder(self.commands, owner))
         except BaseException:
-            self._take_back(plugin, owner)
+            self._remove(plugin, owner)
             raise
         self.plugins.append(owner)
 
@@ -142,7 +145,7 @@ class Catalog:
         known = ", ".join(base.__name__ for base in self.registries)
         raise TypeError(f"{name!r}: {cls!r} is not a class of any kind of part; its base must be one of {known}")
 
-    def _take_back(self, plugin: object, owner: Owner) -> None:
+    def _remove(self, plugin: object, owner: Owner) -> None:
         for registry in self.registries.values():
             registry.remove(owner)
         self.settings.remove(owner)
@@ -153,7 +156,7 @@ class Catalog:
 
 
 def load() -> Catalog:
-    """Load every plugin. A stranger that fails is recorded; a built-in that fails is a bug and raises."""
+    """Load every plugin. A third party's failure is recorded; a failure of a built-in plugin is a bug and raises."""
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # timm, at import
     catalog = Catalog()
     for module in builtin_modules("plugins"):
@@ -162,7 +165,8 @@ def load() -> Catalog:
     for point in entry_points():
         owner = owner_of(point)
         try:
-            catalog.register_plugin(point.load, owner)
+            with contextlib.redirect_stdout(sys.stderr):  # standard output may be a report as JSON
+                catalog.register_plugin(point.load, owner)
         except KeyboardInterrupt:
             raise
         except BaseException as err:
@@ -171,33 +175,32 @@ def load() -> Catalog:
 
 
 def builtin_commands() -> dict[str, Command]:
-    """The built-in verbs, without importing any part."""
-    found: dict[str, Command] = {}
+    """Return the built-in commands without importing any part."""
+    commands: dict[str, Command] = {}
     for name in builtin_modules("plugins.commands"):
-        module: Any = importlib.import_module(name)
-        if hasattr(module, "commands"):
-            module.commands(_adder(found, Owner(name, DISTRIBUTION, version())))
-    return found
+        importlib.import_module(name).commands(_adder(commands, Owner(name, DISTRIBUTION, version())))
+    return commands
 
 
 def builtin_modules(package: str) -> list[str]:
-    """The names of all modules in a package of ours, packages themselves left out."""
-    path = importlib.import_module(package).__path__
-    return sorted(info.name for info in pkgutil.walk_packages(path, f"{package}.") if not info.ispkg)
+    """List the modules of one of Patchbay's packages that implement a hook, by their source: none is imported."""
+    folder = pathlib.Path(*importlib.import_module(package).__path__)
+    files = (file for file in folder.rglob("*.py") if HOOK.search(file.read_text(encoding="utf-8")))
+    return sorted(".".join((package, *file.relative_to(folder).with_suffix("").parts)) for file in files)
 
 
 def entry_points() -> list[metadata.EntryPoint]:
-    """Third parties' entry points in a fixed order, an editable install that is seen twice counted once."""
+    """List the entry points of third parties in a fixed order. An editable install that is listed twice counts once."""
     if os.environ.get(NO_AUTOLOAD, "") not in ("", "0"):
         return []
-    found = {
+    points = {
         (owner_of(p).distribution, p.name, p.value): p for p in reversed(tuple(metadata.entry_points(group=GROUP)))
     }
-    return [found[key] for key in sorted(found)]
+    return [points[key] for key in sorted(points)]
 
 
 def version() -> str:
-    """Ours; "source" when run from a checkout that is not installed."""
+    """Return the version of Patchbay; "source" in a checkout that is not installed."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
@@ -205,7 +208,7 @@ def version() -> str:
 
 
 def owner_of(point: metadata.EntryPoint) -> Owner:
-    """Who offers an entry point, from package metadata alone."""
+    """Return the plugin and distribution of an entry point, from package metadata alone."""
     if point.dist is None:
         return Owner(point.name)
     return Owner(point.name, re.sub(r"[-_.]+", "-", point.dist.metadata["Name"]).lower(), point.dist.version)
@@ -221,7 +224,7 @@ def _adder(commands: dict[str, Command], owner: Owner) -> Callable[[str, str, st
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
-    """Refuse a function that is marked as a hook and named like none: pluggy alone would never call it."""
+    """Refuse a function that is marked as a hook but has the name of none: pluggy alone would never call it."""
     known = sorted(name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{hookspecs.PROJECT}_spec"))
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():
@@ -231,7 +234,7 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
 
 
 def _fault(err: BaseException) -> str:
-    """The error with the place where it arose."""
+    """Format an error with its file and line."""
     if isinstance(err, SyntaxError):
         return f"SyntaxError: {err.msg} ({err.filename}:{err.lineno})"
     frames = [frame for frame in traceback.extract_tb(err.__traceback__) if not frame.filename.startswith("<")]

@@ -109,7 +109,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         trainer.fit()
     except KeyboardInterrupt:
         held = os.path.basename(trainer.checkpoint or "none")
-        again = shlex.join(["python", "-m", "core.run", path, *overrides, f"run.folder={folder}", "run.resume=true"])
+        again = shlex.join(["patchbay", "run", path, *overrides, f"run.folder={folder}", "run.resume=true"])
         stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     finally:

@@ -83,7 +83,7 @@ def test_import_core_is_light_and_from_core_is_whole():
     done = python("import sys; from core import hookimpl; print('torch' in sys.modules)")
     assert done.stdout.split() == ["False"], done.stderr
     assert all(getattr(core, name) is not None for name in core.__all__)
-    assert set(core.__all__) == set(core._MODULE)
+    assert set(core.__all__) == set(core._MODULES)
     with pytest.raises(AttributeError, match="module 'core' has no attribute 'Tokns'"):
         _ = core.Tokns  # type: ignore[attr-defined]
 
@@ -253,8 +253,8 @@ def test_resumed_run_equals_an_uninterrupted_one(recipe, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "stopped after step 2 of 3; newest checkpoint: step-00000001. Continue with:" in said
     command = said.splitlines()[-1]
-    assert command.startswith("python -m core.run") and command.endswith("run.folder=cut run.resume=true")
-    assert cli.main(["run", *shlex.split(command)[3:]]) == 0
+    assert command.startswith("patchbay run ") and command.endswith("run.folder=cut run.resume=true")
+    assert cli.main(shlex.split(command)[1:]) == 0
     one, two = _weights("whole"), _weights("cut")
     assert all(torch.equal(one[key], two[key]) for key in one)
 

@@ -11,6 +11,7 @@ import yaml
 
 from core.compat.recipe_keys import KeyResolver
 from core.discovery import Catalog
+from core.files import recipe_path
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
@@ -85,7 +86,7 @@ def read_model(path: str, catalog: Catalog) -> Part[Model]:
 def _tree(catalog: Catalog, path: str, overrides: Sequence[str] = ()) -> MapNode:
     problems: list[Problem] = []
     tree = MapNode({}, path)
-    for file in read_files(path, problems):
+    for file in read_files(recipe_path(path), problems):
         tree = merge(tree, KeyResolver(catalog, problems).file(file, tree))
     resolver = KeyResolver(catalog, problems)
     for override in overrides if not problems else ():

@@ -12,7 +12,7 @@ from typing import overload
 import yaml
 from yaml.reader import ReaderError
 
-from core.files import paths, read_text
+from core.files import near_recipe, paths, read_text
 
 DEEPEST = 50  # levels of lists and mappings in one another
 
@@ -77,7 +77,8 @@ def read_files(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) 
             circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
             raise ValueError(f"goes in a circle: {circle}")
         if not paths.isfile(path):
-            raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{_near_file(path)}")
+            hint = ("" if chain else near_recipe(path)) or _near_file(path)
+            raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{hint}")
         text = read_text(path)
     except ValueError as err:
         problems.append(Problem("", "", str(err)))

@@ -6,9 +6,11 @@ import dataclasses
 import multiprocessing
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -53,6 +55,12 @@ class StepBatches(Dataset[Batch]):
     last: int
     part: int = 0
     parts: int = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Unpickle through ``patchbay`` where it is loaded, so that a spawned worker finds this core and no other."""
+        values = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        rebuild = getattr(sys.modules.get("patchbay"), "rebuild", None)
+        return (rebuild, (StepBatches, values)) if rebuild else (StepBatches, values)
 
     def __len__(self) -> int:
         return self.last - self.first

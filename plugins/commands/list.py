@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from core import discovery
 from core.cli import run_cli
+from core.files import recipe_names
 from core.hookspecs import hookimpl
 from registry import Owner
 from registry.signature import settings_of
@@ -36,6 +37,7 @@ def rows() -> list[Row]:
         for key in settings_of(entry.cls)
     ]
     found += [_row("command", verb, command.owner, "ok") for verb, command in catalog.commands.items()]
+    found += _recipes("ok")
     shown = {row["distribution"] for row in found}
     found += [_row("plugin", o.plugin, o, "ok") for o in catalog.plugins if o.distribution not in shown]  # hooks only
     return found + [_row("plugin", f.owner.plugin, f.owner, f"failed: {f.fault}") for f in catalog.failures]
@@ -45,7 +47,12 @@ def metadata_rows() -> list[Row]:
     """The plugins that package metadata names; none of their code is imported."""
     ours = [Owner(name, discovery.DISTRIBUTION, discovery.version()) for name in discovery.builtin_modules("plugins")]
     theirs = [discovery.owner_of(point) for point in discovery.entry_points()]
-    return [_row("plugin", owner.plugin, owner, "not loaded") for owner in (*ours, *theirs)]
+    return [_row("plugin", owner.plugin, owner, "not loaded") for owner in (*ours, *theirs)] + _recipes("not loaded")
+
+
+def _recipes(status: str) -> list[Row]:
+    owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
+    return [_row("recipe", name, owner, status) for name in recipe_names()]
 
 
 def _row(kind: str, name: str, owner: Owner, status: str) -> Row:
