@@ -1,4 +1,4 @@
-"""The console script ``patchbay``: finds the verb's module and hands over. Imports no torch of its own."""
+"""Console script ``patchbay``: import the module of a command and call it. Imports no torch itself."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ TRACEBACK = "PATCHBAY_TRACEBACK"
 
 
 def run_cli(work: Callable[[], int]) -> int:
-    """Do a verb's work; what the user can put right is printed in plain lines and ends with status 2.
+    """Run a command; errors that the user can correct are printed without a traceback and give exit status 2.
 
-    With PATCHBAY_TRACEBACK=1 the traceback is shown instead.
+    With PATCHBAY_TRACEBACK=1 they are raised.
+
+    Raises:
+        ValueError, LookupError, OSError, FloatingPointError: with PATCHBAY_TRACEBACK=1.
     """
     try:
         return work()
@@ -35,7 +38,7 @@ def run_cli(work: Callable[[], int]) -> int:
 
 
 def print_report(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
-    """Do the work; with ``as_json`` its report is all that reaches standard output."""
+    """Print a report; with ``as_json`` nothing else reaches standard output."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         report = work()
     if as_json:
@@ -44,7 +47,7 @@ def print_report(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
+    """Run one command and return its exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
     commands = discovery.builtin_commands()
     if not args or args[0] in ("-h", "--help", "help"):
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb, rest = args[0], args[1:]
     if verb not in commands:
-        commands |= discovery.load().commands  # a verb of a third party
+        commands |= discovery.load().commands  # a third party's
     if verb not in commands:
         print(f"there is no command {verb!r}.{near(verb, commands)} Commands: {', '.join(commands)}.", file=sys.stderr)
         return 2
@@ -74,7 +77,7 @@ def _help(commands: dict[str, Command]) -> str:
             "",
             *lines,
             "",
-            "patchbay COMMAND --help tells more. Installed plugins may bring more commands: see patchbay list.",
+            "patchbay COMMAND --help prints its arguments. Installed plugins may add commands: see patchbay list.",
         ]
     )
 

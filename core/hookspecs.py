@@ -1,4 +1,4 @@
-"""Every hook, in the order of a run's life. An implementation may take fewer arguments than its hook offers."""
+"""All hooks, in life-cycle order. An implementation may take fewer arguments than its hook offers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register(add: Callable[[str, type], None]) -> None:
-    """Offer parts: ``add("tpd", TextAwarePatchDetector)``. The class's base says its kind."""
+    """Register parts: ``add("tpd", TextAwarePatchDetector)``. The base class determines the kind of part."""
 
 
 @hookspec
 def commands(add: Callable[[str, str, str], None]) -> None:
-    """Offer verbs of the console script: ``add("check", "one line of help", "package.module:main")``.
+    """Register commands of the console script: ``add("check", "one line of help", "package.module:main")``.
 
-    ``main(argv)`` returns the exit status. Its module is imported only when the verb is used; the module that holds
-    this hook must not import torch.
+    ``main(argv)`` returns the exit status. Its module is imported only if the command is used. The module that
+    implements this hook must not import torch.
     """
 
 
@@ -46,49 +46,55 @@ def settings(add: Callable[[str, type], None]) -> None:
 
 @hookspec
 def training_starts(trainer: Trainer) -> None:
-    """Model, data and optimizer stand; ``trainer.step`` is above 0 after a resume."""
+    """Called when model, data and optimizer are built; ``trainer.step`` is above 0 after a resume."""
 
 
 @hookspec
 def after_backward(trainer: Trainer) -> None:
-    """Gradients are ready and not yet clipped."""
+    """Called at each step when gradients are complete, before they are clipped."""
 
 
 @hookspec
 def after_step(trainer: Trainer, losses: dict[str, Tensor]) -> None:
-    """The optimizer has stepped. ``losses``: name -> unweighted detached scalar, still on the device."""
+    """Called after the optimizer's step. ``losses``: name -> unweighted detached scalar, still on the device."""
 
 
 @hookspec
 def checkpoint_saved(trainer: Trainer, folder: str) -> None:
-    """A whole checkpoint lies in ``folder``."""
+    """Called when a complete checkpoint is in ``folder``."""
 
 
 @hookspec
 def training_ends(trainer: Trainer) -> None:
-    """The last step is done; evaluation follows."""
+    """Called after the last step, before the evaluation."""
 
 
 @hookspec
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Measure the model: one section of report.json by name, ``{"patches": {...}}``, or None for nothing to say."""
+    """Measure the model: return sections of report.json by name, ``{"patches": {...}}``, or None."""
 
 
 @hookspec
 def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
-    """Lines of the closing table for the sections that this plugin knows; none for one told beside another."""
+    """Return the lines of the final table by section of the report.
+
+    An empty list hides a section that another one already prints. None: no lines.
+    """
 
 
 @hookspec
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
-    """Put pictures into ``folder``; returns the paths made."""
+    """Draw images into ``folder`` and return their paths."""
 
 
 @hookspec(firstresult=True)
 def read_tokenizer(folder: str, length: int) -> Tokenizer | None:
-    """The vocabulary that a run or an import left in ``folder``, texts cut at ``length`` tokens; None: not my kind."""
+    """Load the tokenizer from the folder of a run or an import; texts are cut at ``length`` tokens.
+
+    None: the folder has no vocabulary that this plugin reads.
+    """
 
 
 @hookspec(firstresult=True)
 def wrap_loaded_model(loaded: LoadedModel) -> object | None:
-    """What ``core.load`` gives: an object with the verbs of a model that is out of its folder."""
+    """Return the object that ``core.load`` returns, with methods for inference."""
