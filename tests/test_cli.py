@@ -107,7 +107,7 @@ def test_list_has_a_row_for_each_part_and_failure(monkeypatch, capsys):
 def test_show_says_settings_ranges_defaults_and_owner():
     page = show("tpd")
     assert page.startswith("token pruner 'tpd'")
-    assert "  keep: number between 0 and 1; default 0.5" in page
+    assert "  keep_rate: number between 0 and 1; default 0.5" in page
     assert "  guide_dim: whole number, filled in at assembly from other parts" in page
     assert "plugins.pruners.tpd" in page
     assert str(ROOT / "plugins" / "pruners" / "tpd.py") in page
@@ -122,8 +122,8 @@ def test_every_part_can_be_shown():
 
 def test_show_of_a_section():
     page = show("train")
-    assert "  chunks: whole number at least 1; default 1  # to compute a batch in, with the contrast" in page
-    assert "core/training/trainer.py" in page
+    assert "  gradcache_chunks: whole number at least 1; default 1  # " in page
+    assert "core/settings.py" in page
     assert all(f"section {name!r}" in show(name) for name in ("model", "train", "evaluate", "run"))
     assert "  frames: " in show("model")
 
