@@ -100,7 +100,7 @@ def test_beside_every_objective_of_copa():
 
 
 def test_data_without_classes_is_told():
-    with pytest.raises(PartError, match="this data names no classes"):
+    with pytest.raises(PartError, match="this data has no classes"):
         classifier(classes=0)
 
 

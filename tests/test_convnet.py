@@ -86,8 +86,8 @@ def test_weights_that_do_not_fit(net, change, said, tmp_path):
     ("settings", "said"),
     [
         ({"net": "convnet_tiny"}, "timm has no network named 'convnet_tiny'. Did you mean 'convnext_tiny'"),
-        ({"net": "vit_tiny_patch16_224"}, "'vit_tiny_patch16_224' takes no picture of 64 pixels"),
-        ({"net": "densenet121", "stride": 8}, "'densenet121' cannot be had at stride 8; timm makes it at 32 alone"),
+        ({"net": "vit_tiny_patch16_224"}, "'vit_tiny_patch16_224' does not accept an image of 64 pixels"),
+        ({"net": "densenet121", "stride": 8}, "'densenet121' has no stride 8; timm supports only 32"),
         ({"net": "test_resnet", "weights": "nowhere.safetensors"}, "nowhere.safetensors: cannot be read"),
     ],
 )
@@ -97,7 +97,7 @@ def test_refusals(settings, said):
 
 
 def test_a_transformer_gives_no_feature_map():
-    with pytest.raises(ValueError, match="is no convolutional network: it makes"):
+    with pytest.raises(ValueError, match="is not a convolutional network: its output is"):
         ConvNet(net="vit_tiny_patch16_224", image_size=224)
 
 

@@ -10,7 +10,7 @@ import small
 import torch
 
 from core.objectives import Step
-from plugins.objectives.itc import ImageTextContrast, contrast
+from plugins.objectives.itc import ImageTextContrast, contrastive_loss
 from plugins.objectives.itc_momentum import MomentumContrast
 
 OWN = torch.arange(8)
@@ -38,13 +38,13 @@ def step():
 def test_contrast_is_the_formula(smoothing):
     scores = logits()
     expected = cross_entropy(scores, OWN, smoothing) + cross_entropy(scores.T, OWN, smoothing)
-    assert float(contrast(scores, scores, OWN, smoothing)) == pytest.approx(expected, abs=1e-12)
+    assert float(contrastive_loss(scores, scores, OWN, smoothing)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_contrast_of_own_pairs_with_all():
     scores, own = logits(), torch.tensor([5, 6, 7])
     expected = cross_entropy(scores[5:], own, 0.2) + cross_entropy(scores[:, 5:].T, own, 0.2)
-    assert float(contrast(scores[5:], scores[:, 5:], own, 0.2)) == pytest.approx(expected, abs=1e-12)
+    assert float(contrastive_loss(scores[5:], scores[:, 5:], own, 0.2)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -87,7 +87,7 @@ def test_first_loss_is_ln_of_the_batch(size):
     random = torch.Generator().manual_seed(0)
     image, text = (torch.nn.functional.normalize(torch.randn(size, 768, generator=random), dim=1) for _ in range(2))
     scores = image @ text.T / 0.07
-    loss = float(contrast(scores, scores, torch.arange(size))) / 2
+    loss = float(contrastive_loss(scores, scores, torch.arange(size))) / 2
     assert loss == pytest.approx(math.log(size), rel=0.05)
 
 

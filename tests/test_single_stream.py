@@ -112,7 +112,7 @@ def test_the_detector_reads_the_cls_of_its_own_depth():
     model, batch = stream(), small.batch(SOURCE)
     step = Step(model, batch)
     fusion = model.fusion
-    joined = run_blocks(fusion.blocks, {}, fusion._joined(step.text, step.image), last=2)
+    joined = run_blocks(fusion.blocks, {}, fusion._concatenate(step.text, step.image), last=2)
     expected = model.pruners[0].score(joined, joined.x[:, 0], None)
     assert torch.allclose(model.score(step.trunk, step.text), expected, atol=1e-6)
     assert torch.allclose(fused(model, batch).image.scores, expected, atol=1e-6)
@@ -121,7 +121,7 @@ def test_the_detector_reads_the_cls_of_its_own_depth():
     assert not torch.allclose(model.score(changed.trunk, changed.text), expected, atol=1e-4), "the text is not read"
     turned = dataclasses.replace(batch, images=batch.images.roll(1, 0))
     seen = Step(model, turned)
-    cls = run_blocks(fusion.blocks, {}, fusion._joined(seen.text, seen.image), last=2).x[:, 0]
+    cls = run_blocks(fusion.blocks, {}, fusion._concatenate(seen.text, seen.image), last=2).x[:, 0]
     assert not torch.allclose(cls, joined.x[:, 0], atol=1e-4), "[CLS] has not seen the picture"
 
 
@@ -192,5 +192,5 @@ def test_blocks_start_from_a_vit(tmp_path):
     assert torch.allclose(out, expected, atol=2e-5)
     with pytest.raises(PartError, match=r"vit\.safetensors: blocks\.3\..* must be .*, but the file lacks it"):
         Part(SingleStreamFusion, {**settings, "layers": 4})(dim=32, image_dim=32)
-    with pytest.raises(PartError, match=r"norm1\.weight must be \(64,\), but the file holds it as \(32,\)"):
+    with pytest.raises(PartError, match=r"norm1\.weight must be \(64,\), but the file has \(32,\)"):
         Part(SingleStreamFusion, settings)(dim=64, image_dim=64)

@@ -295,7 +295,7 @@ BLOCK = "visual.transformer.resblocks.0."
         ({BLOCK + "ls_1.gamma": torch.ones(48)}, {}, r"does not compute, blocks\.0\.ls_1\.gamma"),
         ({BLOCK + "attn.in_proj_bias": None}, {}, r"lacks blocks\.0\.attn\.qkv\.bias"),
         ({"visual.conv1.weight": torch.zeros(16, 16, 3, 48)}, {}, r"has patch_embed\.proj\.weight"),
-        ({"visual.conv1.weight": torch.zeros(48, 700)}, {}, "cannot be brought to this ViT's patch"),
+        ({"visual.conv1.weight": torch.zeros(48, 700)}, {}, "cannot be resized to this ViT's patch"),
         ({"visual.positional_embedding": torch.zeros(19, 48)}, {}, r"has pos_embed \(1, 19, 48\)"),
         ({}, {"embed_dim": 96}, r"has cls_token \(1, 1, 48\) for \(1, 1, 96\)"),
         ({}, {"depth": 4}, r"lacks blocks\.3\.norm1\.weight"),
@@ -335,5 +335,5 @@ def test_files_that_are_no_vit_are_named(bert, tmp_path):
 def test_sizes_that_do_not_divide():
     with pytest.raises(PartError, match="3 heads do not divide dim 64"):
         Part(ViT, {"embed_dim": 64, "num_heads": 3})(image_size=224)
-    with pytest.raises(PartError, match="patch 16 does not divide the picture's side of 100"):
+    with pytest.raises(PartError, match="patch_size 16 does not divide the image's side of 100"):
         Part(ViT)(image_size=100)

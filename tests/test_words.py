@@ -12,7 +12,7 @@ from core.objectives import Step
 from core.types import Text
 from plugins.heads.vocabulary import Vocabulary
 from plugins.objectives.caption import Captioning
-from plugins.objectives.token_loss import labelled, word_loss
+from plugins.objectives.token_loss import target_positions, token_loss
 
 PLACES, WIDTH, WORDS = 23, 8, 50
 
@@ -33,17 +33,17 @@ def plain(head, states, targets, weights, smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("at_once", [1, 7 * WORDS, PLACES * WORDS])
-def test_value_and_gradients_are_the_plain_formulas(at_once, smoothing):
+@pytest.mark.parametrize("max_logits", [1, 7 * WORDS, PLACES * WORDS])
+def test_value_and_gradients_are_the_plain_formulas(max_logits, smoothing):
     states, targets, weights, head = case()
     learnt = [states, *head.parameters()]
     expected = plain(head, states, targets, weights, smoothing)
     wanted = torch.autograd.grad(3 * expected, learnt)
-    found = word_loss(head, states, targets, weights, smoothing, at_once)
+    found = token_loss(head, states, targets, weights, smoothing, max_logits)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(3 * found, learnt), wanted, rtol=1e-5, atol=2e-4)
     with torch.no_grad():
-        torch.testing.assert_close(word_loss(head, states, targets, weights, smoothing, at_once), expected)
+        torch.testing.assert_close(token_loss(head, states, targets, weights, smoothing, max_logits), expected)
 
 
 def test_no_more_logits_than_allowed_and_none_are_kept():
@@ -57,7 +57,7 @@ def test_no_more_logits_than_allowed_and_none_are_kept():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        word_loss(head, states, targets, weights, at_once=5 * WORDS)
+        token_loss(head, states, targets, weights, max_logits=5 * WORDS)
     assert sum(seen) == PLACES
     assert max(seen) == 5
     assert sum(kept) == states.numel() + sum(p.numel() for p in head.parameters())  # gradients, no logits
@@ -67,7 +67,7 @@ def test_a_frozen_head_hands_gradients_on():
     states, targets, weights, head = case()
     whole = torch.autograd.grad(plain(head, states, targets, weights, 0.0), states)
     head.requires_grad_(False)
-    pieces = torch.autograd.grad(word_loss(head, states, targets, weights, at_once=4 * WORDS), states)
+    pieces = torch.autograd.grad(token_loss(head, states, targets, weights, max_logits=4 * WORDS), states)
     torch.testing.assert_close(pieces, whole)
 
 
@@ -75,7 +75,7 @@ def test_in_bf16_every_piece_reaches_the_matrix():
     states, targets, weights, head = case()
     wanted = torch.autograd.grad(plain(head, states, targets, weights, 0.0), head.words.weight)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        loss = word_loss(head, states, targets, weights, at_once=4 * WORDS)
+        loss = token_loss(head, states, targets, weights, max_logits=4 * WORDS)
     assert loss.dtype == torch.float32
     found = torch.autograd.grad(loss, head.words.weight)[0]
     assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.999
@@ -83,8 +83,8 @@ def test_in_bf16_every_piece_reaches_the_matrix():
 
 def test_labelled_places():
     mask = torch.tensor([[True, True, False], [False, True, True]])
-    assert labelled(mask, 4).tolist() == [0, 1, 4, 5]
-    assert labelled(mask, 6).tolist() == list(range(6))
+    assert target_positions(mask, 4).tolist() == [0, 1, 4, 5]
+    assert target_positions(mask, 6).tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_sum"])

@@ -1,4 +1,4 @@
-"""A Vision Transformer by timm, halted where the first pruner stands. Letters as in core.types."""
+"""timm's Vision Transformer with prunings, split before the first pruner. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from core.blocks import Prune, build_pruners, first_pruned_block, pruners_by_blo
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.types import Tokens
-from plugins.backbones.weights import misshapen, read_weights, refuse
+from plugins.backbones.weights import check_fit, read_weights, shape_mismatches
 from plugins.layers import fused_attention, initialise_tower
 from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt
 
 CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
 STYLES: dict[str, tuple[tuple[float, ...], tuple[float, ...], dict[str, Any]]] = {
-    # what the weights of each family expect: pixel mean and deviation, and timm's constructor
+    # pixel mean, pixel deviation and timm's constructor arguments of each family of weights
     "plain": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {}),
     "clip": (*CLIP_PIXELS, {**CLIP, "act_layer": QuickGELU}),
     "openclip": (*CLIP_PIXELS, CLIP),
@@ -37,25 +37,27 @@ class ViT(Backbone):
 
     Args:
         embed_dim: width D.
-        depth: blocks; 0: embedded patches alone, for a single-stream fusion.
+        depth: number of blocks; 0: only embedded patches, for a single-stream fusion.
         num_heads: attention heads.
-        patch_size: side of a patch in pixels; it must divide the picture's side.
-        stem: ``linear``: one convolution of stride ``patch_size``. ``conv``: 3x3 convolutions of stride 2 (Xiao et al.
-            2021); ``patch_size`` must then be a power of 2.
+        patch_size: side of a patch in pixels; it must divide the image's side.
+        stem: ``linear``: one convolution with stride ``patch_size``. ``conv``: 3x3 convolutions with stride 2 (Xiao et
+            al. 2021); ``patch_size`` must then be a power of 2.
         mlp: width of the MLPs as a multiple of ``embed_dim``.
-        cls: whether a [CLS] token goes before the patches and is the pooled state; without it a pooler pools (CoCa).
+        cls: put a [CLS] token before the patches, whose state is the pooled state; without it the model needs a pooler
+            (CoCa).
         style: ``plain``; ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation);
             ``openclip`` (the same with exact GELU, as most of open_clip's models).
-        prune: which pruner acts where.
-        weights: a safetensors file of a timm or OpenAI CLIP ViT, or a folder that it was imported to; its first blocks
-            are loaded, position embeddings and patch kernels resized to fit.
+        prune: pruners and the blocks after which they act.
+        weights: safetensors file of a timm or OpenAI CLIP ViT, or an import folder; the first blocks are loaded, and
+            position embeddings and patch kernels resized.
 
     Raises:
-        ValueError: sizes that do not divide, a pruner behind the last block, weights that do not fit.
+        ValueError: sizes that do not divide, a pruner after the last block, weights that do not fit.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads", "patch": "patch_size"}
 
+    # arguments: ten settings, seven of them timm's own, and two filled sizes
     def __init__(
         self,
         *,
@@ -76,10 +78,10 @@ class ViT(Backbone):
         self.mean: Tensor
         self.deviation: Tensor
         if image_size % patch_size:
-            raise ValueError(f"patch {patch_size} does not divide the picture's side of {image_size} pixels")
+            raise ValueError(f"patch_size {patch_size} does not divide the image's side of {image_size} pixels")
         if embed_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide dim {embed_dim}")
-        mean, deviation, made = STYLES[style]
+        mean, deviation, arguments = STYLES[style]
         self.dim, self.mlp, self.has_pooled = embed_dim, mlp, cls
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.vit = VisionTransformer(
@@ -93,7 +95,7 @@ class ViT(Backbone):
             num_classes=0,
             global_pool="",
             embed_layer=_stem(stem, style, embed_dim, patch_size),
-            **made,
+            **arguments,
         )
         if depth == 0:
             self.vit.norm = nn.Identity()
@@ -114,44 +116,47 @@ class ViT(Backbone):
         return tuple(pruners_by_block(self.prunings).values())
 
     def trunk(self, images: Tensor) -> Tokens:
+        """Run the blocks before the first pruner: (B, 3, H, W) uint8 -> (B, N, D), N = 1 + P with [CLS]."""
         pixels = (images.float() - self.mean) / self.deviation  # (B, 3, H, W)
         fused = fused_attention(images.device, self.training)
         for block in self.vit.blocks:
             block.attn.fused_attn = fused
-        x = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(pixels)))  # (B, 1 + P, D)
+        x = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(pixels)))  # (B, N, D)
         tokens = Tokens(x, patches=(self.vit.num_prefix_tokens, int(x.shape[1])))
         return run_blocks(self.blocks, {}, tokens, last=self.split)
 
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
+        """Prune by ``guide`` (B, G) and run the remaining blocks: (B, N, D) -> (B, N', D)."""
         pruners = pruners_by_block(self.prunings) if self.pruning else {}
-        tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)
-        x = self.vit.norm(tokens.x)  # (B, N, D)
-        pooled = x[:, 0] if self.vit.num_prefix_tokens else None
+        tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)  # (B, N', D)
+        x = self.vit.norm(tokens.x)  # (B, N', D)
+        pooled = x[:, 0] if self.vit.num_prefix_tokens else None  # (B, D)
         return Tokens(x, pooled, tokens.mask, tokens.patches, tokens.source, tokens.scores)
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
+        """The first pruner's logits (B, P); None without a pruner."""
         return score(self.blocks, pruners_by_block(self.prunings), trunk, guide, first=self.split)
 
     def _load(self, file: str) -> None:
-        """Take over weights, resized to this patch size and resolution (timm's rules, bicubic)."""
-        held, own = read_weights(file), self.vit.state_dict()
-        convolutions = [k for k in own if k.startswith("patch_embed.backbone.") and k not in held]
+        """Load weights, resized to this patch size and resolution (by timm, bicubic)."""
+        weights, parameters = read_weights(file), self.vit.state_dict()
+        convolutions = [k for k in parameters if k.startswith("patch_embed.backbone.") and k not in weights]
         if convolutions:
             raise ValueError(f"{file}: does not fit stem 'conv': lacks {', '.join(convolutions[:3])}")
         try:
-            state = checkpoint_filter_fn(held, self.vit)
-        except Exception as err:  # timm checks nothing before it reshapes
-            raise ValueError(f"{file}: cannot be brought to this ViT's patch and picture size: {err}") from err
+            state = checkpoint_filter_fn(weights, self.vit)
+        except Exception as err:  # timm reshapes without any check
+            raise ValueError(f"{file}: cannot be resized to this ViT's patch and image size: {err}") from err
         faults = {
-            "lacks": [k for k in own if k not in state],
-            "has": misshapen(state, own),
-            "has what this ViT does not compute,": [k for k in state if k not in own and self._matters(k)],
+            "lacks": [k for k in parameters if k not in state],
+            "has": shape_mismatches(state, parameters),
+            "has what this ViT does not compute,": [k for k in state if k not in parameters and self._is_used(k)],
         }
-        refuse(file, "ViT", faults)
-        self.vit.load_state_dict({k: state[k] for k in own})
+        check_fit(file, "ViT", faults)
+        self.vit.load_state_dict({k: state[k] for k in parameters})
 
-    def _matters(self, name: str) -> bool:
-        """Whether a tensor of a file would change what these blocks compute, unlike heads and later blocks."""
+    def _is_used(self, name: str) -> bool:
+        """Return True if a tensor of a file affects the states after these blocks, unlike heads and later blocks."""
         part, *rest = name.split(".")
         if part == "blocks":
             return int(rest[0]) < len(self.vit.blocks)
@@ -159,24 +164,25 @@ class ViT(Backbone):
 
 
 class _TimmBlock:
-    """core.blocks.Block over a timm block; of a picture every token may be attended to, so there is no mask."""
+    """``core.blocks.Block`` of a timm block. The mask is ignored: all tokens of an image may be attended to."""
 
     def __init__(self, block: Any):
         self.block = block
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        out: Tensor = self.block(x)
+        out: Tensor = self.block(x)  # (B, N, D)
         return out
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         block = self.block
-        return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+        return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))  # (B, N, D)
 
     def mlp(self, x: Tensor) -> Tensor:
         block = self.block
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))  # (B, N, D)
 
     def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Keys (B, heads, N, D / heads) and weights (B, heads, N, N) of the attention, for the block's input."""
         attn = self.block.attn
         qkv = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, D / heads)
         query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
@@ -184,11 +190,12 @@ class _TimmBlock:
 
 
 def _stem(stem: str, style: str, dim: int, patch: int) -> Callable[..., nn.Module]:
+    """Return timm's constructor of the patch embedding."""
     if stem == "linear":
         return partial(PatchEmbed, bias=style == "plain")
     halvings = patch.bit_length() - 1
     if patch != 2**halvings or halvings < 1:
-        raise ValueError(f"stem 'conv' needs a patch that is a power of 2, got {patch}")
+        raise ValueError(f"stem 'conv' needs a patch_size that is a power of 2, got {patch}")
     widths = [max(8, dim >> (halvings - 1 - i)) for i in range(halvings)]  # doubling up to dim
     convolutions = ConvStem(  # stride-2 convolutions, then 1x1
         depth=halvings + 1,

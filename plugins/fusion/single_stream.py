@@ -1,4 +1,4 @@
-"""One transformer over words and patches together. Letters as in core.types."""
+"""One transformer over words and patches in one sequence. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from registry.part import Count, Filled, Fraction
 
 
 class SingleStreamFusion(Fusion):
-    """[words ; patches] through the blocks of a ViT (ViLT, Kim et al. 2021), with prunings between them.
+    """Run [words ; patches] through the blocks of a ViT (ViLT, Kim et al. 2021), with prunings between them.
 
-    Embedded words and patches get a type embedding each and run as one sequence; only patches can be pruned. A guided
-    pruner reads the [CLS] of the words at its own depth, which has seen the picture by then (COPA's single-stream
-    extension; that its details are like this is our reading). Feeds on a backbone of depth 0 and a text encoder of 0
-    layers. Unlike ViLT there is no pooler before the heads.
+    A type embedding is added to the embedded words and patches; only patches can be pruned. The guide of a pruner is
+    the state of the words' [CLS] at the same depth, which has attended to the image by then; the details of COPA's
+    single-stream extension are not known to us, so this is our choice. Use a backbone of depth 0 and a text encoder
+    with 0 layers. Unlike in ViLT there is no pooler before the heads.
 
     Args:
-        layers: how many blocks.
+        layers: number of blocks.
         num_heads: attention heads.
-        dropout: on the residuals and attention.
-        prune: which pruner acts where, as in a backbone.
-        weights: a safetensors file of a timm ViT, whose first blocks are loaded.
+        dropout: rate on residuals and attention weights.
+        prune: pruners and the blocks after which they act, as in a backbone.
+        weights: safetensors file of a timm ViT; its first blocks are loaded.
 
     Raises:
-        ValueError: a pruner behind the last block; weights that lack a block or are of another size.
+        ValueError: a pruner after the last block; weights without one of the blocks or of other sizes.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
@@ -52,7 +52,7 @@ class SingleStreamFusion(Fusion):
         super().__init__()
         self.dim = dim
         self.image_projection = nn.Identity() if image_dim == dim else nn.Linear(image_dim, dim)
-        self.types = nn.Embedding(2, dim)  # 0: words, 1: picture
+        self.types = nn.Embedding(2, dim)  # 0: words, 1: image
         self.layers = nn.ModuleList(PreNormLayer(dim, num_heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         for norm in self.modules():
@@ -72,47 +72,49 @@ class SingleStreamFusion(Fusion):
         return tuple(pruners_by_block(self.prunings).values())
 
     def score(self, text: Tokens, image: Tokens) -> Tensor | None:
-        return score(self.blocks, pruners_by_block(self.prunings), self._joined(text, image), _cls)
+        """The first pruner's logits (B, P); None without a pruner."""
+        return score(self.blocks, pruners_by_block(self.prunings), self._concatenate(text, image), _cls)
 
     def forward(self, text: Tokens, image: Tokens) -> Fused:
         pruners = pruners_by_block(self.prunings) if self.pruning else {}
-        tokens = run_blocks(self.blocks, pruners, self._joined(text, image), _cls)
+        tokens = run_blocks(self.blocks, pruners, self._concatenate(text, image), _cls)  # (B, L + N', D)
         length = int(text.x.shape[1])
         x, (start, stop) = self.norm(tokens.x), tokens.patches  # (B, L + N', D)
-        shown = None if image.mask is None or tokens.mask is None else tokens.mask[:, length:]  # (B, N')
-        seen = Tokens(x[:, length:], None, shown, (start - length, stop - length), tokens.source, tokens.scores)
-        return Fused(Tokens(x[:, :length], x[:, 0], text.mask), seen)
+        mask = None if image.mask is None or tokens.mask is None else tokens.mask[:, length:]  # (B, N')
+        patches = (start - length, stop - length)
+        fused_image = Tokens(x[:, length:], None, mask, patches, tokens.source, tokens.scores)  # (B, N', D)
+        return Fused(Tokens(x[:, :length], x[:, 0], text.mask), fused_image)
 
-    def _joined(self, text: Tokens, image: Tokens) -> Tokens:
-        """[words ; picture], (B, L + N, D)."""
-        words, picture = text.x + self.types.weight[0], self.image_projection(image.x) + self.types.weight[1]
+    def _concatenate(self, text: Tokens, image: Tokens) -> Tokens:
+        """Add the type embeddings and concatenate: words (B, L, D) and image (B, N, D') -> (B, L + N, D)."""
+        words = text.x + self.types.weight[0]  # (B, L, D)
+        patches = self.image_projection(image.x) + self.types.weight[1]  # (B, N, D)
         length, (start, stop) = int(words.shape[1]), image.patches
-        mask = Fused(text=image, image=text).mask  # of both, words first, (B, L + N)
-        return Tokens(torch.cat([words, picture], 1), None, mask, (start + length, stop + length), image.source)
+        mask = Fused(text=image, image=text).mask  # words first, (B, L + N)
+        return Tokens(torch.cat([words, patches], 1), None, mask, (start + length, stop + length), image.source)
 
     @torch.no_grad()
     def _load(self, file: str) -> None:
-        """Fill the blocks and the last norm from a timm ViT."""
+        """Load the blocks and the final LayerNorm from a timm ViT."""
         state = read_safetensors(file)
 
-        def take(name: str, into: Sequence[Tensor]) -> None:
-            held = state.get(name)
-            if held is None or held.shape[1:] != into[0].shape[1:] or len(held) != sum(map(len, into)):
-                found = "lacks it" if held is None else f"holds it as {tuple(held.shape)}"
-                wanted = (sum(map(len, into)), *into[0].shape[1:])
-                raise ValueError(f"{file}: {name} must be {wanted}, but the file {found}")
-            for target, part in zip(into, held.split([len(t) for t in into]), strict=True):
+        def copy(name: str, targets: Sequence[Tensor]) -> None:
+            tensor = state.get(name)
+            expected = (sum(map(len, targets)), *targets[0].shape[1:])
+            if tensor is None or tuple(tensor.shape) != expected:
+                fault = "lacks it" if tensor is None else f"has {tuple(tensor.shape)}"
+                raise ValueError(f"{file}: {name} must be {expected}, but the file {fault}")
+            for target, part in zip(targets, tensor.split([len(t) for t in targets]), strict=True):
                 target.copy_(part)
 
         for kind in ("weight", "bias"):
             for i, layer in enumerate(self.layers):
-                for theirs, ours in NAMES.items():
-                    parts = [layer.get_parameter(f"{name}.{kind}") for name in ours]
-                    take(f"blocks.{i}.{theirs}.{kind}", parts)
-            take(f"norm.{kind}", [self.norm.get_parameter(kind)])
+                for timm_name, names in TIMM_NAMES.items():
+                    copy(f"blocks.{i}.{timm_name}.{kind}", [layer.get_parameter(f"{name}.{kind}") for name in names])
+            copy(f"norm.{kind}", [self.norm.get_parameter(kind)])
 
 
-NAMES = {  # of a timm block's parts: ours
+TIMM_NAMES = {  # module of a timm block: modules of PreNormLayer
     "norm1": ("attention_norm",),
     "attn.qkv": ("attention.query", "attention.key", "attention.value"),
     "attn.proj": ("attention.out",),
@@ -123,24 +125,25 @@ NAMES = {  # of a timm block's parts: ours
 
 
 class _Block:
-    """core.blocks.Block over one of our layers."""
+    """``core.blocks.Block`` of a PreNormLayer. Shapes: x (B, N, D), mask (B, N)."""
 
     def __init__(self, layer: PreNormLayer):
         self.layer, self.mlp = layer, layer.mlp
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        out: Tensor = self.layer(x, key_mask(mask))
+        out: Tensor = self.layer(x, key_mask(mask))  # (B, N, D)
         return out
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.layer.attend(x, key_mask(mask))
+        return self.layer.attend(x, key_mask(mask))  # (B, N, D)
 
     def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Keys (B, heads, N, d) and weights (B, heads, N, N)."""
         return self.layer.attention.attention_maps(self.layer.attention_norm(x), key_mask(mask))
 
 
 def _cls(tokens: Tokens) -> Tensor:
-    """The state of the words' [CLS], (B, D): the guide."""
+    """The guide: the state of the words' [CLS], (B, D)."""
     return tokens.x[:, 0]
 
 

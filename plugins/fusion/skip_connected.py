@@ -17,25 +17,26 @@ from registry.part import Count, Filled, Fraction, NonNegativeInt
 
 
 class SkipConnectedFusion(Fusion):
-    """Mostly co-attention, now and then connected attention (mPLUG, Li et al. 2022).
+    """Asymmetric co-attention layers, with a connected-attention layer every ``stride`` layers (mPLUG, Li et al. 2022).
 
-    Layer j, counted from 0, is connected (J) where j > 0 and j is a multiple of ``stride``, else co-attention (C); six
-    layers at stride 3 are C C C J C C. C: words attend to words, then to the picture, then the MLP; the picture passes
-    unchanged. J: self-attention and MLP over [picture ; words], and the picture's result is added to what it was.
-    J layers have no cross-attention parameters (mPLUG's have some that nothing uses). A picture of another width is
-    first brought to ``dim`` by a linear map and LayerNorm.
+    Layer j, counted from 0, is connected (J) if j > 0 and j is a multiple of ``stride``, otherwise co-attention (C).
+    Six layers with stride 3 are C C C J C C. C: self-attention of the words, cross-attention to the image, MLP; the
+    image is not updated. J: self-attention and MLP over [image ; words]; the image part is added to the image states
+    from before (skip connection). J layers have no cross-attention parameters (mPLUG's are unused). If the image's
+    width is not ``dim``, a linear map and LayerNorm come first.
 
     Args:
-        layers: how many layers.
-        stride: every how many layers the two streams are connected.
+        layers: number of layers.
+        stride: distance of the connected layers.
         num_heads: attention heads.
-        dropout: on the residuals and attention.
-        weights: a folder with a BERT's config.json and model.safetensors to start from; cross-attention starts new.
-        first_layer: the BERT layer, counted from 0, that layer 0 takes its weights from; mPLUG's text encoder has the
-            six before.
+        dropout: rate on residuals and attention weights.
+        weights: folder with a BERT's config.json and model.safetensors to start from; cross-attention is initialised at
+            random.
+        first_layer: index of the BERT layer, from 0, that layer 0 is initialised from; mPLUG's text encoder has the six
+            before it.
 
     Raises:
-        ValueError: weights of other sizes or fewer layers; names folder and tensor.
+        ValueError: weights of other sizes or with fewer layers; the message names folder and tensor.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"heads": "num_heads"}
@@ -54,8 +55,8 @@ class SkipConnectedFusion(Fusion):
     ):
         super().__init__()
         self.dim, self.stride = dim, stride
-        wider = (nn.Linear(image_dim, dim), nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout))
-        self.image_projection = nn.Identity() if image_dim == dim else nn.Sequential(*wider)
+        projection = (nn.Linear(image_dim, dim), nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout))
+        self.image_projection = nn.Identity() if image_dim == dim else nn.Sequential(*projection)
         self.layers = nn.ModuleList(
             PostNormLayer(dim, num_heads, dropout, source_dim=None if self.connected(j) else dim) for j in range(layers)
         )
@@ -67,22 +68,22 @@ class SkipConnectedFusion(Fusion):
                 load_bert_layer(layer, tensors, first_layer + j, weights)
 
     def connected(self, layer: int) -> bool:
-        """Whether layer ``layer``, counted from 0, is a J."""
+        """Return True if layer ``layer``, counted from 0, is a connected layer (J)."""
         return layer > 0 and layer % self.stride == 0
 
     def forward(self, text: Tokens, image: Tokens) -> Fused:
-        words, picture = text.x, self.image_projection(image.x)  # (B, L, D), (B, N, D)
-        word_mask, picture_mask = key_mask(text.mask), key_mask(image.mask)
-        joint_mask = key_mask(Fused(text, image).mask)
-        patches = int(picture.shape[1])
+        words, x = text.x, self.image_projection(image.x)  # (B, L, D), (B, N, D)
+        word_mask, image_mask = key_mask(text.mask), key_mask(image.mask)  # (B, 1, 1, L), (B, 1, 1, N)
+        joint_mask = key_mask(Fused(text, image).mask)  # (B, 1, 1, N + L)
+        length = int(x.shape[1])  # N
         for j, layer in enumerate(self.layers):
-            if self.connected(j):
-                joint = layer(torch.cat([picture, words], 1), joint_mask)  # (B, N + L, D)
-                picture, words = picture + joint[:, :patches], joint[:, patches:]
-            else:
-                words = layer(words, word_mask, picture, picture_mask)
-        seen = Tokens(picture, None, image.mask, image.patches, image.source)
-        return Fused(Tokens(words, words[:, 0], text.mask), seen)
+            if self.connected(j):  # J
+                joint = layer(torch.cat([x, words], 1), joint_mask)  # (B, N + L, D)
+                x, words = x + joint[:, :length], joint[:, length:]  # (B, N, D), (B, L, D)
+            else:  # C
+                words = layer(words, word_mask, x, image_mask)  # (B, L, D)
+        fused_image = Tokens(x, None, image.mask, image.patches, image.source)
+        return Fused(Tokens(words, words[:, 0], text.mask), fused_image)
 
 
 @hookimpl

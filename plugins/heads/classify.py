@@ -1,4 +1,4 @@
-"""A picture's pooled state to classes."""
+"""Classification head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry.part import Filled
 
 
 class Classify(Head):
-    """A linear map to the data's classes, in their order (CoCa, section 4).
+    """Linear map from the pooled state to the data's classes, in their order (CoCa, section 4).
 
     Raises:
         ValueError: the data has no classes.
@@ -22,7 +22,7 @@ class Classify(Head):
     def __init__(self, *, dim: Filled[int], classes: Filled[int]):
         super().__init__()
         if not classes:
-            raise ValueError("this data names no classes to tell apart; scenes and clips do")
+            raise ValueError("this data has no classes; scenes and clips have")
         self.linear = nn.Linear(dim, classes)
         initialise(self)
 

@@ -1,4 +1,4 @@
-"""States to words by one linear map."""
+"""Linear language-model head."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from registry.part import Filled
 
 
 class LanguageModelHead(Head):
-    """A linear map to the vocabulary, without bias; CoCa's, where the bias is not described.
+    """Linear map from states to vocabulary logits, without bias (CoCa, whose paper does not mention a bias).
 
     Args:
-        tied: whose word embeddings are the output matrix: the text encoder's, the decoder's, or none's (its own, as the
-            parameters in CoCa's Table 1 say for base and large; those of 2.1B fit ``decoder``).
+        tied: word embeddings that are also the output matrix: those of the ``text`` encoder or of the ``decoder``;
+            ``none``: a separate matrix, which the parameter counts of CoCa's Table 1 imply for base and large. Those
+            of the 2.1B model fit ``decoder``.
 
     Raises:
-        ValueError: the model has no such embeddings, or they are of another width.
+        ValueError: the model has no such embeddings, or their width differs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Whether a picture and a caption belong together."""
+"""Image-text matching head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry.part import Filled
 
 
 class Match(Head):
-    """Two logits from the fused [CLS] state: 0 no match, 1 match (ALBEF, mPLUG)."""
+    """Linear map from the fused [CLS] state to two logits: 0 no match, 1 match (ALBEF, mPLUG)."""
 
     def __init__(self, *, dim: Filled[int]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""States into the space that pictures and captions share."""
+"""Projection into the space that images and captions share."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from registry.part import Count, Filled
 
 
 class Projection(Head):
-    """A linear map to ``width`` dimensions, then length 1 (ALBEF, mPLUG: 256).
+    """Linear map, then L2 normalisation (ALBEF, mPLUG).
 
     Args:
-        width: of the space.
-        bias: whether the map has one, as ALBEF's and mPLUG's have; CLIP's and open_clip's have none.
+        width: width of the shared space, 256 in ALBEF and mPLUG.
+        bias: add a bias, as in ALBEF and mPLUG; CLIP and open_clip have none.
     """
 
     def __init__(self, *, width: Count = 256, bias: bool = True, dim: Filled[int]):

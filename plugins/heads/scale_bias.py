@@ -1,4 +1,4 @@
-"""The learnt scale and bias of a sigmoid over pairs."""
+"""Learned scale and bias of SigLIP's sigmoid loss."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from registry.part import Between
 
 
 class ScaleBias(Head):
-    """Cosines to the logits of a match, t x + b with t = exp(t') (SigLIP: Zhai et al. 2023, Algorithm 1).
+    """Logits t x + b of cosines x, with t = exp(t') (SigLIP: Zhai et al. 2023, Algorithm 1).
 
-    t' and b are learnt.
+    t' and b are learned.
 
     Args:
-        scale: where t starts, 10 in the paper: t' = ln 10.
-        bias: where b starts, -10 in the paper: most pairs are no match, and the first logits say so.
+        scale: initial t, 10 in the paper: t' = ln 10.
+        bias: initial b, -10 in the paper: the first predictions are "no match", which is right for most pairs.
     """
 
     def __init__(self, *, scale: Annotated[float, Between(1e-3, 1e3)] = 10.0, bias: float = -10.0):
@@ -30,7 +30,7 @@ class ScaleBias(Head):
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.log_scale.exp() * x + self.bias
+        return self.log_scale.exp() * x + self.bias  # any shape, kept
 
 
 @hookimpl

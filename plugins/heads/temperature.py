@@ -1,4 +1,4 @@
-"""The learnt temperature of a contrast."""
+"""Learned temperature of a contrastive loss."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from core.hookspecs import hookimpl
 from core.kinds import Head
 from registry.part import Between
 
-LOW, HIGH = 0.001, 0.5  # ALBEF's and mPLUG's bounds
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5  # in ALBEF and mPLUG
 
 
 class Temperature(Head):
-    """Cosines divided by a learnt temperature, held between 0.001 and 0.5 (ALBEF, mPLUG).
+    """Divide cosines by a learned temperature, clamped to 0.001 ... 0.5 (ALBEF, mPLUG).
 
-    What is learnt is its logarithm, so a step changes it by a share.
+    The parameter is its logarithm, so that a step changes the temperature by a factor.
 
     Args:
-        initial: where it starts, 0.07 in ALBEF and mPLUG.
+        initial: initial temperature, 0.07 in ALBEF, mPLUG and CoCa.
     """
 
-    def __init__(self, *, initial: Annotated[float, Between(LOW, HIGH)] = 0.07):
+    def __init__(self, *, initial: Annotated[float, Between(MIN_TEMPERATURE, MAX_TEMPERATURE)] = 0.07):
         super().__init__()
         self.log = nn.Parameter(torch.tensor(math.log(initial)))
 
     @property
     def value(self) -> Tensor:
         """The temperature, a scalar."""
-        # the parameter itself is held in bounds: a clamp on the way would stop the gradient there
-        self.log.detach().clamp_(math.log(LOW), math.log(HIGH))
+        # the parameter itself is clamped: a clamp in the graph would have no gradient outside the bounds
+        self.log.detach().clamp_(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
         return self.log.exp()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / self.value
+        return x / self.value  # any shape, kept
 
 
 @hookimpl

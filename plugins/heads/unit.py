@@ -1,4 +1,4 @@
-"""States of length 1, as they are."""
+"""L2 normalisation without a projection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from core.kinds import Head
 
 
 class Unit(Head):
-    """Length 1 without a projection: CoCa's paper describes none between pooler, or [CLS], and the contrast."""
+    """Normalise pooled states to length 1.
+
+    CoCa's paper describes no projection between the pooler, or the text's [CLS], and the contrastive loss.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x.float(), dim=-1)  # (..., D) -> (..., D)

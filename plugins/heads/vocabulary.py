@@ -1,4 +1,4 @@
-"""States to words."""
+"""BERT's language-model head, and tied output matrices."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from registry.part import Filled
 
 
 def tie(words: nn.Linear, tied: str, embeddings: Mapping[str, nn.Parameter]) -> None:
-    """Make word embeddings the output matrix; "none" leaves it its own.
+    """Use the word embeddings (V, D) named ``tied`` as the weight of ``words``; "none": change nothing.
 
     Raises:
-        ValueError: there are none of that name, or they are of another width.
+        ValueError: there are no embeddings of that name, or their width differs.
     """
     if tied == "none":
         return
     if tied not in embeddings:
-        held = ", ".join(sorted(embeddings)) or "none"
-        raise ValueError(f"tied: {tied!r}, but the model has no such word embeddings; it has: {held}")
+        names = ", ".join(sorted(embeddings)) or "none"
+        raise ValueError(f"tied: {tied!r}, but the model has no such word embeddings; it has: {names}")
     if embeddings[tied].shape != words.weight.shape:
         width = int(embeddings[tied].shape[1])
         raise ValueError(f"tied: the {tied} embeddings are {width} wide, this head's states {words.in_features}")
@@ -33,13 +33,14 @@ def tie(words: nn.Linear, tied: str, embeddings: Mapping[str, nn.Parameter]) -> 
 
 
 class Vocabulary(Head):
-    """BERT's language-model head: linear, GELU, LayerNorm, then the vocabulary.
+    """BERT's language-model head: linear map, GELU, LayerNorm, then a linear map to the vocabulary.
 
     Args:
-        tied: whose word embeddings are the output matrix: the text encoder's, the decoder's, or none's (its own).
+        tied: word embeddings that are also the output matrix: those of the ``text`` encoder or of the ``decoder``;
+            ``none``: a separate matrix.
 
     Raises:
-        ValueError: the model has no such embeddings, or they are of another width.
+        ValueError: the model has no such embeddings, or their width differs.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class Vocabulary(Head):
         tie(self.words, tied, embeddings)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.words(self.norm(F.gelu(self.transform(x)))) + self.bias  # (..., D) -> (..., V)
+        x = self.norm(F.gelu(self.transform(x)))  # (..., D)
+        logits: Tensor = self.words(x) + self.bias  # (..., D) -> (..., V)
         return logits
 
 

@@ -1,4 +1,4 @@
-"""Captioning: write the caption word by word beside the picture. Letters as in core.types."""
+"""Captioning loss. Letters as in core.types; n words that are predicted."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from core.types import Batch
-from plugins.objectives.token_loss import labelled, word_loss
+from plugins.objectives.token_loss import target_positions, token_loss
 from registry.part import Fraction
 
 
 class Captioning(Objective):
-    """Each word from those before it and the picture (CoCa, Eq. 3), in parallel over the caption.
+    """Predict each word from the words before it and the image: -sum_t log P(y_t | y_<t, x) (CoCa, Eq. 3).
 
-    The decoder's lower half reads the words alone; in CoCa that pass is the contrast's too. The picture is the one that
-    ITC sees: a pruner that reads the caption would tell it. Padding is neither predicted nor counted, and never goes
-    through the head.
+    All words are predicted in parallel (teacher forcing). The pass of the unimodal half is shared with the contrastive
+    loss in CoCa. The image is ITC's: a pruner guided by the caption would leak it. Padding is not predicted and does
+    not pass through the head.
 
     Args:
-        reduction: ``token_mean``: over all words of the batch; ``sequence_sum``: the sum over each caption's words,
-            averaged over captions, as Eq. 3 reads. Which of them the paper trained with is not known to us.
-        smoothing: label smoothing: share of the target that is spread evenly over the vocabulary.
-        head: the model's head for words.
+        reduction: ``token_mean``: mean over all words of the batch; ``sequence_sum``: sum over a caption's words, mean
+            over captions, as written in Eq. 3. It is not known to us which one the paper used in training.
+        smoothing: label smoothing, the fraction of the target that is spread evenly over the vocabulary.
+        head: slot of the vocabulary head.
     """
 
     def __init__(
@@ -45,14 +45,15 @@ class Captioning(Objective):
         return len(batch.images) if self.reduction == "sequence_sum" else float(batch.text.mask[:, 1:].sum())
 
     def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar."""
         assert step.model.decoder is not None
-        states = step.model.decoder(step.decoder_text, step.image).x[:, :-1]  # (B, L - 1, D)
-        text, real = step.batch.text, step.batch.text.mask[:, 1:]  # (B, L - 1)
-        places = labelled(real, step.num_target_tokens)  # (n,)
-        named, targets, weights = (
-            x.flatten(0, 1).index_select(0, places) for x in (states, text.ids[:, 1:], real.float())
+        text, mask = step.batch.text, step.batch.text.mask[:, 1:]  # (B, L), (B, L - 1)
+        states = step.model.decoder(step.decoder_text, step.image).x[:, :-1]  # (B, L - 1, D): state t predicts t + 1
+        index = target_positions(mask, step.num_target_tokens)  # (n,)
+        states, targets, weights = (
+            x.flatten(0, 1).index_select(0, index) for x in (states, text.ids[:, 1:], mask.float())
         )  # (n, D), (n,), (n,)
-        loss = word_loss(step.model.heads[self.head], named, targets, weights, self.smoothing)
+        loss = token_loss(step.model.heads[self.head], states, targets, weights, self.smoothing)
         return loss / (len(text.ids) if self.reduction == "sequence_sum" else weights.sum().clamp_min(1))
 
 

@@ -1,4 +1,4 @@
-"""Classification of pictures and clips. Letters as in core.types."""
+"""Classification of images and clips. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -15,39 +15,38 @@ from registry.part import Fraction
 
 
 def softmax_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels, of which each row's sum counts as 1, so that several share it evenly.
+    """Cross-entropy with the labels of each image as target distribution; several labels share it evenly.
 
     Args:
-        logits, labels: (B, C); a row of zeros has no label, and what comes of it means nothing.
-        smoothing: share of the target that is spread evenly over all classes.
+        logits, labels: (B, C); the loss of a row of zeros, without a label, is meaningless.
+        smoothing: fraction of the target that is spread evenly over all classes.
 
     Returns:
         (B,).
     """
-    shares = labels / labels.sum(1, keepdim=True).clamp_min(1e-9)
-    return F.cross_entropy(logits, shares, reduction="none", label_smoothing=smoothing)
+    targets = labels / labels.sum(1, keepdim=True).clamp_min(1e-9)  # (B, C), rows sum to 1
+    return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
 
 
 def sigmoid_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Binary cross-entropy of each class by itself, summed over the classes: (B, C) each -> (B,).
+    """Binary cross-entropy per class, summed over the classes: (B, C) each -> (B,).
 
     Args:
-        smoothing: by half of it every label is moved away from 0 and from 1.
+        smoothing: targets are smoothing / 2 and 1 - smoothing / 2 instead of 0 and 1.
     """
-    targets = labels * (1 - smoothing) + smoothing / 2
+    targets = labels * (1 - smoothing) + smoothing / 2  # (B, C)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
 
 
 class Classification(Objective):
-    """Name the classes of each picture: the single-encoder paradigm, and frozen-feature and fine-tuned evaluation
-    (CoCa, sections 3.1 and 4).
+    """Classify images from their pooled state (CoCa, sections 3.1 and 4: single encoder, frozen and fine-tuned).
 
-    Of the batch only the rows with a label count, and the loss is their mean. The picture is the one that ITC sees. It
-    is the special case of ``caption`` whose vocabulary are the names of the classes and whose captions one such word.
+    The loss is the mean over the images of the batch that have a label. The image is ITC's. It is the special case of
+    ``caption`` with class names as vocabulary and one word per caption.
 
     Args:
-        loss: ``softmax``: one distribution over the classes, which several labels of a picture share evenly;
-            ``sigmoid``: each class for itself.
+        loss: ``softmax``: one distribution over the classes, shared evenly by several labels of an image; ``sigmoid``:
+            a binary decision for each class.
         smoothing: label smoothing.
     """
 
@@ -65,15 +64,21 @@ class Classification(Objective):
         return 0.0 if batch.labels is None else float(batch.labels.ne(0).any(1).sum())
 
     def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: the batch has no labels, or the image no pooled state.
+        """
         labels = step.batch.labels
         if labels is None:
             raise ValueError("classification: the data has no labels; give it some, or set this objective to null")
         pooled = step.image.pooled
         if pooled is None:
-            raise ValueError("classification: nothing pools the picture; the model needs a pooler or a [CLS] token")
-        losses = self.losses(step.model.heads["classify"](pooled).float(), labels, self.smoothing)  # (B,)
-        known = labels.ne(0).any(1).float()  # (B,)
-        return (losses * known).sum() / known.sum().clamp_min(1)
+            raise ValueError("classification: the image has no pooled state; the model needs a pooler or a [CLS] token")
+        logits = step.model.heads["classify"](pooled).float()  # (B, D) -> (B, C)
+        losses = self.losses(logits, labels, self.smoothing)  # (B,)
+        has_label = labels.ne(0).any(1).float()  # (B,)
+        return (losses * has_label).sum() / has_label.sum().clamp_min(1)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Image-text contrast within the batch. Letters as in core.types; b of the B pairs are this rank's own."""
+"""Image-text contrastive loss within the batch. Letters as in core.types; this rank has b of the B pairs."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from plugins.objectives.all_gather import pair_logits
 from registry.part import Fraction
 
 
-def contrast(rows: Tensor, columns: Tensor, own: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of finding the counterpart, the mean over pairs, both directions added (CoCa, Eq. 2).
+def contrastive_loss(rows: Tensor, columns: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Sum of the image-to-text and text-to-image cross-entropies, each a mean over pairs (CoCa, Eq. 2).
 
     Args:
-        rows: (b, B) logits of own pictures by all captions.
-        columns: (B, b) logits of all pictures by own captions; in one process the very same.
-        own: (b,) int64, which of all pairs are own.
-        smoothing: share of the target that is spread evenly over all B.
+        rows: (b, B) logits of this rank's images by all captions.
+        columns: (B, b) logits of all images by this rank's captions; with one rank the same tensor.
+        target: (b,) int64, the indices of this rank's pairs among all.
+        smoothing: fraction of the target that is spread evenly over all B.
 
     Returns:
         A scalar.
     """
-    to_text = F.cross_entropy(rows, own, label_smoothing=smoothing)
-    return to_text + F.cross_entropy(columns.T, own, label_smoothing=smoothing)
+    image_to_text = F.cross_entropy(rows, target, label_smoothing=smoothing)
+    return image_to_text + F.cross_entropy(columns.T, target, label_smoothing=smoothing)
 
 
 class ImageTextContrast(Objective):
-    """Each picture finds its caption among the batch's, and each caption its picture (CLIP; ITC in ALBEF and mPLUG).
+    """ITC: classify each image's caption among the batch's captions, and each caption's image (CLIP, CoCa, ALBEF).
 
-    Cross-entropy, in both directions, over cosines divided by a learnt temperature.
+    Cross-entropy in both directions over cosines divided by a learned temperature (CoCa, Eq. 2).
 
     Args:
-        reduction: ``mean`` of the two directions (CLIP, ALBEF, mPLUG) or their ``sum`` (CoCa, Eq. 2), twice as much.
-        smoothing: label smoothing: share of the target that is spread evenly over the batch.
-        gather: compare with the pairs of all ranks rather than with the rank's own alone.
+        reduction: ``mean`` of the two directions (CLIP, ALBEF, mPLUG) or their ``sum`` (CoCa, Eq. 2), twice as large.
+        smoothing: label smoothing, the fraction of the target that is spread evenly over the batch.
+        gather: contrast with the pairs of all ranks; False: only with those of the same rank.
     """
 
     is_contrastive = True
@@ -53,8 +53,10 @@ class ImageTextContrast(Objective):
         return ("text", "heads.image", "heads.text", "heads.temperature")
 
     def forward(self, step: Step) -> Tensor:
-        both = contrast(*pair_logits(step, "temperature", self.gather), self.smoothing)
-        return both if self.reduction == "sum" else both / 2
+        """The loss, a scalar."""
+        rows, columns, target = pair_logits(step, "temperature", self.gather)  # (b, B), (B, b), (b,)
+        loss = contrastive_loss(rows, columns, target, self.smoothing)
+        return loss if self.reduction == "sum" else loss / 2
 
 
 @hookimpl

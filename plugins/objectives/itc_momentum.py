@@ -1,5 +1,7 @@
-"""Image-text contrast with a momentum teacher and queues. Letters as in core.types; Q entries queued, E width of the
-shared space."""
+"""Image-text contrastive loss with a momentum teacher and queues.
+
+Letters as in core.types; Q entries of a queue, E width of the shared space.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,22 @@ from core import runtime
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
-from plugins.objectives.all_gather import gathered
+from plugins.objectives.all_gather import all_gather
 from registry.part import Count, Fraction, NonNegativeInt
 
 
 class MomentumContrast(Objective):
-    """ITC as ALBEF and mPLUG train it: a slowly following teacher fills two queues and softens the targets.
+    """ITC with soft targets and two feature queues from a momentum teacher (ALBEF, mPLUG).
 
-    Targets are alpha * softmax(teacher's similarities) + (1 - alpha) * one-hot, over the batch and the queue; the loss
-    is the mean of both directions. The teacher sees the pictures under the same guide policy as the model. Of a batch
-    in parts (ranks, train.gradcache_chunks) each part is contrasted with itself and the queues.
+    Targets over the batch and the queue are alpha * softmax(teacher's similarities) + (1 - alpha) * one-hot. The loss
+    is the mean of both directions. The teacher prunes images under the same guide policy as the model. If ranks or
+    GradCache divide the batch, each slice is contrasted with itself and the queues.
 
     Args:
-        momentum: m of the teacher's average, 0.995 in mPLUG.
-        queue: entries in each queue, 65,536 in mPLUG.
-        alpha: share of the teacher in the targets, 0.4 in mPLUG.
-        ramp: steps over which alpha grows from 0 (mPLUG: one epoch).
+        momentum: m in teacher = m * teacher + (1 - m) * model, 0.995 in mPLUG.
+        queue: Q, entries of each queue, 65,536 in mPLUG.
+        alpha: weight of the teacher in the targets, 0.4 in mPLUG.
+        ramp: steps over which alpha grows linearly from 0 (mPLUG: one epoch).
     """
 
     queue_image: Tensor
@@ -49,7 +51,7 @@ class MomentumContrast(Objective):
     def on_model_built(self, model: Model) -> None:
         teacher = copy.deepcopy(model).requires_grad_(False)
         teacher.fusion = None
-        if teacher.text is not None:  # else the decoder reads the texts
+        if teacher.text is not None:  # otherwise the decoder encodes the text
             teacher.decoder = None
         teacher.heads = nn.ModuleDict({name: teacher.heads[name] for name in ("image", "text")})
         self.teacher = teacher
@@ -57,27 +59,28 @@ class MomentumContrast(Objective):
         width = teacher.heads["text"](torch.zeros(1, model.text_tower.dim)).shape[1]
         for name in ("queue_image", "queue_text"):
             self.register_buffer(name, F.normalize(torch.randn(self.size, int(width)), dim=1))  # (Q, E)
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # entries ever queued
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # number of entries queued so far
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar. In training, the teacher's features are added to the queues."""
         model = step.model
-        image: Tensor = model.heads["image"](step.image.pooled).float()  # (B, E)
-        text: Tensor = model.heads["text"](step.text.pooled).float()
+        image: Tensor = model.heads["image"](step.image.pooled).float()  # (B, D) -> (B, E)
+        text: Tensor = model.heads["text"](step.text.pooled).float()  # (B, D) -> (B, E)
         temperature = model.heads["temperature"]
         for name, module in self.teacher.named_modules():
-            module.training = model.get_submodule(name).training  # the student's mode, also where that is frozen
+            module.training = model.get_submodule(name).training  # the model's mode, also of frozen modules
         with torch.no_grad():
-            taught = Step(self.teacher, step.batch)
-            image_m: Tensor = self.teacher.heads["image"](taught.image.pooled).float()
-            text_m: Tensor = self.teacher.heads["text"](taught.text.pooled).float()
+            teacher_step = Step(self.teacher, step.batch)
+            image_m: Tensor = self.teacher.heads["image"](teacher_step.image.pooled).float()  # (B, E)
+            text_m: Tensor = self.teacher.heads["text"](teacher_step.text.pooled).float()  # (B, E)
         with runtime.autocast(image.device, "fp32"):  # as in pair_logits
             images, texts = torch.cat([image_m, self.queue_image]), torch.cat([text_m, self.queue_text])  # (B + Q, E)
             alpha = self.alpha * (self.steps / self.ramp).clamp(max=1) if self.ramp else self.alpha
-            own = torch.eye(len(image), len(images), device=image.device)  # (B, B + Q)
-            with torch.no_grad():
-                to_text = alpha * temperature(image_m @ texts.T).softmax(1) + (1 - alpha) * own
-                to_image = alpha * temperature(text_m @ images.T).softmax(1) + (1 - alpha) * own
+            one_hot = torch.eye(len(image), len(images), device=image.device)  # (B, B + Q)
+            with torch.no_grad():  # targets, (B, B + Q)
+                to_text = alpha * temperature(image_m @ texts.T).softmax(1) + (1 - alpha) * one_hot
+                to_image = alpha * temperature(text_m @ images.T).softmax(1) + (1 - alpha) * one_hot
             loss = F.cross_entropy(temperature(image @ texts.T), to_text)
             loss = (loss + F.cross_entropy(temperature(text @ images.T), to_image)) / 2
         if self.training:
@@ -86,19 +89,20 @@ class MomentumContrast(Objective):
 
     @torch.no_grad()
     def _enqueue(self, image: Tensor, text: Tensor) -> None:
-        """Of all ranks, so that all hold the same queues."""
+        """Replace the oldest entries by the features (B, E) of all ranks, so that all ranks have equal queues."""
         if runtime.world_size() > 1:
-            image, text = gathered(image), gathered(text)
-        place = (self.filled + torch.arange(len(image), device=image.device)) % self.size  # (B,)
-        self.queue_image[place[-self.size :]] = image[-self.size :]
-        self.queue_text[place[-self.size :]] = text[-self.size :]
+            image, text = all_gather(image), all_gather(text)  # (B, E) of this rank -> of all ranks
+        position = (self.filled + torch.arange(len(image), device=image.device)) % self.size  # (B,)
+        self.queue_image[position[-self.size :]] = image[-self.size :]
+        self.queue_text[position[-self.size :]] = text[-self.size :]
         self.filled += len(image)
 
     @torch.no_grad()
     def after_step(self, model: Model) -> None:
-        own, lead = dict(self.teacher.named_parameters()), dict(model.named_parameters())
-        for name, parameter in own.items():
-            parameter.lerp_(lead[name], 1 - self.momentum)
+        """Move the teacher's weights towards the model's."""
+        weights = dict(model.named_parameters())
+        for name, parameter in self.teacher.named_parameters():
+            parameter.lerp_(weights[name], 1 - self.momentum)
         self.steps += 1
 
 

@@ -16,32 +16,31 @@ from registry.part import Fraction
 
 
 def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
-    """For each row one column with another caption, drawn in proportion to the softmax of the similarities.
+    """Sample one negative column for each row, in proportion to the softmax of the similarities.
 
     Args:
-        similarity: (m, B) logits, row i belongs to column i.
-        ids: (B, L) the captions, so that a pair of equal captions is no negative.
+        similarity: (m, B) logits; row i and column i are a pair.
+        ids: (B, L), the captions: a column with the same caption as the row is no negative.
 
     Returns:
         (m,) int64.
     """
     same = (ids[: similarity.shape[0], None] == ids[None]).all(-1)  # (m, B), True on the diagonal
-    weights = similarity.detach().float().masked_fill(same, -1e4).softmax(1)
-    return torch.multinomial(weights, 1).squeeze(1)
+    weights = similarity.detach().float().masked_fill(same, -1e4).softmax(1)  # (m, B)
+    return torch.multinomial(weights, 1).squeeze(1)  # (m,)
 
 
 class ImageTextMatching(Objective):
-    """Tell matching pairs from others (ALBEF, mPLUG): per pair one wrong image and one wrong caption.
+    """ITM: classify image-caption pairs as match or no match, with hard negatives (ALBEF, mPLUG).
 
-    A two-way cross-entropy on the fused [CLS] over m positives and 2 m negatives, drawn from the whole batch; of a
-    batch in parts (ranks, train.gradcache_chunks) from the pair's own part, as in ALBEF. Under ``leak_free`` each
-    pair's picture
-    is pruned by the very caption of the pair.
+    Cross-entropy over two classes from the fused [CLS] state, for m pairs and 2 m negatives: for each pair one wrong
+    image and one wrong caption, sampled from the batch. If ranks or GradCache divide the batch, negatives come from the
+    same slice, as in ALBEF. Under the policy ``leak_free`` each image is pruned with the caption it is paired with.
 
     Args:
-        fraction: of the batch's pairs that take part (m = share * B); the rest saves time. Our addition.
-        negatives: ``hard``: drawn in proportion to the softmax of ITC's similarities; ``random``: evenly, as ViLT does,
-            for a model without ITC.
+        fraction: fraction of the pairs that take part, m = fraction * B; a smaller one saves time. Our addition.
+        negatives: ``hard``: sampled in proportion to the softmax of ITC's similarities; ``random``: uniformly, as in
+            ViLT, for models without ITC.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
@@ -55,20 +54,22 @@ class ImageTextMatching(Objective):
         return ("text", "fusion", *contrast, "heads.match")
 
     def forward(self, step: Step) -> Tensor:
-        ids = step.batch.text.ids
-        pairs = max(1, round(self.share * len(ids)))
-        own = torch.arange(pairs, device=ids.device)
+        """The loss, a scalar."""
+        ids = step.batch.text.ids  # (B, L)
+        pairs = max(1, round(self.share * len(ids)))  # m
+        index = torch.arange(pairs, device=ids.device)  # (m,)
         if self.negatives == "hard":
             logits = pair_logits(step, "temperature", gather=False)[0].detach()  # (B, B)
         else:
-            logits = torch.zeros(len(ids), len(ids), device=ids.device)
-        other_image = hard_negatives(logits.T[:pairs], ids)  # for each caption
-        other_text = hard_negatives(logits[:pairs], ids)  # for each picture
-        images = torch.cat([own, other_image, own])  # (3m,)
-        texts = torch.cat([own, own, other_text])
+            logits = torch.zeros(len(ids), len(ids), device=ids.device)  # (B, B)
+        negative_images = hard_negatives(logits.T[:pairs], ids)  # (m,), one for each caption
+        negative_texts = hard_negatives(logits[:pairs], ids)  # (m,), one for each image
+        images = torch.cat([index, negative_images, index])  # (3m,)
+        texts = torch.cat([index, index, negative_texts])  # (3m,)
         fused = step.fuse(images, step.text.rows(texts))
-        matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, 2)
-        return F.cross_entropy(matches, (torch.arange(3 * pairs, device=ids.device) < pairs).long())
+        matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, D) -> (3m, 2)
+        labels = (torch.arange(3 * pairs, device=ids.device) < pairs).long()  # (3m,), 1: the first m are pairs
+        return F.cross_entropy(matches, labels)
 
 
 @hookimpl

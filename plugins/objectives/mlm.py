@@ -1,4 +1,4 @@
-"""Masked language modelling beside the picture. Letters as in core.types."""
+"""Masked language modelling with the image. Letters as in core.types; m rows that take part."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from core.types import Batch, Masked
-from plugins.objectives.token_loss import word_loss
+from plugins.objectives.token_loss import token_loss
 from registry.part import Fraction
 
 
 class MaskedLanguageModelling(Objective):
-    """Name the hidden words from the others and the picture (BERT; ALBEF, mPLUG).
+    """MLM: predict masked words from the other words and the image (BERT; ALBEF, mPLUG).
 
-    The masked caption goes through text encoder and fusion; only the masked positions go through the vocabulary head.
-    Under ``leak_free`` the picture is pruned by the masked caption.
+    The masked caption passes through text encoder and fusion, and the states at masked positions through the vocabulary
+    head. Under the policy ``leak_free`` the image is pruned with the masked caption as guide.
 
     Args:
-        fraction: of the batch's rows that take part. Our addition.
-        head: the model's head for words.
+        fraction: fraction of the batch that takes part. Our addition.
+        head: slot of the vocabulary head.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
@@ -39,17 +39,19 @@ class MaskedLanguageModelling(Objective):
         return float(self._part(batch)[1].weights.sum())
 
     def _part(self, batch: Batch) -> tuple[slice, Masked]:
-        """The m rows that take part, and their words."""
+        """The m rows that take part, and their masked captions."""
         assert batch.masked is not None
         rows = slice(0, max(1, round(self.share * len(batch.images))))
         return rows, batch.masked.rows(rows)
 
     def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar."""
         rows, masked = self._part(step.batch)
         states = step.fuse(rows, step.model.encode_text(masked.text)).text.x  # (m, L, D)
-        at = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))
-        named, weights = states.gather(1, at).flatten(0, 1), masked.weights.flatten()  # (m M, D), (m M,)
-        loss = word_loss(step.model.heads[self.head], named, masked.targets.flatten(), weights)
+        positions = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))  # (m, M, D)
+        states = states.gather(1, positions).flatten(0, 1)  # (m M, D)
+        targets, weights = masked.targets.flatten(), masked.weights.flatten()  # (m M,) each
+        loss = token_loss(step.model.heads[self.head], states, targets, weights)
         return loss / weights.sum().clamp_min(1)
 
 

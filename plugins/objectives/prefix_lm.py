@@ -1,4 +1,4 @@
-"""Prefix language modelling. Letters as in core.types."""
+"""Prefix language modelling. Letters as in core.types; m rows that take part."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
 from core.types import Batch, Prefixed
-from plugins.objectives.token_loss import word_loss
+from plugins.objectives.token_loss import token_loss
 from registry.part import Fraction
 
 
 class PrefixLanguageModelling(Objective):
-    """Read a caption's beginning beside the picture, write its end (mPLUG's PrefixLM).
+    """Predict the rest of a caption from its beginning and the image (mPLUG's PrefixLM).
 
-    The prefix goes through text encoder and fusion; the causal decoder attends to [picture ; prefix] and predicts the
-    rest word by word. Under ``leak_free`` the picture is pruned by the prefix alone.
+    The prefix passes through text encoder and fusion; the causal decoder attends to [image ; prefix] and predicts the
+    suffix word by word. Under the policy ``leak_free`` the image is pruned with the prefix as guide.
 
     Args:
-        fraction: of the batch's rows that take part. Our addition.
-        head: the model's head for words.
+        fraction: fraction of the batch that takes part. Our addition.
+        head: slot of the vocabulary head.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"share": "fraction"}
@@ -39,19 +39,20 @@ class PrefixLanguageModelling(Objective):
         return float(self._part(batch)[1].suffix.mask[:, 1:].sum())
 
     def _part(self, batch: Batch) -> tuple[slice, Prefixed]:
-        """The m rows that take part, and their words."""
+        """The m rows that take part, and their prefixes and suffixes."""
         assert batch.prefixed is not None
         rows = slice(0, max(1, round(self.share * len(batch.images))))
         return rows, batch.prefixed.rows(rows)
 
     def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar."""
         assert step.model.decoder is not None
         rows, text = self._part(step.batch)
-        memory = step.fuse(rows, step.model.encode_text(text.prefix)).memory
-        words = step.model.decoder.encode_text(text.suffix.map(lambda t: t[:, :-1]))
+        memory = step.fuse(rows, step.model.encode_text(text.prefix)).memory  # [image ; prefix], (m, N + L, D)
+        words = step.model.decoder.encode_text(text.suffix.map(lambda t: t[:, :-1]))  # inputs, (m, L - 1, D)
         states = step.model.decoder(words, memory).x.flatten(0, 1)  # (m (L - 1), D)
-        targets, weights = text.suffix.ids[:, 1:].flatten(), text.suffix.mask[:, 1:].float().flatten()
-        return word_loss(step.model.heads[self.head], states, targets, weights) / weights.sum().clamp_min(1)
+        targets, weights = text.suffix.ids[:, 1:].flatten(), text.suffix.mask[:, 1:].float().flatten()  # (m (L - 1),)
+        return token_loss(step.model.heads[self.head], states, targets, weights) / weights.sum().clamp_min(1)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Pairwise sigmoid contrast. Letters as in core.types; b of the B pairs are this rank's own."""
+"""Pairwise sigmoid loss. Letters as in core.types; this rank has b of the B pairs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from core.objectives import Objective, Step
 from plugins.objectives.all_gather import pair_logits
 
 
-def pairwise_sigmoid(logits: Tensor, own: Tensor) -> Tensor:
-    """-1/b sum_i sum_j log sigmoid(z_ij logit_ij), z_ij = 1 where i and j belong together, else -1.
+def pairwise_sigmoid(logits: Tensor, target: Tensor) -> Tensor:
+    """-1/b sum_i sum_j log sigmoid(z_ij logit_ij), with z_ij = 1 for a pair and -1 otherwise.
 
     Args:
-        logits: (b, B) pictures by captions.
-        own: (b,) int64, the column of each picture's caption.
+        logits: (b, B) images by captions.
+        target: (b,) int64, the column of each image's caption.
 
     Returns:
-        A scalar: the mean over pictures of the sum over captions.
+        A scalar, the mean over images of the sum over captions.
     """
-    matches = torch.arange(logits.shape[1], device=logits.device) == own.unsqueeze(1)  # (b, B)
+    matches = torch.arange(logits.shape[1], device=logits.device) == target.unsqueeze(1)  # (b, B)
     return -F.logsigmoid(torch.where(matches, logits, -logits)).sum(1).mean()
 
 
 class PairwiseSigmoid(Objective):
-    """Each pair of picture and caption is a match or none, judged by itself (SigLIP: Zhai et al. 2023, section 3.2).
+    """Binary classification of each image-caption pair of the batch (SigLIP: Zhai et al. 2023, section 3.2).
 
-    The logits are t x.y + b, of the head ``sigmoid`` (part ``scale_bias``), as in the paper's Algorithm 1; the formula
-    above it writes b with the other sign.
+    The logits are t x.y + b, from the head ``sigmoid`` (part ``scale_bias``), as in the paper's Algorithm 1. The
+    formula above it has b with the opposite sign.
 
     Args:
-        gather: compare with the captions of all ranks rather than with the rank's own alone.
+        gather: compare with the captions of all ranks; False: only with those of the same rank.
     """
 
     is_contrastive = True
@@ -47,8 +47,9 @@ class PairwiseSigmoid(Objective):
         return ("text", "heads.image", "heads.text", "heads.sigmoid")
 
     def forward(self, step: Step) -> Tensor:
-        logits, _, own = pair_logits(step, "sigmoid", self.gather)
-        return pairwise_sigmoid(logits, own)
+        """The loss, a scalar."""
+        logits, _, target = pair_logits(step, "sigmoid", self.gather)  # (b, B), (b,)
+        return pairwise_sigmoid(logits, target)
 
 
 @hookimpl
