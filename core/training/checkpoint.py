@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from core.compat.tensor_names import with_new_names
 from core.files import STATE, WEIGHTS, paths, read_safetensors, read_text, sync, write_json
 from core.model import Model
 
@@ -30,7 +31,7 @@ def load_weights(model: nn.Module, folder: str) -> None:
     file = os.path.join(folder, WEIGHTS)
     if not paths.isfile(file):
         raise ValueError(f"{file}: no such file; has this run ended?")
-    tensors = read_safetensors(file)
+    tensors = with_new_names(read_safetensors(file), model.state_dict(), file)
     try:
         _fill(model, tensors)
     except Exception as err:
@@ -138,7 +139,8 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
         ValueError: the checkpoint does not fit; names it.
     """
     try:
-        _fill(trained, read_safetensors(os.path.join(path, "objectives.safetensors")))
+        file = os.path.join(path, "objectives.safetensors")
+        _fill(trained, with_new_names(read_safetensors(file), trained.state_dict(), file))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in read_safetensors(os.path.join(path, "optimizer.safetensors")).items():
             index, name = key.split(".", 1)
@@ -175,7 +177,7 @@ def warm_start(model: Model, folder: str) -> str:
     """
     file = weights_file(folder)
     try:
-        held = read_safetensors(file)
+        held = with_new_names(read_safetensors(file), model.state_dict(), file)
     except ValueError as err:
         raise ValueError(f"train.init_from: {err}") from err
     own, names = model.state_dict(), list(held)
