@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from core.types import Batch, Example, Region, Struct, Text
-from plugins.data.batching import cut_captions, draw_pairs, draw_regions, make_batch, mask_words
+from plugins.data.batching import BatchOptions, cut_captions, draw_pairs, draw_regions, make_batch, mask_words
 from plugins.objectives.pta import patch_labels
 from plugins.text.tokenizer import train_tokenizer
 
@@ -51,8 +51,9 @@ TOKENIZER = train_tokenizer(
 
 
 def batch(step=0, **changes):
-    arguments = {"size": 16, "seed": 1, "reads": ALL, "region_batch_size": 8, "mask": 0.15} | changes
-    return make_batch(SOURCE, TOKENIZER, step, **arguments)
+    arguments = {name: changes.pop(name, value) for name, value in {"size": 16, "seed": 1, "reads": ALL}.items()}
+    options = BatchOptions(**({"region_batch_size": 8, "mask": 0.15} | changes))
+    return make_batch(SOURCE, TOKENIZER, options, step, **arguments)
 
 
 def tensors(struct: Struct) -> list[torch.Tensor]:
@@ -291,10 +292,11 @@ def test_no_boxes_no_region_part():
     class Unboxed(Pictures):
         boxed = ()
 
-    arguments = {"size": 4, "seed": 0, "reads": ALL, "mask": 0.15}
-    assert make_batch(Unboxed(), TOKENIZER, 0, regions=8, **arguments).regions is None
-    assert make_batch(SOURCE, TOKENIZER, 0, regions=0, **arguments).regions is None
-    assert make_batch(SOURCE, TOKENIZER, 0, regions=8, **arguments).regions is not None
+    arguments = {"size": 4, "seed": 0, "reads": ALL}
+    without, with_regions = BatchOptions(0, 0.15), BatchOptions(8, 0.15)
+    assert make_batch(Unboxed(), TOKENIZER, with_regions, 0, **arguments).regions is None
+    assert make_batch(SOURCE, TOKENIZER, without, 0, **arguments).regions is None
+    assert make_batch(SOURCE, TOKENIZER, with_regions, 0, **arguments).regions is not None
 
 
 @st.composite

@@ -6,6 +6,7 @@ Letters as in core.types.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
@@ -20,6 +21,27 @@ from plugins.data.augment import flip_some, flip_text, jitter, region_view
 
 CLASS_TEXT = "This is a {label}."  # for an object's class; COPA's wording is not known to us
 CLASS_SHARE = 0.25  # of the texts of regions that name the class alone; the others are phrases
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Settings of the batches of a data part.
+
+    Args:
+        region_batch_size: rows of the region part, R.
+        mask: share of words to hide in the masked part.
+        flip: mirror half of the images, with left and right exchanged in their texts.
+        shade: range of the random change of brightness and contrast of the B images.
+        blank: share of region rows whose text is left empty.
+        classes: names of the labels; empty: no labels are made.
+    """
+
+    region_batch_size: int
+    mask: float
+    flip: bool = True
+    shade: float = 0.2
+    blank: float = 0.2
+    classes: Sequence[str] = ()
 
 
 class Source(Protocol):
@@ -42,48 +64,39 @@ class Source(Protocol):
 def make_batch(
     source: Source,
     tokenizer: Tokenizer,
+    options: BatchOptions,
     step: int,
     *,
     size: int,
     seed: int,
     reads: frozenset[str],
-    regions: int,
-    mask: float,
-    flip: bool = True,
-    shade: float = 0.2,
-    blank: float = 0.2,
-    classes: Sequence[str] = (),
 ) -> Batch:
-    """Step ``step``'s batch. The same arguments give the same batch in any process, and ``reads`` only adds to it.
+    """Make the batch of a step. The same arguments give the same batch in any process; ``reads`` only adds to it.
 
     Args:
-        size: pictures with captions, B.
-        reads: parts to make beside them: "masked", "prefixed", "regions", "labels".
-        regions: rows of the region part, R.
-        mask: share of words to hide in the masked part.
-        flip: mirror half of the pictures, with left and right swapped in their texts.
-        shade: by how much brightness and contrast of the B pictures vary.
-        blank: share of region rows whose text is withheld.
-        classes: what the examples may be labelled with; none: no labels are made.
+        size: number of images with captions, B.
+        reads: additional parts: "masked", "prefixed", "regions", "labels".
 
     Raises:
-        ValueError: more pictures are asked for than there are to train with.
+        ValueError: there are fewer than ``size`` training images.
     """
     main, masked, prefixed, boxed = (default_rng(s) for s in SeedSequence([seed, step]).spawn(4))
     examples = source.examples(size, main)
     images, captions = torch.stack([e.image for e in examples]), [e.caption for e in examples]  # (B, 3, H, W)
-    if flip:
+    if options.flip:
         images, captions = flip_some(images, captions, main)
     text = tokenizer(captions)
     return Batch(
-        images=jitter(images, main, shade),
+        images=jitter(images, main, options.shade),
         text=text,
-        masked=mask_words(text, tokenizer, mask, masked) if "masked" in reads else None,
+        masked=mask_words(text, tokenizer, options.mask, masked) if "masked" in reads else None,
         prefixed=cut_captions(captions, tokenizer, prefixed) if "prefixed" in reads else None,
-        regions=draw_regions(source, tokenizer, regions, boxed, flip=flip, blank=blank)
-        if "regions" in reads and regions > 0 and len(source.boxed) > 0
+        regions=draw_regions(
+            source, tokenizer, options.region_batch_size, boxed, flip=options.flip, blank=options.blank
+        )
+        if "regions" in reads and options.region_batch_size > 0 and len(source.boxed) > 0
         else None,
-        labels=mark([e.labels for e in examples], classes) if "labels" in reads and classes else None,
+        labels=mark([e.labels for e in examples], options.classes) if "labels" in reads and options.classes else None,
     )
 
 

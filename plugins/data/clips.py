@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from core import kinds
 from core.hookspecs import hookimpl
 from core.types import Batch, Example
-from plugins.data.batching import make_batch
+from plugins.data.batching import BatchOptions, make_batch
 from plugins.data.drawing import compositing, shapes
 from plugins.data.drawing.compositing import Sprite
 from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
+from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
 
@@ -84,25 +85,15 @@ class Clips(kinds.Data):
         vocabulary: str = "",
     ):
         self.image_size, self.frames, self.still, self.seed = image_size, frames, distractors, seed
-        self.train_size, self.text_length, self.mask = train_size, text_length, mask
+        self.train_size, self.text_length = train_size, text_length
+        self.options = BatchOptions(0, mask, flip=False, classes=self.classes)  # a mirrored clip is of another class
         self._painter = Painter(image_size, seed)
         self._sprites: dict[tuple[Combination, int, str], Sprite] = {}
-        self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
+        self._held_out: Cache = {split: [] for split in self.splits()}
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
-        return make_batch(
-            self,
-            self.tokenizer,
-            step,
-            size=size,
-            seed=seed,
-            reads=reads,
-            regions=0,
-            mask=self.mask,
-            flip=False,  # a mirrored clip is of another class
-            classes=self.classes,
-        )
+        return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
 
     def splits(self) -> Sequence[str]:
         return ("validation", "test")
@@ -113,7 +104,7 @@ class Clips(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compositing.first(self._held_out, split, count, self.draw)
+        return first_examples(self._held_out, split, count, self.draw)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
         return [(example, example.labels[0]) for example in self.held_out(split, count)]

@@ -18,7 +18,8 @@ from plugins.data.annotations.image_pool import Album, share_out
 from plugins.data.annotations.image_source import Collection, Photo, PictureSource
 from plugins.data.annotations.vocabulary import assumed_size, check_vocabulary, open_vocabulary, train_vocabulary
 from plugins.data.augment import random_crop, squared
-from plugins.data.batching import make_batch
+from plugins.data.batching import BatchOptions, make_batch
+from plugins.data.held_out import Cache, first_examples
 from plugins.data.randaugment import rand_augment
 from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
 
@@ -75,8 +76,8 @@ class Coco(kinds.Data):
         vocabulary: str = "",
         vocabulary_size: NonNegativeInt = 0,
     ):
-        self.image_size, self.text_length, self.regions = image_size, text_length, region_batch_size
-        self.mask, self.augment = mask, augment
+        self.image_size, self.text_length, self.augment = image_size, text_length, augment
+        self.options = BatchOptions(region_batch_size, mask, shade=0.2 if augment == "light" else 0.0)
         if not sources:
             raise ValueError("sources: the list is empty; name at least one {images, captions, boxes}")
         check_vocabulary(vocabulary)
@@ -87,9 +88,9 @@ class Coco(kinds.Data):
         self._training = self.album.numbers("train", "captioned")
         self._weights = _weights(sources, [len(numbers) for numbers in self._training])
         orders = {split: self.album.shuffled(split) for split in ("validation", "test")}
-        self._orders = {split: iter(order) for split, order in orders.items() if order}
-        self._orders["train"] = iter(np.concatenate(self._training).tolist())
-        self._held_out: dict[str, list[Example]] = {split: [] for split in self._orders}
+        self._orders: dict[str, list[int]] = {split: order for split, order in orders.items() if order}
+        self._orders["train"] = np.concatenate(self._training).tolist()
+        self._held_out: Cache = {split: [] for split in self._orders}
         self.tokenizer = (
             open_vocabulary(vocabulary, vocabulary_size, text_length)
             if vocabulary
@@ -123,22 +124,12 @@ class Coco(kinds.Data):
         )
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
-        """As the base says.
+        """Make a step's batch.
 
         Raises:
             ValueError: fewer pictures than ``size``, or more than the budget allows of those drawn cannot be used.
         """
-        return make_batch(
-            self,
-            self.tokenizer,
-            step,
-            size=size,
-            seed=seed,
-            reads=reads,
-            regions=self.regions,
-            mask=self.mask,
-            shade=0.2 if self.augment == "light" else 0.0,
-        )
+        return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
 
     def splits(self) -> Sequence[str]:
         return tuple(self._orders)
@@ -149,13 +140,8 @@ class Coco(kinds.Data):
         Raises:
             ValueError: no such split, or too many pictures cannot be used.
         """
-        if split not in self._orders:
-            raise ValueError(f"the data has no split {split!r}; it has {', '.join(self._orders)}")
-        made = self._held_out[split]
-        while len(made) < count and (number := next(self._orders[split], None)) is not None:
-            if (photo := self.album.photo(number)) is not None:
-                made.append(self._whole(number, photo))
-        return made[:count]
+        sizes = {name: len(order) for name, order in self._orders.items()}
+        return first_examples(self._held_out, split, count, self._held_out_example, sizes)
 
     def references(self, example: Example) -> Sequence[str]:
         return tuple(example.facts)
@@ -194,8 +180,15 @@ class Coco(kinds.Data):
         captions = self.album.captions(number)
         return Example(self.album.name(number), image, captions[rng.integers(len(captions))])
 
-    def _whole(self, number: int, photo: Photo) -> Example:
-        """The whole picture as a square, with its first caption, its boxes, and all captions as its facts."""
+    def _held_out_example(self, split: str, index: int) -> Example | None:
+        """The whole image as a square, with its first caption, its boxes, and all captions as its facts.
+
+        None if the image cannot be used.
+        """
+        number = self._orders[split][index]
+        photo = self.album.photo(number)
+        if photo is None:
+            return None
         height, width = photo.image.shape[-2:]
         across, down, side = self.image_size / width, self.image_size / height, float(self.image_size)
 

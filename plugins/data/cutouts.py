@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from core import kinds
 from core.hookspecs import hookimpl
 from core.types import Batch, Example, Region
-from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
+from plugins.data.batching import CLASS_TEXT, BatchOptions, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing
 from plugins.data.drawing.compositing import PlacedObject
 from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
+from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
 
@@ -64,7 +65,7 @@ class Cutouts(kinds.Data):
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask, self.seed = region_batch_size, mask, seed
+        self.options, self.seed = BatchOptions(region_batch_size, mask), seed
         self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self.cutouts = read_objects(objects, image_size)
         self.seen, self.unseen = split_objects(self.cutouts, seed, objects)
@@ -72,13 +73,11 @@ class Cutouts(kinds.Data):
         self._canvases = {
             file: read_background(file, image_size) for files in self.backgrounds.values() for file in files
         }
-        self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
+        self._held_out: Cache = {split: [] for split in self.splits()}
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else self._made(text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
-        return make_batch(
-            self, self.tokenizer, step, size=size, seed=seed, reads=reads, regions=self.regions, mask=self.mask
-        )
+        return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
 
     def splits(self) -> Sequence[str]:
         return ("validation", "test", "withheld")
@@ -89,7 +88,7 @@ class Cutouts(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compositing.first(self._held_out, split, count, self._picture)
+        return first_examples(self._held_out, split, count, self._picture)
 
     def references(self, example: Example) -> Sequence[str]:
         return captions.references(example)

@@ -10,9 +10,10 @@ from numpy.random import Generator
 from core import kinds
 from core.hookspecs import hookimpl
 from core.types import Batch, Example
-from plugins.data.batching import CLASS_TEXT, draw_pairs, make_batch
+from plugins.data.batching import CLASS_TEXT, BatchOptions, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing, shapes
 from plugins.data.drawing.scene_painter import CLASSES, Painter
+from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
 
@@ -57,25 +58,16 @@ class Scenes(kinds.Data):
         vocabulary: str = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.regions, self.mask, self.labelled = region_batch_size, mask, labelled
+        self.labelled = labelled
+        self.options = BatchOptions(region_batch_size, mask, classes=self.classes)
         self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
-        self._held_out: dict[str, list[Example]] = {split: [] for split in self.splits()}
-        self._singles: dict[str, list[Example]] = {split: [] for split in self.splits()}
+        self._held_out: Cache = {split: [] for split in self.splits()}
+        self._singles: Cache = {split: [] for split in self.splits()}
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(seed, text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
-        return make_batch(
-            self,
-            self.tokenizer,
-            step,
-            size=size,
-            seed=seed,
-            reads=reads,
-            regions=self.regions,
-            mask=self.mask,
-            classes=self.classes,
-        )
+        return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
 
     def splits(self) -> Sequence[str]:
         return ("validation", "test", "withheld")
@@ -86,7 +78,7 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        return compositing.first(self._held_out, split, count, self._painter.scene)
+        return first_examples(self._held_out, split, count, self._painter.scene)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
         """As many as asked for; of 70 classes, in "withheld" of the 10 others. A class is named as "red circle".
@@ -94,7 +86,7 @@ class Scenes(kinds.Data):
         Raises:
             ValueError: no such split.
         """
-        examples = compositing.first(self._singles, split, count, self._painter.single)
+        examples = first_examples(self._singles, split, count, self._painter.single)
         return [(example, example.labels[0]) for example in examples]
 
     def references(self, example: Example) -> Sequence[str]:

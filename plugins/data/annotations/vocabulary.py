@@ -1,4 +1,4 @@
-"""The vocabulary of ``coco``: loaded from a file or trained on the captions, or its size alone if the file is missing."""
+"""The vocabulary of ``coco``: loaded from a file or trained on the captions, or its size alone if it is missing."""
 
 from __future__ import annotations
 

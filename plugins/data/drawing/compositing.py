@@ -7,14 +7,12 @@ plugins.data.drawing.captions says what can truly be said of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from core.types import Example
 
 CELLS = 3  # cells across and down
 JITTER = 0.07  # greatest shift of a centre from its cell's, as a share of the picture's side
@@ -127,15 +125,3 @@ def _inside(centre: float, extent: int, size: int) -> int:
     cell = int(centre * CELLS)
     first, last = -(-cell * size // CELLS), (cell + 1) * size // CELLS - extent
     return max(first, min(last, round(centre * size - extent / 2)))
-
-
-def first(made: dict[str, list[Example]], split: str, count: int, draw: Callable[[str, int], Example]) -> list[Example]:
-    """The first ``count`` examples of a held-out split; ``made`` keeps what was drawn before.
-
-    Raises:
-        ValueError: no such split.
-    """
-    if split not in made:
-        raise ValueError(f"the data has no split {split!r}; it has {', '.join(made)}")
-    made[split] += [draw(split, number) for number in range(len(made[split]), count)]
-    return made[split][:count]
