@@ -381,7 +381,7 @@ def test_batch_has_the_promised_parts(data):
     batch = data.batch(3, size=8, seed=0, reads=frozenset({"masked", "prefixed", "regions"}))
     assert batch.images.shape == (8, 3, 64, 64)
     assert batch.images.dtype == torch.uint8
-    assert batch.regions.images.shape == (data.regions, 3, 64, 64)
+    assert batch.regions.images.shape == (data.options.region_batch_size, 3, 64, 64)
     again = data.batch(3, size=8, seed=0, reads=frozenset())
     assert torch.equal(again.images, batch.images)
     assert again.regions is None

@@ -37,7 +37,7 @@ def test_batch(timed, copa, monkeypatch, what):
         return data.batch(7, size=SIZE, seed=0, reads=reads)
 
     made = timed(batch)
-    assert len(drawn) == SIZE + (data.regions if "regions" in reads else 0)
+    assert len(drawn) == SIZE + (data.options.region_batch_size if "regions" in reads else 0)
     assert made.images.shape == (SIZE, 3, 64, 64)
     assert same(made, batch())
     assert [part for part in READS["all"] if getattr(made, part) is not None] == list(READS[what])
