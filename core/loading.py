@@ -1,4 +1,4 @@
-"""A folder that holds a model, as a run leaves it and an import makes it: the model out of it, without any data."""
+"""From a recipe, or from a folder that a run or an import has written, to data, model and weights."""
 
 from __future__ import annotations
 
@@ -22,40 +22,102 @@ from registry.part import Part
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Any:
-    """The model in a folder, ready for use: what the plugins' ``use`` hook makes of it
-    (plugins.inference.predictor.Loaded).
+def build_data(recipe: Recipe) -> Data:
+    """Build a recipe's data.
 
-    The folder is all that is read: recipe.yaml's model, sizes.json, the vocabulary, model.safetensors. Files that the
-    recipe's parts were started from (their setting ``weights``) and the data may be gone.
+    Raises:
+        PartError, ValueError: a setting or a file of the data is wrong, or it has no split ``evaluate.split``.
+    """
+    data = recipe.data()
+    check_split(data.splits(), recipe.evaluate.split)
+    return data
+
+
+def build_model(model: Part[Model], spec: ModelSpec, folder: str = "") -> Model:
+    """Build a model of the sizes ``spec``.
+
+    Args:
+        folder: read the weights from its model.safetensors, and no other file of pretrained weights. Empty: initialize
+            the model at random, or from the pretrained weights that its parts name.
+
+    Raises:
+        PartError: a part cannot be built.
+        ValueError: the folder has no weights, or they do not fit the model.
+    """
+    built = (without_pretrained(model) if folder else model)(
+        vocabulary=spec.vocabulary,
+        text_length=spec.text_length,
+        image_size=spec.image_size,
+        classes=len(spec.classes),
+    )
+    if folder:
+        checkpoint.load_weights(built, folder)
+    return built
+
+
+def load_model(folder: str, catalog: Catalog | None = None) -> tuple[Model, ModelSpec]:
+    """Load the model of a run or an import, and its sizes.
+
+    Only the folder is read: ``model:`` of recipe.yaml, sizes.json and model.safetensors. Data and pretrained weights
+    that the recipe names may have been deleted.
+
+    Raises:
+        RecipeErrors, PartError, ValueError: a file is missing or damaged, or the model cannot be built here.
+    """
+    part = read_model(recipe_in(folder), catalog or discovery.load())
+    spec = ModelSpec.read(folder)
+    return build_model(part, spec, folder), spec
+
+
+def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Any:
+    """Load the model of a run or an import for inference (plugins.inference.predictor.Predictor).
+
+    Reads the files of ``load_model``, and the vocabulary.
 
     Args:
         folder: of a run or an import.
-        device: as torch names it; auto: the accelerator where there is one.
-        precision: auto, fp32 or bf16; auto: bf16 where the machine multiplies it faster.
+        device: a torch device name; auto: an accelerator if there is one.
+        precision: auto, fp32 or bf16; auto: bf16 if the device multiplies it natively.
+
+    Returns:
+        The result of the plugins' hook ``wrap_loaded_model``.
 
     Raises:
-        RecipeErrors, PartError, ValueError: the folder holds no whole model, or one that cannot be built here.
+        RecipeErrors, PartError, ValueError: a file is missing or damaged, the model cannot be built here, or there is
+            no such device or precision.
     """
     folder = os.fspath(folder)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
     try:
-        place = pick_device(device)
+        torch_device = pick_device(device)
     except ValueError as err:
         raise ValueError(str(err).removeprefix("run.")) from None
     catalog = discovery.load()
-    part = read_model(recipe_in(folder), catalog)
-    sizes = ModelSpec.read(folder)
-    tokenizer = catalog.hooks.hook.read_tokenizer(folder=folder, length=sizes.text_length)
-    model = sizes.build(without_pretrained(part))
-    checkpoint.load_weights(model, folder)
-    loaded = LoadedModel(model.eval().to(place), tokenizer, sizes, place, pick_precision(precision, place))
+    model, spec = load_model(folder, catalog)
+    tokenizer = catalog.hooks.hook.read_tokenizer(folder=folder, length=spec.text_length)
+    model = model.eval().to(torch_device)
+    loaded = LoadedModel(model, tokenizer, spec, torch_device, pick_precision(precision, torch_device))
     return catalog.hooks.hook.wrap_loaded_model(loaded=loaded)
 
 
+def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:
+    """Load the recipe, data and trained model of a run.
+
+    A data part with a setting ``vocabulary`` gets the run's vocabulary unless an override names another.
+
+    Raises:
+        RecipeErrors, PartError, ValueError: a file is missing or damaged, or a part cannot be built here.
+    """
+    recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
+    if not any(override.startswith("data.vocabulary=") for override in overrides):
+        recipe = with_vocabulary(recipe, folder)
+    data = build_data(recipe)
+    return recipe, data, build_model(recipe.model, ModelSpec.of(data), folder)
+
+
 def recipe_in(folder: str) -> str:
-    """The path of the recipe in a folder.
+    """Return the path of the recipe in a folder.
 
     Raises:
         ValueError: there is none.
@@ -67,7 +129,7 @@ def recipe_in(folder: str) -> str:
 
 
 def with_vocabulary(recipe: Recipe, folder: str) -> Recipe:
-    """The recipe with the vocabulary that lies in a folder, whatever its data would make today."""
+    """Return the recipe with the vocabulary in ``folder`` in place of the one that its data would build."""
     if "vocabulary" not in recipe.data.settings:
         return recipe
     settings = {**recipe.data.settings, "vocabulary": folder}
@@ -75,17 +137,18 @@ def with_vocabulary(recipe: Recipe, folder: str) -> Recipe:
 
 
 def with_start_vocabulary(recipe: Recipe) -> Recipe:
-    """The recipe with the vocabulary of the folder that it starts from, unless it names one.
+    """Return the recipe with the vocabulary of ``train.init_from``, unless ``data.vocabulary`` is set.
 
     Raises:
-        ValueError: there are no weights in the folder.
+        ValueError: that folder has no weights.
     """
-    own = weights_file(recipe.train.init_from) and recipe.data.settings.get("vocabulary") == ""
-    return with_vocabulary(recipe, recipe.train.init_from) if own else recipe
+    weights_file(recipe.train.init_from)
+    unset = recipe.data.settings.get("vocabulary") == ""
+    return with_vocabulary(recipe, recipe.train.init_from) if unset else recipe
 
 
 def without_pretrained(value: Any) -> Any:
-    """A part, or what holds parts, whose settings ``weights`` name no file: its tensors come from the folder."""
+    """Empty the settings ``weights`` of a part and of all parts in it; other values are returned as they are."""
     if isinstance(value, Part):
         settings = {key: without_pretrained(setting) for key, setting in value.settings.items()}
         return dataclasses.replace(value, settings=settings | ({"weights": ""} if "weights" in settings else {}))
@@ -94,33 +157,17 @@ def without_pretrained(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(without_pretrained, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{f.name: without_pretrained(getattr(value, f.name)) for f in _init(value)})
+        fields = [field.name for field in dataclasses.fields(value) if field.init]
+        return dataclasses.replace(value, **{name: without_pretrained(getattr(value, name)) for name in fields})
     return value
 
 
-def _init(value: Any) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(value) if field.init]
-
-
 def check_split(splits: Sequence[str], split: str) -> None:
+    """Check ``evaluate.split``.
+
+    Raises:
+        ValueError: the data has no such split; lists those that it has.
+    """
     if split not in splits:
         known = ", ".join(splits)
         raise ValueError(f"evaluate.split: {split!r} is no split of this data.{near(split, splits)} It has: {known}.")
-
-
-def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:
-    """A run's recipe, data and trained model, from its folder alone.
-
-    A data part with a ``vocabulary`` setting gets the run's own vocabulary unless an override names another.
-
-    Raises:
-        RecipeErrors, PartError, ValueError: the folder holds no whole run, or one that cannot be built here.
-    """
-    recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
-    given = any(override.startswith("data.vocabulary=") for override in overrides)
-    recipe = recipe if given else with_vocabulary(recipe, folder)
-    data = recipe.data()
-    check_split(data.splits(), recipe.evaluate.split)
-    model = ModelSpec.of(data).build(without_pretrained(recipe.model))
-    checkpoint.load_weights(model, folder)
-    return recipe, data, model

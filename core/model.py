@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from core import video
 from core.files import SIZES, paths, read_text, write_json
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
-from core.types import Fused, Text, Tokens
+from core.types import DataSpec, Fused, Text, Tokens
 from registry.part import Filled, NonNegativeInt, Part, PartError
 
 if TYPE_CHECKING:
@@ -192,9 +192,10 @@ class ModelSpec:
     crop: bool = True  # False: pictures are squeezed to the square, as training's held-out ones; True: cropped to it
 
     @classmethod
-    def of(cls, data: Data) -> ModelSpec:
-        words, classes = data.tokenizer.vocabulary, tuple(data.classes)
-        return cls(data.image_size, data.text_length, words, classes, crop=False)
+    def of(cls, data: Data | DataSpec) -> ModelSpec:
+        """Return the sizes of a model for this data."""
+        vocabulary = data.vocabulary if isinstance(data, DataSpec) else data.tokenizer.vocabulary
+        return cls(data.image_size, data.text_length, vocabulary, tuple(data.classes), crop=False)
 
     @classmethod
     def read(cls, folder: str) -> ModelSpec:
@@ -219,15 +220,6 @@ class ModelSpec:
 
     def write(self, folder: str) -> None:
         write_json(os.path.join(folder, SIZES), dataclasses.asdict(self))
-
-    def build(self, model: Part[Model]) -> Model:
-        """The model of these sizes, new."""
-        return model(
-            vocabulary=self.vocabulary,
-            text_length=self.text_length,
-            image_size=self.image_size,
-            classes=len(self.classes),
-        )
 
 
 @dataclass(frozen=True)

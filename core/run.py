@@ -20,7 +20,7 @@ from core.discovery import Catalog
 from core.evaluation import Evaluation, report_on
 from core.files import RECIPE, SIZES, VERSIONS, paths, write_json, write_text
 from core.kinds import Data
-from core.loading import check_split, load_run, with_start_vocabulary, with_vocabulary
+from core.loading import build_data, build_model, load_run, with_start_vocabulary, with_vocabulary
 from core.model import Model, ModelSpec
 from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
@@ -53,10 +53,9 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
     folder = recipe.train.init_from if begins else ""
     if folder:
         recipe = with_start_vocabulary(recipe)
-    data = recipe.data()
-    check_split(data.splits(), recipe.evaluate.split)
+    data = build_data(recipe)
     torch.manual_seed(recipe.run.seed)
-    model = ModelSpec.of(data).build(recipe.model)
+    model = build_model(recipe.model, ModelSpec.of(data))
     if folder:  # before the objectives, whose teachers are copies of the model
         print(warm_start(model, folder), flush=True)
     objectives = assemble(recipe, model)

@@ -9,7 +9,8 @@ import torch
 
 from core import discovery
 from core.blocks import Prune
-from core.model import Model
+from core.loading import build_model
+from core.model import Model, ModelSpec
 from core.recipe import read
 from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
@@ -144,7 +145,7 @@ def test_tied_words_count_once_in_parameters_and_memory(name, tied):
 def test_zeros_without_memory_count_as_a_drawn_model_does():
     recipe = read(str(COCA / "with_tpd.yaml"), [], discovery.load())
     inputs = dry_run.full(SMALL, 1)
-    drawn, blank = dry_run.build(recipe, SMALL), dry_run.blank(recipe, SMALL)
+    drawn, blank = build_model(recipe.model, ModelSpec.of(SMALL)), dry_run.blank(recipe, SMALL)
     assert Pair(drawn).count(*inputs) == Pair(blank).count(*inputs)
     assert all(p.untyped_storage().nbytes() == p.element_size() for p in blank.parameters())
     assert count(blank.heads["words"], (torch.zeros(1, 128),)).total == 128 * 217

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
-from core.loading import without_pretrained
+from core.loading import build_model, without_pretrained
 from core.model import ModelSpec
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
@@ -537,7 +537,7 @@ def test_the_vocabulary_comes_along(tmp_path, coca):
 
 def test_tied_tensors_are_taken_once(tmp_path, coca):
     recipe = read(f"{coca}/recipe.yaml", ["model.heads.words.tied=decoder"], discovery.load())
-    model = ModelSpec.read(coca).build(recipe.model)
+    model = build_model(recipe.model, ModelSpec.read(coca))
     held = load_file(f"{coca}/model.safetensors")
     del held["heads.words.words.weight"]  # as a file of tied weights has it: under the first name
     folder = tmp_path / "tied"

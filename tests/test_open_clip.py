@@ -14,12 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core import discovery
 from core.cli import main
-from core.loading import recipe_in
+from core.loading import load_model
 from core.model import Model, ModelSpec
-from core.recipe import read_model
-from core.training.checkpoint import load_weights
 from core.types import Text, Tokens
 from plugins.generation.generate import generate
 from plugins.generation.settings import Generation
@@ -95,10 +92,7 @@ print(json.dumps({"vocabulary": open_clip.tokenizer.default_bpe(), "scale": mode
 
 
 def load(folder: Path) -> Model:
-    sizes = ModelSpec.read(str(folder))
-    model = sizes.build(read_model(recipe_in(str(folder)), discovery.load())).eval()
-    load_weights(model, str(folder))
-    return model
+    return load_model(str(folder))[0].eval()
 
 
 class Imported:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
-from core.loading import check_split, with_start_vocabulary
-from core.model import Model
+from core.loading import build_model, check_split, with_start_vocabulary
+from core.model import Model, ModelSpec
 from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble
@@ -43,11 +43,6 @@ def sketch(recipe: Recipe) -> DataSpec:
     if found.splits:
         check_split(found.splits, recipe.evaluate.split)
     return found
-
-
-def build(recipe: Recipe, sizes: DataSpec) -> Model:
-    widths = {"text_length": sizes.text_length, "image_size": sizes.image_size, "classes": len(sizes.classes)}
-    return recipe.model(vocabulary=sizes.vocabulary, **widths)
 
 
 def full(sizes: DataSpec, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Text]:
@@ -209,9 +204,9 @@ def assembled(recipe: Recipe, sizes: DataSpec) -> Dry:
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # loaded weights are compared in shape and not copied
-            objectives = assemble(recipe, build(recipe, sizes))
+            objectives = assemble(recipe, build_model(recipe.model, ModelSpec.of(sizes)))
     except Exception:  # a true fault comes again; a part that reads values while it is built gets them
-        objectives = assemble(recipe, build(recipe, sizes))
+        objectives = assemble(recipe, build_model(recipe.model, ModelSpec.of(sizes)))
     mode = fake_tensor.FakeTensorMode()
     with mode:
         _replace(objectives, lambda old: torch.empty(old.shape, dtype=old.dtype, device=device))
@@ -223,9 +218,9 @@ def blank(recipe: Recipe, sizes: DataSpec) -> Model:
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = build(recipe, sizes)
+            model = build_model(recipe.model, ModelSpec.of(sizes))
     except Exception:
-        return build(recipe, sizes)
+        return build_model(recipe.model, ModelSpec.of(sizes))
     _replace(model, lambda old: torch.zeros((), dtype=old.dtype).expand(old.shape))
     return model
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core import discovery
-from core.loading import recipe_in
+from core.loading import build_model, recipe_in
 from core.model import ModelSpec
 from core.recipe import read_model
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
@@ -159,7 +159,7 @@ def import_open_clip(file: str, out: str, vocabulary: str, config: str, command:
     with new_folder(out) as folder:
         write_recipe(folder, recipe(shape), command)
         with torch.device("meta"):
-            model = sizes.build(read_model(recipe_in(folder), discovery.load()))
+            model = build_model(read_model(recipe_in(folder), discovery.load()), sizes)
         wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
         assert wanted == {name: tensor.shape for name, tensor in tensors.items()}
         write_weights(folder, tensors)

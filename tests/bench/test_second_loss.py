@@ -14,6 +14,8 @@ import torch
 
 from bench.measure import ROUNDS, machine
 from core import discovery
+from core.loading import build_model
+from core.model import ModelSpec
 from core.objectives import Objectives
 from core.recipe import Recipe, read
 from core.run import assemble
@@ -58,7 +60,7 @@ def test_second_loss(size, request):
     ratios = [counted["both"] / counted[loss] for loss in ONE]
     assert 1 < ratios[1] < 1.05 < ratios[0] < 2, "the contrast comes almost free with the captions, not the reverse"
 
-    both, drawn = assemble(chosen, dry_run.build(chosen, sizes)).train(), batch(sizes, pairs)
+    both, drawn = assemble(chosen, build_model(chosen.model, ModelSpec.of(sizes))).train(), batch(sizes, pairs)
     alone = {loss: Objectives(both.model, {loss: both.parts[loss]}, both.weights).train() for loss in ONE}
     steps = {"both": both, **alone}
 

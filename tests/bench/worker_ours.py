@@ -12,13 +12,9 @@ import torch
 from safetensors.torch import load_file
 from serving import measured, serve, timed, training_step
 
-from core import discovery
-from core.loading import recipe_in
-from core.model import Model, ModelSpec
+from core.loading import load_model
 from core.objectives import Objectives
-from core.recipe import read_model
 from core.settings import TrainSettings
-from core.training.checkpoint import load_weights
 from core.training.optimizer import make_optimizer
 from core.types import Batch, Text
 from plugins.compute.torch_macs import counter, macs
@@ -33,9 +29,7 @@ from plugins.text.tokenizer import load_tokenizer
 class Ours:
     def __init__(self, folder: Path):
         self.job, ours = load_file(folder / "job.safetensors"), str(folder / "ours")
-        sizes = ModelSpec.read(ours)
-        self.model: Model = sizes.build(read_model(recipe_in(ours), discovery.load()))
-        load_weights(self.model, ours)
+        self.model, sizes = load_model(ours)
         self.tokenizer = load_tokenizer(ours, sizes.text_length)
         self.step: Callable[[], float] | None = None
 
