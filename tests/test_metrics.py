@@ -247,7 +247,7 @@ def test_no_rounds_no_times():
 
 def test_measures_take_turns():
     order = []
-    taken = efficiency.alternate({n: lambda n=n: order.append(n) for n in "ab"}, 2, torch.device("cpu"))
+    taken = efficiency.time_interleaved({n: lambda n=n: order.append(n) for n in "ab"}, 2, torch.device("cpu"))
     assert order == list("ababab")  # the first pair warms up
     assert {name: len(times) for name, times in taken.items()} == {"a": 2, "b": 2}
 

@@ -20,7 +20,7 @@ from plugins.generation.caption import scored
 from plugins.generation.generate import uniform
 from plugins.inference.inputs import Picture, Pictures, Texts, asked, chunks, pictures_of, prepared, texts_of
 from plugins.inference.settings import generation, longest_written
-from plugins.metrics.features import cosines, features, margins
+from plugins.metrics.features import cosines, features, match_log_odds
 from plugins.metrics.zero_shot import ENSEMBLE, ensemble
 
 Ranked = list[tuple[str, float]]  # names with their probabilities, the likeliest first
@@ -230,7 +230,9 @@ class Predictor:
                 trunk = self.model.trunk(self._shown(chunk))
                 seen = trunk if self.model.guided else self.model.encode_image(trunk)
                 pairs = torch.arange(len(chunk) * len(texts), device=self.device).split(self.batch)
-                odds = [margins(self.model, seen.rows(p // len(texts)), words.rows(p % len(texts))) for p in pairs]
+                odds = [
+                    match_log_odds(self.model, seen.rows(p // len(texts)), words.rows(p % len(texts))) for p in pairs
+                ]
             yield torch.cat(odds).float().sigmoid().view(len(chunk), len(texts)).cpu()
 
     def _read(self, texts: Sequence[str]) -> Tokens:

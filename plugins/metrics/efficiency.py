@@ -67,7 +67,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
     section: dict[str, Any] = {"pruned": None, "unpruned": None}
     spread: dict[str, Any] | None = None
     if rounds:
-        times = alternate({"pruned": pruned, "unpruned": unpruned}, rounds, evaluation.device)
+        times = time_interleaved({"pruned": pruned, "unpruned": unpruned}, rounds, evaluation.device)
         rates = {name: [len(images) / seconds for seconds in taken] for name, taken in times.items()}
         section = {name: statistics.median(rate) for name, rate in rates.items()}
         spread = {name: [min(rate), max(rate)] for name, rate in rates.items()}
@@ -101,7 +101,7 @@ def _told(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -
     return lines
 
 
-def alternate(calls: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def time_interleaved(calls: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of each call in each round. The calls take turns, so that a machine that slows down slows all of them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):  # the first round warms up and is not kept

@@ -45,7 +45,7 @@ def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
     return torch.cat([features(model, "text", model.encode_text(part)) for part in parts])
 
 
-def margins(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
+def match_log_odds(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
     """The logit of a match over that of none, row by row, (B,): it orders as the probability, and does not saturate.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.types import Example
-from plugins.metrics.features import margins
+from plugins.metrics.features import match_log_odds
 from plugins.metrics.settings import ExampleSettings
 
 CHANCE = 0.5
@@ -66,7 +66,9 @@ def odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence
         part = slice(start, start + chunk)
         trunk = model.trunk(evaluation.images(pictures[part]))
         found.append(
-            margins(model, trunk if model.guided else model.encode_image(trunk), model.encode_text(text.rows(part)))
+            match_log_odds(
+                model, trunk if model.guided else model.encode_image(trunk), model.encode_text(text.rows(part))
+            )
         )
     return torch.cat(found)
 

@@ -23,7 +23,7 @@ from core.evaluation import Evaluation, columns, percent
 from core.hookspecs import hookimpl
 from core.types import Example, Text, Tokens
 from plugins.metrics import recall
-from plugins.metrics.features import cosines, features, image_features, margins, text_features
+from plugins.metrics.features import cosines, features, image_features, match_log_odds, text_features
 from plugins.metrics.recall import CUTS, recalls
 from plugins.metrics.settings import RetrievalSettings
 
@@ -146,7 +146,7 @@ def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, pictures: To
     asked = torch.cat([query * n + texts, images * n + query]).flatten()  # picture * n + text
     pairs, place = asked.unique(return_inverse=True)
     chunks = pairs.split(evaluation.settings.batch)
-    odds = torch.cat([margins(evaluation.model, pictures.rows(c // n), words.rows(c % n)) for c in chunks])
+    odds = torch.cat([match_log_odds(evaluation.model, pictures.rows(c // n), words.rows(c % n)) for c in chunks])
     by_picture, by_text = odds[place].view(2, n, k)
     logits = evaluation.model.heads["temperature"](similar)  # (n, n)
     by_picture = by_picture + logits.gather(1, texts)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.model import Model
-from plugins.metrics.efficiency import alternate
+from plugins.metrics.efficiency import time_interleaved
 
 ROUNDS = int(os.environ.get("PATCHBAY_BENCH_ROUNDS", "0"))  # 0: as few as each benchmark can do with
 
@@ -57,7 +57,7 @@ def spread(model: Model, call: Callable[[], None], rounds: int) -> str:
             call()
 
     device = next(model.parameters()).device
-    taken = alternate({"pruned": call, "unpruned": unpruned}, rounds, device)
+    taken = time_interleaved({"pruned": call, "unpruned": unpruned}, rounds, device)
     ratios = [slow / fast for fast, slow in zip(taken["pruned"], taken["unpruned"], strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f} in {rounds})"
 

@@ -21,7 +21,7 @@ from core.recipe import Recipe, read
 from core.run import assemble
 from core.types import Batch, DataSpec, Text
 from plugins.compute import dry_run
-from plugins.metrics.efficiency import alternate
+from plugins.metrics.efficiency import time_interleaved
 
 COCA = Path(__file__).parents[2] / "projects" / "coca"
 ONE = ("itc", "caption")
@@ -68,7 +68,9 @@ def test_second_loss(size, request):
         losses.zero_grad(set_to_none=True)
         losses(drawn)[0].backward()
 
-    taken = alternate({which: lambda losses=losses: step(losses) for which, losses in steps.items()}, ROUNDS or 1, _CPU)
+    taken = time_interleaved(
+        {which: lambda losses=losses: step(losses) for which, losses in steps.items()}, ROUNDS or 1, _CPU
+    )
     cells = [request.node.callspec.id, f"{pairs}", *(f"{ratio:.3f}" for ratio in ratios), *_times(taken)]
     LINES.append("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)))
 
