@@ -1,4 +1,7 @@
-"""Running transformer blocks with prunings between them: one function for backbones and single-stream fusions."""
+"""Run transformer blocks with token pruners between them; for backbones and single-stream fusions.
+
+Letters as in core.types.
+"""
 
 from __future__ import annotations
 
@@ -15,39 +18,47 @@ from registry.part import Count, Part, PartError
 
 
 class Block(Protocol):
-    """A transformer block that can be halted between its attention and its MLP.
+    """A transformer block that can be split between its attention and its MLP.
 
-    ``mask`` (B, N) bool says which tokens may be attended to; None: all.
+    Only ``__call__`` is needed unless a pruner stands in the block (``place = "in_block"``). ``mask`` (B, N) bool is
+    True for the tokens that may be attended to; None: all of them.
     """
 
-    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor: ...
+    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The whole block, (B, N, D) -> (B, N, D)."""
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The first half: attention and its residual, (B, N, D) -> (B, N, D)."""
 
     def mlp(self, x: Tensor) -> Tensor:
-        """The second half: MLP and its residual."""
+        """The second half: MLP and its residual, (B, N, D) -> (B, N, D)."""
 
     def attention_maps(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The attention's keys (B, heads, N, D / heads) and its weights (B, heads, N, N) for the block's input."""
+        """The keys (B, heads, N, D / heads) and attention weights (B, heads, N, N) of the block's input x (B, N, D)."""
 
 
-Guide = Tensor | Callable[[Tokens], Tensor] | None  # (B, G), or how to read it off the sequence to be pruned
+Guide = Tensor | Callable[[Tokens], Tensor] | None  # (B, G), or a function that computes it from the sequence to prune
 
 
 @dataclass(frozen=True)
 class Prune:
-    """One entry of a ``prune`` list: a pruner and the block, counted from 1, that it stands after (or in)."""
+    """One entry of a ``prune`` list: a pruner and the number of its block, counted from 1."""
 
     after_block: Count
     pruner: Part[TokenPruner]
 
 
 def build_pruners(prune: Sequence[Prune], depth: int, dim: int, guide_dim: int) -> nn.ModuleDict:
-    """The pruners of a ``prune`` list by their block, in the order in which they act.
+    """Build the pruners of a ``prune`` list, by block number, in the order in which they act.
+
+    Args:
+        prune: the list, in any order.
+        depth: number of blocks.
+        dim: D, width of the tokens.
+        guide_dim: G, width of the guide.
 
     Raises:
-        ValueError: two at one block, or one behind the last.
+        ValueError: two pruners at one block, or one after the last block.
     """
     places = [entry.after_block for entry in prune]
     if len(set(places)) < len(places) or (places and max(places) > depth):
@@ -57,12 +68,12 @@ def build_pruners(prune: Sequence[Prune], depth: int, dim: int, guide_dim: int) 
 
 
 def pruners_by_block(pruners: nn.ModuleDict) -> dict[int, TokenPruner]:
-    """What ``build_pruners`` made, as ``run_blocks`` takes it."""
+    """Convert the result of ``build_pruners`` to the argument ``pruners`` of ``run_blocks``."""
     return {int(block): pruner for block, pruner in pruners.items() if isinstance(pruner, TokenPruner)}
 
 
 def first_pruned_block(pruners: Mapping[int, TokenPruner], depth: int) -> int:
-    """How many blocks run before anything is pruned."""
+    """Number of blocks that run before the first pruner; ``depth`` if there is none."""
     if not pruners:
         return depth
     first = min(pruners)
@@ -77,12 +88,18 @@ def run_blocks(
     first: int = 0,
     last: int | None = None,
 ) -> Tokens:
-    """Run blocks ``first + 1`` to ``last``, counted from 1; ``pruners[i]`` acts in or after block ``i``.
+    """Run blocks ``first + 1`` to ``last`` and their pruners: (B, N, D) -> (B, K, D).
 
-    A pruner after block ``first`` itself acts too: it is where an earlier call stopped.
+    Args:
+        blocks: all blocks.
+        pruners: by block number, from 1: ``pruners[i]`` acts in or after block i.
+        tokens: the output of block ``first``.
+        guide: passed on to the pruners.
+        first: number of blocks that have run. A pruner that stands after block ``first`` acts in this call.
+        last: number of the last block to run; None: all.
 
     Raises:
-        PartError: a pruner returned what is not a shortened sequence; names it and its plugin.
+        PartError: a pruner returned something other than a shortened sequence; names the pruner and its plugin.
     """
     for i in range(first, len(blocks) + 1 if last is None else last + 1):
         pruner = pruners.get(i)
@@ -90,10 +107,10 @@ def run_blocks(
         if i > first and not inside:
             tokens = dataclasses.replace(tokens, x=blocks[i - 1](tokens.x, tokens.mask))
         if pruner is not None and not inside:
-            tokens = prune(pruner, tokens, guide, BlockCues())
+            tokens = prune(pruner, tokens, guide, BlockCues())  # (B, N, D) -> (B, K, D)
         elif pruner is not None and i > first:
             before, cues = between_attention_and_mlp(blocks[i - 1], tokens)
-            tokens = prune(pruner, before, guide, cues)
+            tokens = prune(pruner, before, guide, cues)  # (B, N, D) -> (B, K, D)
             tokens = dataclasses.replace(tokens, x=blocks[i - 1].mlp(tokens.x))
     return tokens
 
@@ -101,7 +118,7 @@ def run_blocks(
 def score(
     blocks: Sequence[Block], pruners: Mapping[int, TokenPruner], tokens: Tokens, guide: Guide = None, first: int = 0
 ) -> Tensor | None:
-    """The first pruner's logits (B, P), from the tokens behind block ``first``; None where there is no pruner."""
+    """The first pruner's logits (B, P) for the output of block ``first``, (B, N, D); None if there is no pruner."""
     if not pruners:
         return None
     split, pruner, cues = first_pruned_block(pruners, len(blocks)), pruners[min(pruners)], BlockCues()
@@ -112,28 +129,31 @@ def score(
 
 
 def between_attention_and_mlp(block: Block, tokens: Tokens) -> tuple[Tokens, BlockCues]:
-    """The tokens between a block's attention and its MLP, and what a pruner there may look at."""
-    seen = BlockCues(lambda: block.attention_maps(tokens.x, tokens.mask))
-    return dataclasses.replace(tokens, x=block.attend(tokens.x, tokens.mask)), seen
+    """Run a block's attention: (B, N, D) -> (B, N, D), with the keys and attention for a pruner at that place."""
+    cues = BlockCues(lambda: block.attention_maps(tokens.x, tokens.mask))
+    return dataclasses.replace(tokens, x=block.attend(tokens.x, tokens.mask)), cues
 
 
 def prune(pruner: TokenPruner, tokens: Tokens, guide: Guide, cues: BlockCues) -> Tokens:
-    """Call a pruner and hold it to its contract."""
-    pruned = pruner(tokens, guide(tokens) if callable(guide) else guide, cues)
+    """Call a pruner and check its result: (B, N, D) -> (B, K, D).
 
-    def fail(what: str) -> PartError:
-        return PartError(f"{pruner.origin or type(pruner).__name__}: {what}")
+    Raises:
+        PartError: the result is not a shortened sequence; names the pruner and its plugin.
+    """
+    pruned = pruner(tokens, guide(tokens) if callable(guide) else guide, cues)  # (B, K, D)
+
+    def error(problem: str) -> PartError:
+        return PartError(f"{pruner.origin or type(pruner).__name__}: {problem}")
 
     if not isinstance(pruned, Tokens):
-        raise fail(f"returned {type(pruned).__name__} instead of Tokens; end with tokens.keep(index)")
+        raise error(f"returned {type(pruned).__name__} instead of Tokens; return tokens.keep(index)")
     batch, width = tokens.x.shape[0], tokens.x.shape[2]
     if pruned.x.ndim != 3 or pruned.x.shape[0] != batch or pruned.x.shape[2] != width:
-        raise fail(f"returned states of shape {tuple(pruned.x.shape)}; expected ({batch}, tokens kept, {width})")
+        raise error(f"returned states of shape {tuple(pruned.x.shape)}; expected ({batch}, tokens kept, {width})")
+    num_patches, dropped = tokens.patches[1] - tokens.patches[0], tokens.x.shape[1] - pruned.x.shape[1]
     start, stop = pruned.patches
-    gone = tokens.x.shape[1] - pruned.x.shape[1]
-    if not 0 <= start < stop <= pruned.x.shape[1] or (stop - start) + gone != tokens.patches[1] - tokens.patches[0]:
-        raise fail(f"returned patches {pruned.patches} of {pruned.x.shape[1]} tokens: only patches may be dropped")
-    shown = tokens.patches[1] - tokens.patches[0]
-    if pruned.scores is not None and tuple(pruned.scores.shape) != (batch, shown):
-        raise fail(f"returned scores of shape {tuple(pruned.scores.shape)}; expected ({batch}, {shown})")
+    if not 0 <= start < stop <= pruned.x.shape[1] or (stop - start) + dropped != num_patches:
+        raise error(f"returned patches {pruned.patches} of {pruned.x.shape[1]} tokens: only patches may be dropped")
+    if pruned.scores is not None and tuple(pruned.scores.shape) != (batch, num_patches):
+        raise error(f"returned scores of shape {tuple(pruned.scores.shape)}; expected ({batch}, {num_patches})")
     return pruned

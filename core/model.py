@@ -1,17 +1,14 @@
-"""The model as slots, and the losses that read them.
-
-Letters as in core.types.
-"""
+"""The model as a set of slots, its sizes, and a model loaded from a folder. Letters as in core.types."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,29 +19,32 @@ from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncode
 from core.types import DataSpec, Fused, Text, Tokens
 from registry.part import Filled, NonNegativeInt, Part, PartError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 class Model(nn.Module):
-    """Parts in slots. What a recipe's ``model:`` section sets is this signature.
+    """Parts in slots. The constructor's arguments are the keys of a recipe's ``model:`` section.
 
     Args:
-        backbone: pictures to tokens; its ``prune`` list holds the token pruners.
-        pooler: the picture's tokens to those that the decoder reads and the one that a contrast reads.
-        text: words to states; what it pools guides the pruners. Without one a decoder that pools is read.
-        fusion: words and picture to joint states.
-        decoder: causal, attends to the fused states.
-        heads: named last layers; ``image`` and ``classify`` read the picture's pooled state, ``text`` the text's, every
-            other head reads the fused (or decoded) states.
-        frames: how many frames of a clip have a learnt place in time, added to their tokens before they are joined.
-            0: none, as the paper describes none (CoCa, section 4); then nothing tells in which order they came.
-        guide: which words the pruner may see. ``paper``: one pass, guided by the whole caption. ``leak_free``: each
-            objective is guided only by the words that it may see, and by a learned null guide where it may see none.
+        backbone: encodes images. Its setting ``prune`` lists the token pruners.
+        pooler: maps the image's tokens to the ones that the decoder attends to and to one pooled state. None: the
+            backbone's own tokens and pooled state are used.
+        text: encodes text. Its [CLS] state guides the pruners. If None, the decoder's unimodal half encodes the text.
+        fusion: combines text and image tokens.
+        decoder: causal; cross-attends to the fused tokens, or to the image where there is no fusion.
+        heads: last layers by name. ``image`` and ``classify`` take the image's pooled state, ``text`` the text's; every
+            other head takes the fused tokens, or the decoder's output where there is no fusion.
+        frames: number of learned temporal embeddings, one for each frame of a clip. 0: none, as in CoCa (section 4);
+            the order of the frames then has no effect.
+        guide: which words guide the pruners. ``paper``: the whole caption, in one pass for all objectives (COPA).
+            ``leak_free``: each objective's guide contains only the words that are that objective's input; a learned
+            null guide replaces it where there are none.
+
+    Raises:
+        PartError: a head takes a pooled state that no part computes, or a text-guided pruner has no text encoder.
     """
 
     origin: str = ""
 
+    # arguments: six slots, two settings and four sizes
     def __init__(
         self,
         *,
@@ -78,11 +78,8 @@ class Model(nn.Module):
         embeddings = {
             name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
         }
-        widths = {
-            "image": image_dim,
-            "classify": image_dim,
-            "text": 0 if self.text_tower is None else self.text_tower.dim,
-        }
+        feature_dim = 0 if self.text_tower is None else self.text_tower.dim
+        widths = {"image": image_dim, "classify": image_dim, "text": feature_dim}
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
         self.heads = nn.ModuleDict(
             {
@@ -90,31 +87,31 @@ class Model(nn.Module):
                 for name, head in (heads or {}).items()
             }
         )
-        unread = [name for name in ("image", "classify") if name in self.heads]
-        if unread and self.pooler is None and not self.backbone.has_pooled:
-            what = "pools nothing (no [CLS]): set model.pooler, or let the backbone pool"
-            raise PartError(f"{self.backbone.origin}: {what}; model.heads.{unread[0]} reads what is pooled")
-        self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by what the reader pools
+        image_heads = [name for name in ("image", "classify") if name in self.heads]
+        if image_heads and self.pooler is None and not self.backbone.has_pooled:
+            problem = "pools nothing (no [CLS]): set model.pooler, or let the backbone pool"
+            raise PartError(f"{self.backbone.origin}: {problem}; model.heads.{image_heads[0]} needs the pooled state")
+        self.guided = any(pruner.guided for pruner in self.backbone.pruners)  # by the text tower's pooled state
         if self.guided and self.text_tower is None:
-            what = "a text-guided pruner needs model.text for its guide, or a decoder that pools"
-            raise PartError(f"{self.backbone.origin}: {what}")
+            problem = "a text-guided pruner needs model.text for its guide, or a decoder that pools"
+            raise PartError(f"{self.backbone.origin}: {problem}")
         assert not self.guided or self.text_tower is None or self.text_tower.dim == guide_dim, "pooled_dim is not dim"
         self.null_guide = nn.Parameter(torch.randn(guide_dim) * 0.02) if self.guided else None
 
     @property
     def pruners(self) -> tuple[TokenPruner, ...]:
-        """Of the backbone, then those of a single-stream fusion, in the order in which they act."""
+        """The backbone's pruners, then those of a single-stream fusion, in the order in which they act."""
         return (*self.backbone.pruners, *(() if self.fusion is None else self.fusion.pruners))
 
     @property
     def text_tower(self) -> TextEncoder | Decoder | None:
-        """What gives a text's feature: the text encoder, or without one a decoder that pools."""
+        """The part that computes the text feature: the text encoder, else a decoder that pools, else None."""
         if self.text is not None:
             return self.text
         return self.decoder if self.decoder is not None and self.decoder.has_pooled else None
 
     def lacks(self, slot: str) -> bool:
-        """Whether the model lacks what an objective names: "text", "heads.match", "scores"."""
+        """Return True if the model has no such slot: "text", "fusion", "heads.match", "scores" (patch scores)."""
         if slot == "scores":
             return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
         if slot.startswith("heads."):
@@ -122,7 +119,7 @@ class Model(nn.Module):
         return (self.text_tower if slot == "text" else getattr(self, slot)) is None
 
     def encode_text(self, text: Text) -> Tokens:
-        """The states of the text encoder, or of the decoder's lower half where there is none, (B, L, D)."""
+        """Encode text (B, L) -> (B, L, D) by the text encoder, or by the decoder's unimodal half if there is none."""
         if self.text is None:
             assert self.decoder is not None
             return self.decoder.encode_text(text)
@@ -130,23 +127,32 @@ class Model(nn.Module):
         return states
 
     def trunk(self, images: Tensor) -> Tokens:
-        """Blocks before the first pruner, of pictures (B, 3, H, W) or of a clip's every frame (B, T, 3, H, W)."""
-        return video.trunk(self.backbone, images)
+        """Run the blocks before the first pruner: (B, 3, H, W) -> (B, N, D), or (B, T, 3, H, W) -> (B, T, N, D)."""
+        return self.backbone.trunk(images) if images.ndim == 4 else video.encode_frames(self.backbone, images)
 
     def run_pruned_blocks(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        """Prune and run the later blocks, guided by ``guide`` (B, G) or by the learned null guide; join a clip's
-        frames."""
-        return video.finish(self.backbone, trunk, self._guide_or_null(guide, trunk), self.frame_embedding)
+        """Prune and run the later blocks: (B, N, D) -> (B, K, D); a clip's frames (B, T, N, D) are joined.
+
+        ``guide`` is (B, G); None stands for the learned null guide, if the pruners are guided.
+
+        Raises:
+            ValueError: the clips have more frames than ``frames``.
+        """
+        guide = self._guide_or_null(guide, trunk)
+        if trunk.x.ndim == 3:
+            return self.backbone.finish(trunk, guide)
+        return video.finish_frames(self.backbone, trunk, guide, self.frame_embedding)
 
     def encode_image(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        """``finish``, then pool."""
+        """``run_pruned_blocks``, then the pooler: (B, N, D) -> (B, Q, D), with ``pooled`` (B, D)."""
         image = self.run_pruned_blocks(trunk, guide)
         return image if self.pooler is None else self.pooler(image)
 
     def score(self, trunk: Tokens, words: Tokens | None, blank: Tensor | None = None) -> Tensor | None:
-        """The first pruner's logits (B, P) beside ``words``, without any later block.
+        """The first pruner's logits (B, P) with ``words`` (B, L, D) as the guide; runs only the blocks before it.
 
-        Rows marked in ``blank`` (B,) get the null guide; a single stream has none, there the text itself is empty.
+        Rows marked in ``blank`` (B,) bool get the null guide, as all do without ``words``. A single-stream fusion
+        has no null guide: its blank rows are empty texts.
         """
         if not self.backbone.pruners and self.fusion is not None and words is not None:
             return self.fusion.score(words, self.encode_image(trunk))
@@ -156,7 +162,7 @@ class Model(nn.Module):
         return self.backbone.score(trunk, self._guide_or_null(guide, trunk))
 
     def kept_patches(self, trunk: Tokens, words: Tokens | None) -> Tokens:
-        """The picture's tokens that are left of it beside ``words`` when all pruning is done."""
+        """The image's tokens (B, K, D) after all pruning, with ``words`` (B, L, D) as the guide."""
         guide = None if words is None else words.pooled
         if self.fusion is None or words is None or not self.fusion.pruners:
             return self.run_pruned_blocks(trunk, guide)
@@ -164,13 +170,14 @@ class Model(nn.Module):
         return fused.image
 
     def _guide_or_null(self, guide: Tensor | None, trunk: Tokens) -> Tensor | None:
+        """Return ``guide`` (B, G), or the null guide in its place."""
         if guide is not None or self.null_guide is None:
             return guide
         return self.null_guide.expand(int(trunk.x.shape[0]), -1)
 
     @contextmanager
     def unpruned(self) -> Iterator[None]:
-        """Within it every patch is kept: what pruning is compared with."""
+        """Turn pruning off within a ``with`` block: every patch is kept."""
         parts: list[Backbone | Fusion] = [self.backbone, *([] if self.fusion is None else [self.fusion])]
         for part in parts:
             part.pruning = False
@@ -183,13 +190,13 @@ class Model(nn.Module):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model was built to fit, beside its recipe: the content of sizes.json."""
+    """Sizes that a model takes from its data rather than from its recipe; saved as sizes.json."""
 
     image_size: int
     text_length: int
     vocabulary: int
-    classes: tuple[str, ...] = ()  # names of what a head "classify" tells apart
-    crop: bool = True  # False: pictures are squeezed to the square, as training's held-out ones; True: cropped to it
+    classes: tuple[str, ...] = ()  # class names of the head "classify", in the order of its logits
+    crop: bool = True  # True: images are cropped to a square; False: resized to it, as the held-out images of training
 
     @classmethod
     def of(cls, data: Data | DataSpec) -> ModelSpec:
@@ -199,32 +206,33 @@ class ModelSpec:
 
     @classmethod
     def read(cls, folder: str) -> ModelSpec:
-        """As ``write`` left it; keys of others are passed over.
+        """Read sizes.json from a folder; unknown keys are ignored.
 
         Raises:
-            ValueError: the file is missing or lacks a number; names it.
+            ValueError: the file is missing, or a number in it is missing or below 1; names the file.
         """
         file = os.path.join(folder, SIZES)
         if not paths.isfile(file):
             raise ValueError(f"{file}: no such file. An older run gets it by: patchbay evaluate {folder}")
         try:
-            held = json.loads(read_text(file))
-            numbers = [held[name] for name in ("image_size", "text_length", "vocabulary")]
+            content = json.loads(read_text(file))
+            numbers = [content[name] for name in ("image_size", "text_length", "vocabulary")]
             if not all(isinstance(number, int) and number > 0 for number in numbers):
                 raise ValueError(f"expected whole numbers above 0, got {numbers}")
-            classes, crop = tuple(map(str, held.get("classes", ()))), bool(held.get("crop", True))
+            classes, crop = tuple(map(str, content.get("classes", ()))), bool(content.get("crop", True))
             return cls(numbers[0], numbers[1], numbers[2], classes, crop)
         except (ValueError, LookupError, TypeError, AttributeError) as err:
-            said = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
-            raise ValueError(f"{file}: {said}") from err
+            problem = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
+            raise ValueError(f"{file}: {problem}") from err
 
     def write(self, folder: str) -> None:
+        """Write sizes.json into a folder."""
         write_json(os.path.join(folder, SIZES), dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model out of its folder, in eval mode on ``device``, with what its use takes."""
+    """A model loaded from a folder, in eval mode on ``device``, with its tokenizer and sizes."""
 
     model: Model
     tokenizer: Tokenizer

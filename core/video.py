@@ -1,7 +1,7 @@
-"""Video: every frame goes through the backbone as a picture, then a clip's frames stand side by side as one sequence.
+"""Video: encode each frame as an image, then join the frames' tokens into one sequence.
 
-So does CoCa (section 4): one pooler over the tokens of all frames. Everything behind ``finish`` reads a clip as it
-reads a picture. Letters as in core.types.
+As in CoCa (section 4), one pooler reads the tokens of all frames. Every part behind the backbone gets a clip in the
+format of an image. Letters as in core.types.
 """
 
 from __future__ import annotations
@@ -15,64 +15,63 @@ from core.kinds import Backbone
 from core.types import Tokens
 
 
-def trunk(backbone: Backbone, images: Tensor) -> Tokens:
-    """Blocks before the first pruner: pictures (B, 3, H, W) -> x (B, N, D), clips (B, T, 3, H, W) -> x (B, T, N, D)."""
-    if images.ndim == 4:
-        return backbone.trunk(images)
-    clips, frames = int(images.shape[0]), int(images.shape[1])
-    return backbone.trunk(images.flatten(0, 1)).map(lambda t: t.unflatten(0, (clips, frames)))
+def encode_frames(backbone: Backbone, clips: Tensor) -> Tokens:
+    """Run the blocks before the first pruner on each frame: (B, T, 3, H, W) uint8 -> x (B, T, N, D)."""
+    batch, frames = int(clips.shape[0]), int(clips.shape[1])
+    trunk = backbone.trunk(clips.flatten(0, 1))  # (B T, N, D)
+    return trunk.map(lambda t: t.unflatten(0, (batch, frames)))  # (B, T, N, D)
 
 
-def finish(backbone: Backbone, trunk: Tokens, guide: Tensor | None, frame_embedding: Tensor | None) -> Tokens:
-    """Prune and run the later blocks, frame by frame under the clip's guide (B, G), then join the frames.
+def finish_frames(
+    backbone: Backbone, trunk: Tokens, guide: Tensor | None, frame_embedding: Tensor | None = None
+) -> Tokens:
+    """Prune each frame, run the later blocks on it, and join the frames: x (B, T, N, D) -> (B, T K, D).
 
     Args:
-        frame_embedding: (F, D) added to the tokens of the first, second, ... frame; None: nothing tells their order.
-        Pictures
-            get none.
+        backbone: the backbone that encoded the frames.
+        trunk: the output of ``encode_frames``.
+        guide: (B, G), one guide for all frames of a clip.
+        frame_embedding: (F, D), added to the tokens of frame 1, 2, ...; None: the order of the frames has no effect.
 
     Raises:
-        ValueError: clips of more than F frames.
+        ValueError: the clips have more than F frames.
     """
-    if trunk.x.ndim == 3:
-        return backbone.finish(trunk, guide)
-    clips, frames = int(trunk.x.shape[0]), int(trunk.x.shape[1])
+    batch, frames = int(trunk.x.shape[0]), int(trunk.x.shape[1])
     guides = None if guide is None else guide.repeat_interleave(frames, 0)  # (B T, G)
-    image = backbone.finish(trunk.map(lambda t: t.flatten(0, 1)), guides)
-    image = image.map(lambda t: t.unflatten(0, (clips, frames)))  # x (B, T, N, D)
+    tokens = backbone.finish(trunk.map(lambda t: t.flatten(0, 1)), guides)  # (B T, K, D)
+    tokens = tokens.map(lambda t: t.unflatten(0, (batch, frames)))  # (B, T, K, D)
     if frame_embedding is not None:
         if frames > len(frame_embedding):
-            raise ValueError(
-                f"clips of {frames} frames, but model.frames has places in time for {len(frame_embedding)}"
-            )
-        image = replace(image, x=image.x + frame_embedding[:frames, None].to(image.x.dtype))
-    return join(image, trunk.patches[1] - trunk.patches[0])
+            raise ValueError(f"clips of {frames} frames, but model.frames is {len(frame_embedding)}")
+        tokens = replace(tokens, x=tokens.x + frame_embedding[:frames, None].to(tokens.x.dtype))
+    return join_frames(tokens, trunk.patches[1] - trunk.patches[0])
 
 
-def join(frames: Tokens, shown: int) -> Tokens:
-    """The frames' tokens side by side: x (B, T, N, D) -> (B, T N, D), pooled (B, T, D) -> its mean (B, D).
+def join_frames(frames: Tokens, num_patches: int) -> Tokens:
+    """Concatenate the frames' tokens: x (B, T, N, D) -> (B, T N, D); ``pooled`` (B, T, D) -> their mean (B, D).
 
-    What stands before the patches comes first, of all frames, then all patches, then what stands behind them; so a
-    clip of one frame is that picture.
+    The tokens before the patches come first, for all frames; then all patches; then the tokens after the patches. So a
+    clip of one frame gives the sequence of that image.
 
     Args:
-        shown: P, patches of a frame before any pruning: frame t's patch p is the clip's patch t P + p.
+        frames: tokens with a dimension T after the batch dimension.
+        num_patches: P, patches of a frame before any pruning: patch p of frame t becomes the clip's patch t P + p.
     """
     start, stop = frames.patches
 
-    def lay(t: Tensor) -> Tensor:
+    def concatenate(t: Tensor) -> Tensor:
         """(B, T, N, ...) -> (B, T N, ...)."""
         return torch.cat([t[:, :, a:b].flatten(1, 2) for a, b in ((0, start), (start, stop), (stop, None))], 1)
 
     length, source = int(frames.x.shape[1]), frames.source
     if source is not None:
-        first = torch.arange(length, device=source.device).unsqueeze(1) * shown  # (T, 1)
-        source = torch.where(source < 0, source, source + first).flatten(1, 2)
+        offset = torch.arange(length, device=source.device).unsqueeze(1) * num_patches  # (T, 1)
+        source = torch.where(source < 0, source, source + offset).flatten(1, 2)  # (B, T K)
     return Tokens(
-        lay(frames.x),
-        None if frames.pooled is None else frames.pooled.mean(1),
-        None if frames.mask is None else lay(frames.mask),
+        concatenate(frames.x),
+        None if frames.pooled is None else frames.pooled.mean(1),  # (B, D)
+        None if frames.mask is None else concatenate(frames.mask),
         (length * start, length * stop),
         source,
-        None if frames.scores is None else frames.scores.flatten(1, 2),
+        None if frames.scores is None else frames.scores.flatten(1, 2),  # (B, T P)
     )

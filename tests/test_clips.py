@@ -122,7 +122,7 @@ def test_clips_of_a_batch_are_apart():
 
 
 def test_more_frames_than_places_is_told():
-    with pytest.raises(ValueError, match=r"clips of 3 frames, but model.frames has places in time for 2"):
+    with pytest.raises(ValueError, match=r"clips of 3 frames, but model.frames is 2"):
         pooled(model(frames=2), pictures())
 
 
@@ -155,7 +155,7 @@ def test_one_text_guides_all_frames_of_its_clip():
 def test_join_keeps_masks_in_step_with_tokens():
     x = torch.arange(12.0).view(1, 2, 6, 1)
     mask = x.squeeze(-1) % 2 == 0
-    joined = video.join(Tokens(x, None, mask, (1, 5)), 4)
+    joined = video.join_frames(Tokens(x, None, mask, (1, 5)), 4)
     assert torch.equal(joined.mask, joined.x.squeeze(-1) % 2 == 0)
     assert joined.x.flatten().tolist() == [0, 6, 1, 2, 3, 4, 7, 8, 9, 10, 5, 11]
     assert joined.patches == (2, 10)
