@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from plugins.heads.classify import Classify
+from plugins.heads.lm_head import LanguageModelHead
 from plugins.heads.match import Match
 from plugins.heads.projection import Projection
 from plugins.heads.temperature import Temperature
+from plugins.heads.unit import Unit
 from plugins.heads.vocabulary import Vocabulary
 from registry.part import Part, PartError
 
@@ -127,3 +130,35 @@ def test_heads_run_on_meta_and_under_tracing(make):
     assert torch.allclose(traced(x.flip(0)), head(x.flip(0)), atol=1e-5)
     shape = traced(x).shape
     assert head.to("meta")(x.to("meta")).shape == shape
+
+
+def test_unit_has_no_parameters_and_length_1():
+    head = Unit()
+    assert not list(head.parameters())
+    assert torch.allclose(head(torch.tensor([[3.0, 4.0], [0.0, -2.0]])), torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
+    assert head(torch.ones(B, D, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_lm_head_is_one_matrix():
+    torch.manual_seed(0)
+    head, x = LanguageModelHead(dim=D, vocabulary=V, embeddings=embeddings()), torch.randn(B, L, D)
+    assert [name for name, _ in head.named_parameters()] == ["words.weight"]
+    assert torch.allclose(head(x), x @ head.words.weight.T, atol=1e-6)
+    shared = embeddings()
+    assert LanguageModelHead(tied="decoder", dim=D, vocabulary=V, embeddings=shared).words.weight is shared["decoder"]
+
+
+def test_classify_is_linear_and_needs_classes():
+    torch.manual_seed(0)
+    head, x = Classify(dim=D, classes=5), torch.randn(B, D)
+    head.linear.bias.data.normal_()
+    assert torch.allclose(head(x), x @ head.linear.weight.T + head.linear.bias, atol=1e-6)
+    with pytest.raises(ValueError, match="this data has no classes"):
+        Classify(dim=D, classes=0)
+
+
+def test_projection_without_bias_ignores_the_length_of_its_input():
+    torch.manual_seed(0)
+    head, x = Projection(width=8, bias=False, dim=D), torch.randn(B, D)
+    assert head.linear.bias is None
+    assert torch.allclose(head(x), head(7 * x), atol=1e-6)

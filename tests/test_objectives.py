@@ -1,6 +1,6 @@
 """Losses of ITM, MLM, prefix LM, PTA and the momentum teacher against formulas of their own, on a small COPA.
 
-Others: test_itc.py, test_siglip.py, test_coca.py and test_words.py (captioning), test_classification.py.
+Others: test_itc.py, test_siglip.py, test_coca.py and test_token_loss.py (captioning), test_classification.py.
 """
 
 from __future__ import annotations
