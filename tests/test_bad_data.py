@@ -13,10 +13,10 @@ from PIL import Image
 
 from plugins.data import image_files
 from plugins.data.annotations import read
-from plugins.data.annotations.image_source import PictureSource
+from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.annotations.read import load_json, read_annotations
 from plugins.data.annotations.records import Records
-from plugins.data.bad_records import Fault
+from plugins.data.bad_records import BadRecord
 from plugins.data.coco import Coco
 from plugins.data.image_files import read_rgb
 
@@ -92,7 +92,7 @@ def instances(*extra):
 
 
 def make(root, captions="captions", boxes="boxes", **settings):
-    source = PictureSource(str(root / "images"), [str(root / f"{captions}.json")], [str(root / f"{boxes}.json")])
+    source = SourceFiles(str(root / "images"), [str(root / f"{captions}.json")], [str(root / f"{boxes}.json")])
     return Coco(
         **{"sources": [source], "image_size": 32, "held_out": 0, "budget": 0.5, "region_batch_size": 4, **settings}
     )
@@ -142,10 +142,10 @@ def test_pictures_of_every_make_are_read(folder):
 
 def test_a_bomb_just_over_the_bound_and_a_huge_file(tmp_path, monkeypatch):
     Image.new("1", (6000, 6000)).save(tmp_path / "large.png")  # below the bound of Pillow itself
-    with pytest.raises(Fault, match=r"large.png: .*: 6000 x 6000 pixels are more than 33554432"):
+    with pytest.raises(BadRecord, match=r"large.png: .*: 6000 x 6000 pixels are more than 33554432"):
         read_rgb(str(tmp_path / "large.png"))
-    monkeypatch.setattr(image_files, "MOST_BYTES", 100)
-    with pytest.raises(Fault, match=r"large.png: .*: larger than 100 bytes"):
+    monkeypatch.setattr(image_files, "MAX_BYTES", 100)
+    with pytest.raises(BadRecord, match=r"large.png: .*: larger than 100 bytes"):
         read_rgb(str(tmp_path / "large.png"))
 
 
@@ -168,7 +168,7 @@ def test_frames_are_counted_and_named(folder):
     ]
     save(folder, "frames", instances(*bad))
     data = make(folder, boxes="frames")
-    found = data.album.collections[0].faults
+    found = data.pool.sources[0].bad
     assert found.kinds == {
         "box outside the picture": 2,
         "box without area": 2,
@@ -192,8 +192,8 @@ def test_frames_are_counted_and_named(folder):
         "[22].category_id: no category has the id 7",
         "[23]: expected a mapping, found 'box'",
     ]
-    records = data.album.collections[0].records
-    assert [spoken.box for spoken in records.spoken(4)] == [(1, 2, 21, 12), (0, 0, WIDTH, HEIGHT)]
+    records = data.pool.sources[0].records
+    assert [spoken.box for spoken in records.box_labels(4)] == [(1, 2, 21, 12), (0, 0, WIDTH, HEIGHT)]
     assert records.crowds == {4: {"dog"}}
 
 
@@ -222,7 +222,7 @@ def test_words_are_counted_and_named(folder, caplog):
         f"{file}: images[22].id: 0 is the id of an earlier image too; {file}: images[23].file_name: is empty; "
         f"{file}: images[24].id: expected a number or text, found None"
     )
-    found = data.album.collections[0].faults
+    found = data.pool.sources[0].bad
     assert found.kinds == {
         "duplicate image": 1,
         "empty file name": 1,
@@ -245,7 +245,7 @@ def test_words_are_counted_and_named(folder, caplog):
         "annotations[28].image_id: no image has the id 99",
     ]
     assert data.tokenizer(["y " * 1000]).ids.shape == (1, 25)
-    assert len(data.album.captions(0)) == 2
+    assert len(data.pool.captions(0)) == 2
 
 
 @pytest.mark.parametrize(("budget", "passes"), [(0.05, False), (0.2, True)])
@@ -339,7 +339,7 @@ def test_a_file_that_is_not_there_or_too_large(tmp_path, monkeypatch):
     (tmp_path / "captions.json").write_text(" " * 101)
     with pytest.raises(ValueError, match=r"caption.json: no such file. Did you mean 'captions.json'\?$"):
         load_json(f"{tmp_path}/caption.json")
-    monkeypatch.setattr(read, "MOST_BYTES", 100)
+    monkeypatch.setattr(read, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match=r"captions.json: larger than 100 bytes$"):
         load_json(f"{tmp_path}/captions.json")
 
@@ -354,22 +354,22 @@ def fault(call):
 def test_sources_that_are_not_there(folder, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "captions.json").touch()
-    wrong = PictureSource(f"{tmp_path}/image", [f"{tmp_path}/captoins.json"], [f"{tmp_path}/nowhere/boxes.json"])
+    wrong = SourceFiles(f"{tmp_path}/image", [f"{tmp_path}/captoins.json"], [f"{tmp_path}/nowhere/boxes.json"])
     assert fault(lambda: Coco(sources=[wrong])).replace(f"{tmp_path}/", "") == (  # all of them at once
         "sources[0].images: no folder 'image'. Did you mean 'images'?; "
         "sources[0].captions[0]: no file 'captoins.json'. Did you mean 'captions.json'?; "
         "sources[0].boxes[0]: no file 'nowhere/boxes.json'; no folder 'nowhere'"
     )
     with pytest.raises(ValueError, match=r"sources\[0\]: names neither captions nor boxes"):
-        Coco(sources=[PictureSource(f"{folder}/images")])
+        Coco(sources=[SourceFiles(f"{folder}/images")])
     with pytest.raises(ValueError, match="sources: the list is empty"):
         Coco(sources=[])
     with pytest.raises(ValueError, match="sources: no picture with a caption is left for training"):
-        Coco(sources=[PictureSource(f"{folder}/images", [], [f"{folder}/boxes.json"])], held_out=0)
+        Coco(sources=[SourceFiles(f"{folder}/images", [], [f"{folder}/boxes.json"])], held_out=0)
 
 
 def test_a_source_that_yields_nothing_good_stops_at_once(folder, tmp_path):
-    source = PictureSource(str(tmp_path), [f"{folder}/captions.json"])
+    source = SourceFiles(str(tmp_path), [f"{folder}/captions.json"])
     assert fault(lambda: Coco(sources=[source], image_size=32)) == (
         "sources[0]: none of 5 pictures tried can be used: 5 x missing file. First: "
         f"{tmp_path}/good0.jpg: cannot be used as a picture: no such file; "
@@ -407,9 +407,9 @@ def test_boxes_follow_a_picture_of_another_size_but_not_of_other_proportions(fol
     document["images"][2] |= {"width": 0}
     save(folder, "sizes", document)
     data = make(folder, boxes="sizes")
-    assert data.album.collections[0].faults.kinds == {"image without size": 1}
+    assert data.pool.sources[0].bad.kinds == {"image without size": 1}
     assert data.held_out("train", 1)[0].regions[0].box == pytest.approx((32 / 96, 64 / 72, 21 * 32 / 96, 12 * 32 / 72))
-    assert data.album.photo(1) is None
-    assert data.album.faults.messages == [
+    assert data.pool.photo(1) is None
+    assert data.pool.bad.messages == [
         f"{folder}/images/good1.jpg: has 48 x 36 pixels, and its record says 36 x 48: not the same proportions"
     ]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from core import contracts
 from core.types import Struct
 from plugins.data.annotations.image_pool import share_out
-from plugins.data.annotations.image_source import PictureSource
+from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.annotations.vocabulary import BERT_PIECES, MAX_TRAINED_PIECES
 from plugins.data.coco import Coco
 
@@ -24,7 +24,7 @@ ALL = frozenset({"masked", "prefixed", "regions"})
 def photos():
     if not REAL.is_dir():
         pytest.skip(f"needs real photos at {REAL}")
-    return PictureSource(str(REAL / "images"), [str(REAL / "captions.json")], [str(REAL / "instances.json")])
+    return SourceFiles(str(REAL / "images"), [str(REAL / "captions.json")], [str(REAL / "instances.json")])
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,11 @@ def pairs(folder, count, start="a"):
     names = [f"{start}{i}.png" for i in range(count)]
     paint(folder, names)
     said = [{"image": name, "caption": [f"{start} number {i}", f"{start} picture"]} for i, name in enumerate(names)]
-    return PictureSource(str(folder), [write(folder, "list.json", said)])
+    return SourceFiles(str(folder), [write(folder, "list.json", said)])
 
 
 def test_the_real_photos_are_all_there(data):
-    records = data.album.collections[0].records
+    records = data.pool.sources[0].records
     assert (len(records.names), len(records.captions)) == (100, 500)
     assert len(records.boxes) == 842
     with open(REAL / "instances.json", encoding="utf-8") as file:
@@ -100,14 +100,14 @@ def test_a_batch_hangs_on_recipe_seed_and_step_alone(photos, augment, workers):
 
 
 def test_what_is_drawn_is_the_photo_with_its_words_and_boxes(data):
-    records = data.album.collections[0].records
+    records = data.pool.sources[0].records
     for example in data.held_out("train", 20):
         number = records.names.index(example.key)
         captions = records.captions_of(number)
         assert (example.caption, example.facts) == (captions[0], tuple(captions))
-        assert len(example.regions) == len(records.spoken(number))
+        assert len(example.regions) == len(records.box_labels(number))
         width, height = records.sizes[number]
-        for region, spoken in zip(example.regions, records.spoken(number), strict=True):
+        for region, spoken in zip(example.regions, records.box_labels(number), strict=True):
             scaled = np.array(spoken.box) * 64 / [width, height, width, height]
             assert region.box == pytest.approx(scaled, abs=1e-4)
             assert region.phrase == region.label == spoken.label
@@ -160,7 +160,7 @@ def test_sources_are_mixed_by_their_pictures_or_by_weight(tmp_path):
     small, large = pairs(tmp_path / "s", 40, "s"), pairs(tmp_path / "l", 160, "l")
 
     def share(*weights):
-        sources = [PictureSource(s.images, s.captions, [], w) for s, w in zip((small, large), weights, strict=True)]
+        sources = [SourceFiles(s.images, s.captions, [], w) for s, w in zip((small, large), weights, strict=True)]
         data = Coco(sources=sources, image_size=32, held_out=0)
         drawn = [e.key for step in range(60) for e in data.examples(20, np.random.default_rng(step))]
         return np.mean([key[0] == "s" for key in drawn])
@@ -202,7 +202,7 @@ def test_karpathys_splits_with_coco_boxes_named_without_a_folder(tmp_path):
         [write(tmp_path, "dataset_coco.json", {"images": images, "dataset": "coco"})],
         [write(tmp_path, "instances.json", boxes)],
     )
-    data = Coco(sources=[PictureSource(str(tmp_path / "images"), *files)], image_size=32, held_out=0.4)
+    data = Coco(sources=[SourceFiles(str(tmp_path / "images"), *files)], image_size=32, held_out=0.4)
     found = {split: [e.caption for e in data.held_out(split, 9)] for split in data.splits()}
     assert found == {"train": ["one 0", "one 1", "one 4", "one 5"], "validation": ["one 2"], "test": ["one 3"]}
     assert data.verify()["pictures"] == 6
@@ -228,7 +228,7 @@ def test_visual_genome_regions_objects_and_folders(tmp_path):
     ]
     objects = [{"image_id": i, "objects": [{**side, "w": 9, "h": 8, "names": ["tree", "oak"]}]} for i in (1, 2, 3)]
     files = [write(tmp_path, "region_descriptions.json", regions), write(tmp_path, "objects.json", objects)]
-    source = PictureSource(str(tmp_path / "vg"), files[:1], files)
+    source = SourceFiles(str(tmp_path / "vg"), files[:1], files)
     data = Coco(sources=[source], image_size=32, held_out=0)
     found = data.verify()
     assert found["skipped"] == {"box outside the picture": 3}
@@ -259,7 +259,7 @@ def test_plain_lists_have_one_caption_or_several(tmp_path):
         {"image": "deep/b.png", "caption": ["one", "two"]},
         {"image": "a.png", "caption": "second"},  # a picture may come again
     ]
-    data = Coco(sources=[PictureSource(str(tmp_path), [write(tmp_path, "x.json", said)])], image_size=32, held_out=0)
+    data = Coco(sources=[SourceFiles(str(tmp_path), [write(tmp_path, "x.json", said)])], image_size=32, held_out=0)
     assert {e.key: e.facts for e in data.held_out("train", 9)} == {
         "a.png": ("first", "second"),
         "deep/b.png": ("one", "two"),
@@ -281,14 +281,14 @@ def test_a_crowd_is_there_and_has_no_box(tmp_path):
     }
     said = [{"image": f"{i}.png", "caption": "x"} for i in range(2)]
     files = [write(tmp_path, "c.json", said)], [write(tmp_path, "b.json", document)]
-    data = Coco(sources=[PictureSource(str(tmp_path), *files)], image_size=32, held_out=0)
+    data = Coco(sources=[SourceFiles(str(tmp_path), *files)], image_size=32, held_out=0)
     first = data.held_out("train", 1)[0]
     assert [region.label for region in first.regions] == ["hat"]
     assert first.absent == "bus"
 
 
 def test_a_sketch_without_files_and_with_them(tmp_path, photos):
-    gone = PictureSource("no/images", ["no/c.json"], [])
+    gone = SourceFiles("no/images", ["no/c.json"], [])
     sketch = Coco.spec({"sources": [gone], "vocabulary": "no/vocab.txt", "image_size": 224, "mask": 0.15}, ALL)
     assert (sketch.image_size, sketch.text_length, sketch.vocabulary) == (224, 25, BERT_PIECES)
     assert (sketch.masked, sketch.regions, sketch.splits) == (4, 32, ())
@@ -311,7 +311,7 @@ def test_a_sketch_without_files_and_with_them(tmp_path, photos):
 
 def test_the_size_of_a_missing_vocabulary_comes_from_its_setting():
     source, settings = (
-        PictureSource("no/images", ["no/c.json"]),
+        SourceFiles("no/images", ["no/c.json"]),
         {"vocabulary": "no/vocab.txt", "vocabulary_size": 64000},
     )
     spec = Coco.spec({"sources": [source], **settings}, ALL)
@@ -324,7 +324,7 @@ def test_the_size_of_a_missing_vocabulary_comes_from_its_setting():
 
 
 def test_training_without_the_vocabulary_is_refused_before_annotations_are_read(tmp_path):
-    source = PictureSource(str(tmp_path), [write(tmp_path, "list.json", "no annotations")])
+    source = SourceFiles(str(tmp_path), [write(tmp_path, "list.json", "no annotations")])
     with pytest.raises(ValueError, match=r"vocabulary: no file or folder 'no/vocab\.txt'") as err:
         Coco(sources=[source], vocabulary="no/vocab.txt", vocabulary_size=64_000)
     assert "set data.vocabulary" in str(err.value)

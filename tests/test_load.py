@@ -22,7 +22,7 @@ from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
 from core.training.checkpoint import warm_start
 from plugins.compute.dry_run import sketch
-from plugins.data.annotations.image_source import PictureSource
+from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.coco import Coco
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
@@ -193,7 +193,7 @@ def test_pictures_are_prepared_as_held_out_ones(tmp_path, files):
         shutil.copy(files[i % 5], tmp_path / f"{i}.png")
     said = [{"image": f"{i}.png", "caption": f"picture {i}"} for i in range(8)]
     (tmp_path / "said.json").write_text(json.dumps(said))
-    source = PictureSource(str(tmp_path), [str(tmp_path / "said.json")])
+    source = SourceFiles(str(tmp_path), [str(tmp_path / "said.json")])
     data = Coco(sources=[source], image_size=32, held_out=0.25)
     sizes = ModelSpec.of(data)
     for example in data.held_out("train", 4):

@@ -1,4 +1,4 @@
-"""What is wrong with a user's records and pictures: named one by one, counted by kind, and borne within a budget."""
+"""Bad records and images of a user: reported one by one, counted by kind, and tolerated within a budget."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 LOG = logging.getLogger("patchbay")
-KEPT = 100  # messages of one list that are kept; all are counted
-SHOWN = 3  # of them in an error or a log line
+MAX_MESSAGES = 100  # stored for one file; all are counted
+MESSAGES_IN_ERROR = 3  # or in a log line
 
 
-class Fault(ValueError):
-    """One record or picture that cannot be used.
+class BadRecord(ValueError):
+    """One record or image that cannot be used.
 
     Args:
         kind: under which it is counted: "empty caption".
@@ -26,10 +26,10 @@ class Fault(ValueError):
 
 
 @dataclass
-class Faults:
-    """Of one file, or of one run's pictures."""
+class BadRecords:
+    """Counts and messages about one file, or about the images of one run."""
 
-    tried: int = 0  # records or pictures looked at, good and bad
+    tried: int = 0  # records or images read, good and bad
     kinds: Counter[str] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
 
@@ -39,24 +39,24 @@ class Faults:
 
     def add(self, kind: str, message: str) -> None:
         self.kinds[kind] += 1
-        if len(self.messages) < KEPT:
+        if len(self.messages) < MAX_MESSAGES:
             self.messages.append(message)
 
-    def merge(self, other: Faults) -> None:
+    def merge(self, other: BadRecords) -> None:
         self.tried += other.tried
         self.kinds += other.kinds
-        self.messages = (self.messages + other.messages)[:KEPT]
+        self.messages = (self.messages + other.messages)[:MAX_MESSAGES]
 
     def __str__(self) -> str:
-        """The counts and the first messages: "2 x empty caption, 1 x unknown image. First: ..."."""
+        """Format the counts and the first messages: "2 x empty caption, 1 x unknown image. First: ..."."""
         counts = ", ".join(f"{count} x {kind}" for kind, count in self.kinds.most_common())
-        return f"{counts}. First: {'; '.join(self.messages[:SHOWN])}"
+        return f"{counts}. First: {'; '.join(self.messages[:MESSAGES_IN_ERROR])}"
 
-    def settle(self, file: str, budget: float) -> None:
-        """Log what was skipped of a file that has been read.
+    def check_budget(self, file: str, budget: float) -> None:
+        """Log the number of records skipped in a file.
 
         Raises:
-            ValueError: it is more than the budget's share of the records, or nothing is left.
+            ValueError: their share is above the budget, or no record is left.
         """
         if self.count == self.tried:
             raise ValueError(f"{file}: holds no usable record: {self}" if self.tried else f"{file}: holds no record")

@@ -1,4 +1,4 @@
-"""From numbered examples to a training step's batch, as a pure function of seed and step.
+"""Batches from numbered examples, as a pure function of seed and step.
 
 Letters as in core.types.
 """
@@ -19,8 +19,8 @@ from core.kinds import Tokenizer
 from core.types import Batch, Example, Masked, Prefixed, Regions, Text
 from plugins.data.augment import flip_some, flip_text, jitter, region_view
 
-CLASS_TEXT = "This is a {label}."  # for an object's class; COPA's wording is not known to us
-CLASS_SHARE = 0.25  # of the texts of regions that name the class alone; the others are phrases
+CLASS_TEXT = "This is a {label}."  # for an object's class; COPA does not state its wording
+CLASS_SHARE = 0.25  # share of region texts that name only the class; the others are phrases
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class BatchOptions:
 
 
 class Source(Protocol):
-    """Training examples. All chance comes from the generators passed in, so that the same draws give the same."""
+    """Training examples. All randomness comes from the generators passed in."""
 
     image_size: int
     boxed: Sequence[int]  # numbers of the training examples whose regions may be trained on
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
-        """Different examples with captions, each picture (3, image_size, image_size).
+        """Draw different examples with captions, each image (3, image_size, image_size).
 
         Raises:
-            ValueError: there are not as many.
+            ValueError: there are fewer than ``size``.
         """
 
     def boxed_example(self, number: int, rng: Generator) -> Example:
-        """One of ``boxed``, or another where it cannot be used; its picture of any size, with at least one region."""
+        """Return an example of ``boxed``, or another if it cannot be used; with an image of any size and a region."""
 
 
 def make_batch(
@@ -71,7 +71,9 @@ def make_batch(
     seed: int,
     reads: frozenset[str],
 ) -> Batch:
-    """Make the batch of a step. The same arguments give the same batch in any process; ``reads`` only adds to it.
+    """Make the batch of a step.
+
+    The same arguments give the same batch in any process; ``reads`` only adds parts to it.
 
     Args:
         size: number of images with captions, B.
@@ -101,15 +103,15 @@ def make_batch(
 
 
 def mark(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> Tensor:
-    """(B, C) float: 1 for each class among a row's labels; zeros in a row without any."""
+    """Encode labels as (B, C) floats: 1 for each class among a row's labels, zeros in a row without labels."""
     return torch.tensor([[float(name in row) for name in classes] for row in labels])
 
 
 def draw_pairs(available: int, size: int, rng: Generator) -> list[int]:
-    """Numbers below ``available`` without replacement, in consecutive pairs 2k, 2k + 1: these may be look-alikes.
+    """Draw numbers below ``available`` without replacement, in pairs 2k, 2k + 1, which may be look-alikes.
 
     Raises:
-        ValueError: there are not as many.
+        ValueError: there are fewer than ``size``.
     """
     pairs = ceil(size / 2)
     if 2 * pairs > available:
@@ -119,7 +121,7 @@ def draw_pairs(available: int, size: int, rng: Generator) -> list[int]:
 
 
 def mask_words(text: Text, tokenizer: Tokenizer, share: float, rng: Generator) -> Masked:
-    """Hide words as BERT does: of the chosen ones 80 % become [MASK], 10 % another word, 10 % stay.
+    """Mask words like BERT: of the chosen ones 80 % become [MASK], 10 % another word, 10 % stay.
 
     In each row ``share`` of its words is chosen, at least one where it has any; [CLS], [SEP] and padding never are.
     M = ceil(share * L) positions a row, at least 1; unused ones point at [CLS] with weight 0.
@@ -139,13 +141,13 @@ def mask_words(text: Text, tokenizer: Tokenizer, share: float, rng: Generator) -
     allowed = np.setdiff1d(np.arange(tokenizer.vocabulary), frame.numpy())
     random = torch.from_numpy(rng.choice(allowed, used.shape))  # (B, M)
     way = torch.from_numpy(rng.random(used.shape))  # (B, M)
-    shown = torch.where(way < 0.8, tokenizer.mask, torch.where(way < 0.9, random, targets))
-    shown = torch.where(used, shown, targets)  # unused ones write [CLS] over itself
-    return Masked(Text(ids.scatter(1, positions, shown), text.mask), positions, targets, used.float())
+    inputs = torch.where(way < 0.8, tokenizer.mask, torch.where(way < 0.9, random, targets))
+    inputs = torch.where(used, inputs, targets)  # (B, M); unused ones write [CLS] over itself
+    return Masked(Text(ids.scatter(1, positions, inputs), text.mask), positions, targets, used.float())
 
 
 def cut_captions(captions: Sequence[str], tokenizer: Tokenizer, rng: Generator) -> Prefixed:
-    """Cut each caption before a random word, as mPLUG does for its prefix language modelling.
+    """Cut each caption before a random word, for mPLUG's prefix language modelling.
 
     The prefix is [CLS] ... [SEP] and may have no word; the suffix has at least one. The suffix starts with [CLS] too,
     as a start token: the decoder is fed ``suffix.ids[:, :-1]`` and predicts ``suffix.ids[:, 1:]``, [SEP] included.
@@ -162,11 +164,11 @@ def cut_captions(captions: Sequence[str], tokenizer: Tokenizer, rng: Generator) 
 def draw_regions(
     source: Source, tokenizer: Tokenizer, rows: int, rng: Generator, *, flip: bool, blank: float
 ) -> Regions:
-    """Views of boxed pictures, each with a text and the boxes that the text speaks of.
+    """Draw views of images with boxes, each with a text and the boxes that the text describes.
 
     The text is the class of a random region that has one, with the boxes of all regions of that class, or the region's
-    phrase, with the boxes of all regions of the same phrase (three in four); or it is withheld (blank), with the boxes
-    of all regions.
+    phrase, with the boxes of all regions of the same phrase (three in four); or it is empty (blank), with the boxes of
+    all regions.
     """
     images, texts, boxes, blanks = [], [], [], []
     for i in rng.integers(len(source.boxed), size=rows):

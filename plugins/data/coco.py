@@ -14,8 +14,8 @@ from core import kinds
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.types import Batch, DataSpec, Example, Region
-from plugins.data.annotations.image_pool import Album, share_out
-from plugins.data.annotations.image_source import Collection, Photo, PictureSource
+from plugins.data.annotations.image_pool import ImagePool, share_out
+from plugins.data.annotations.image_source import ImageSource, Photo, SourceFiles
 from plugins.data.annotations.vocabulary import assumed_size, check_vocabulary, open_vocabulary, train_vocabulary
 from plugins.data.augment import random_crop, squared
 from plugins.data.batching import BatchOptions, make_batch
@@ -23,7 +23,7 @@ from plugins.data.held_out import Cache, first_examples
 from plugins.data.randaugment import rand_augment
 from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
 
-LEAST = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
+MIN_CROP_AREA = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
 
 
 class Coco(kinds.Data):
@@ -64,7 +64,7 @@ class Coco(kinds.Data):
     def __init__(
         self,
         *,
-        sources: list[PictureSource],
+        sources: list[SourceFiles],
         image_size: Annotated[int, Between(32, 1024)] = 256,
         text_length: Count = 25,
         region_batch_size: Count = 32,
@@ -81,27 +81,29 @@ class Coco(kinds.Data):
         if not sources:
             raise ValueError("sources: the list is empty; name at least one {images, captions, boxes}")
         check_vocabulary(vocabulary)
-        made = [Collection(s, f"sources[{i}]", seed, held_out, budget) for i, s in enumerate(sources)]
-        room = ceil(image_size / sqrt(LEAST[augment]))  # the smallest square crop has as many pixels as are wanted
-        self.album = Album(made, room, budget)
-        self.boxed: Sequence[int] = np.concatenate(self.album.numbers("train", "boxed")).tolist()
-        self._training = self.album.numbers("train", "captioned")
+        image_sources = [ImageSource(s, f"sources[{i}]", seed, held_out, budget) for i, s in enumerate(sources)]
+        max_short_side = ceil(
+            image_size / sqrt(MIN_CROP_AREA[augment])
+        )  # the smallest square crop has as many pixels as are wanted
+        self.pool = ImagePool(image_sources, max_short_side, budget)
+        self.boxed: Sequence[int] = np.concatenate(self.pool.numbers("train", "boxed")).tolist()
+        self._training = self.pool.numbers("train", "captioned")
         self._weights = _weights(sources, [len(numbers) for numbers in self._training])
-        orders = {split: self.album.shuffled(split) for split in ("validation", "test")}
+        orders = {split: self.pool.shuffled(split) for split in ("validation", "test")}
         self._orders: dict[str, list[int]] = {split: order for split, order in orders.items() if order}
         self._orders["train"] = np.concatenate(self._training).tolist()
         self._held_out: Cache = {split: [] for split in self._orders}
         self.tokenizer = (
             open_vocabulary(vocabulary, vocabulary_size, text_length)
             if vocabulary
-            else train_vocabulary(made, vocabulary_size, text_length)
+            else train_vocabulary(image_sources, vocabulary_size, text_length)
         )
 
     @classmethod
     def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
         """The sizes without a look into pictures; annotation files are read only to make a vocabulary."""
         given = {name: parameter.default for name, (_, parameter) in parameters(cls).items()} | dict(settings)
-        sources: list[PictureSource] = given["sources"]
+        sources: list[SourceFiles] = given["sources"]
         absent = [fault for i, source in enumerate(sources) for fault in source.absent(f"data.sources[{i}]")]
         length, vocabulary, size = given["text_length"], given["vocabulary"], given["vocabulary_size"]
         splits: Sequence[str] = ()
@@ -152,16 +154,16 @@ class Coco(kinds.Data):
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
         """Crops of training pictures, each with one of its captions."""
-        drawn = self.album.draw(self._mix(size, rng), lambda: self._mix(1, rng)[0])
+        drawn = self.pool.draw(self._mix(size, rng), lambda: self._mix(1, rng)[0])
         return [self._view(number, photo, rng) for number, photo in drawn]
 
     def boxed_example(self, number: int, rng: Generator) -> Example:
-        ((own, photo),) = self.album.draw([number], lambda: self.boxed[int(rng.integers(len(self.boxed)))])
-        return Example(self.album.name(own), photo.image, "", photo.regions)
+        ((index, photo),) = self.pool.draw([number], lambda: self.boxed[int(rng.integers(len(self.boxed)))])
+        return Example(self.pool.name(index), photo.image, "", photo.regions)
 
     def verify(self) -> dict[str, Any]:
         """Read every picture: {"pictures", "records": how many, "skipped": {kind: count}, "messages": the first}."""
-        return self.album.verify()
+        return self.pool.verify()
 
     def _mix(self, size: int, rng: Generator) -> list[int]:
         """Numbers of different training pictures, of each source by its weight."""
@@ -174,11 +176,11 @@ class Coco(kinds.Data):
         return [int(number) for number in rng.permutation(np.concatenate(drawn))]
 
     def _view(self, number: int, photo: Photo, rng: Generator) -> Example:
-        image = random_crop(photo.image, rng, self.image_size, LEAST[self.augment])  # (3, S, S)
+        image = random_crop(photo.image, rng, self.image_size, MIN_CROP_AREA[self.augment])  # (3, S, S)
         if self.augment == "strong":
             image = rand_augment(image, rng)
-        captions = self.album.captions(number)
-        return Example(self.album.name(number), image, captions[rng.integers(len(captions))])
+        captions = self.pool.captions(number)
+        return Example(self.pool.name(number), image, captions[rng.integers(len(captions))])
 
     def _held_out_example(self, split: str, index: int) -> Example | None:
         """The whole image as a square, with its first caption, its boxes, and all captions as its facts.
@@ -186,7 +188,7 @@ class Coco(kinds.Data):
         None if the image cannot be used.
         """
         number = self._orders[split][index]
-        photo = self.album.photo(number)
+        photo = self.pool.photo(number)
         if photo is None:
             return None
         height, width = photo.image.shape[-2:]
@@ -197,19 +199,19 @@ class Coco(kinds.Data):
             box = (x0 * across, y0 * down, min(x1 * across, side), min(y1 * down, side))
             return Region(box, region.phrase, region.label)
 
-        collection, own = self.album.find(number)
-        captions = self.album.captions(number)
+        source, index = self.pool.find(number)
+        captions = self.pool.captions(number)
         return Example(
-            key=self.album.name(number),
+            key=self.pool.name(number),
             image=squared(photo.image, self.image_size),
             caption=captions[0],
             regions=tuple(map(scaled, photo.regions)),
-            absent=collection.absent(own, photo.regions),
+            absent=source.absent(index, photo.regions),
             facts=tuple(captions),
         )
 
 
-def _weights(sources: Sequence[PictureSource], counts: Sequence[int]) -> NDArray[np.float64]:
+def _weights(sources: Sequence[SourceFiles], counts: Sequence[int]) -> NDArray[np.float64]:
     """Of each source in a batch; those without training captions have none.
 
     Raises:

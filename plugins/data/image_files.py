@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from core.files import paths
-from plugins.data.bad_records import Fault
+from plugins.data.bad_records import BadRecord
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-MOST_BYTES, MOST_PIXELS = 32 * 2**20, 2**25  # of a file
-CHUNK = 2**24  # bytes read at once
-TURNS = {  # EXIF orientation: what undoes it
+MAX_BYTES, MAX_PIXELS = 32 * 2**20, 2**25  # of a file
+CHUNK_BYTES = 2**24  # bytes read at once
+ORIENTATION_FIXES = {  # EXIF orientation: what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,49 +31,49 @@ TURNS = {  # EXIF orientation: what undoes it
 MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 
 
-def read_bytes(file: str, most: int) -> bytes:
+def read_bytes(file: str, max_bytes: int) -> bytes:
     """A file's content.
 
     Raises:
-        Fault: not to be read, or more than ``most`` bytes; does not name the file.
+        BadRecord: not to be read, or more than ``max_bytes``; does not name the file.
     """
-    chunks, left = [], most + 1
+    chunks, left = [], max_bytes + 1
     try:
         with paths.open(file, "rb") as stream:
-            while left and (chunk := stream.read(min(left, CHUNK))):
+            while left and (chunk := stream.read(min(left, CHUNK_BYTES))):
                 chunks.append(chunk)
                 left -= len(chunk)
     except (FileNotFoundError, NotADirectoryError) as err:
-        raise Fault("missing file", "no such file") from err
+        raise BadRecord("missing file", "no such file") from err
     except (OSError, ValueError) as err:
-        raise Fault("unreadable file", f"cannot be read: {err}") from err
+        raise BadRecord("unreadable file", f"cannot be read: {err}") from err
     if not left:
-        raise Fault("file too large", f"larger than {most} bytes")
+        raise BadRecord("file too large", f"larger than {max_bytes} bytes")
     return b"".join(chunks)
 
 
 @contextmanager
-def open_picture(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+def open_image(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """A picture whose header has been checked, to be decoded inside the block.
 
     Args:
         formats: which to accept, by Pillow's names.
 
     Raises:
-        Fault: not such a picture, damaged, or larger than it may be; names the file.
+        BadRecord: not such a picture, damaged, or larger than it may be; names the file.
     """
     try:
-        content = read_bytes(file, MOST_BYTES)
+        content = read_bytes(file, MAX_BYTES)
         if not content:
-            raise Fault("empty file", "it is empty, 0 bytes")
+            raise BadRecord("empty file", "it is empty, 0 bytes")
         with _opened(content, formats) as image, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the decoders, about metadata
             try:
                 yield image
             except Exception as err:  # the decoders raise errors of many classes
-                raise Fault("damaged picture", f"damaged or cut off: {err}") from err
-    except Fault as err:
-        raise Fault(err.kind, f"{file}: cannot be used as a picture: {err}") from err
+                raise BadRecord("damaged picture", f"damaged or cut off: {err}") from err
+    except BadRecord as err:
+        raise BadRecord(err.kind, f"{file}: cannot be used as a picture: {err}") from err
 
 
 def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
@@ -82,22 +82,22 @@ def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
             warnings.simplefilter("ignore")  # of too many pixels: the bound here is lower
             image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as err:
-        raise Fault("picture too large", f"more than {MOST_PIXELS} pixels") from err
+        raise BadRecord("picture too large", f"more than {MAX_PIXELS} pixels") from err
     except Exception as err:
-        found = "it holds a web page" if MARKUP.match(content) else "its content is none of them"
-        raise Fault("not a picture", f"expected {' or '.join(formats)}; {found}") from err
-    if image.width * image.height > MOST_PIXELS:
-        raise Fault("picture too large", f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
+        content_note = "it holds a web page" if MARKUP.match(content) else "its content is none of them"
+        raise BadRecord("not a picture", f"expected {' or '.join(formats)}; {content_note}") from err
+    if image.width * image.height > MAX_PIXELS:
+        raise BadRecord("picture too large", f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
     return image
 
 
-def read_picture(file: str, formats: tuple[str, ...]) -> Image.Image:
+def read_rgba(file: str, formats: tuple[str, ...]) -> Image.Image:
     """A picture file, RGBA.
 
     Raises:
-        Fault: as ``open_picture``.
+        BadRecord: as ``open_image``.
     """
-    with open_picture(file, formats) as image:
+    with open_image(file, formats) as image:
         return image.convert("RGBA")
 
 
@@ -108,9 +108,9 @@ def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArr
         (h, w, 3), and the width and height in the file.
 
     Raises:
-        Fault: as ``open_picture``.
+        BadRecord: as ``open_image``.
     """
-    with open_picture(file) as image:
+    with open_image(file) as image:
         stored = image.size
         size = _size(stored, short)
         image.draft(image.mode, size)  # a JPEG is decoded at the next size above
@@ -127,14 +127,14 @@ def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> 
         upright: turn it then as its metadata say. Annotated pictures are not turned: the boxes of COCO speak of the
             pixels as they are stored.
     """
-    made = _rgb(image)
-    if made.size != size:
-        made = made.resize(size, Image.Resampling.BICUBIC)
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
-    return np.array(made if turn is None else made.transpose(turn))
+    converted = _rgb(image)
+    if converted.size != size:
+        converted = converted.resize(size, Image.Resampling.BICUBIC)
+    fix = ORIENTATION_FIXES.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+    return np.array(converted if fix is None else converted.transpose(fix))
 
 
-def shrunk(image: Image.Image, short: int) -> NDArray[np.uint8]:
+def shrink(image: Image.Image, short: int) -> NDArray[np.uint8]:
     """An opened picture as ``read_rgb(upright=True)`` makes that of a file; the picture itself stays as it is."""
     return rgb(image, _size(image.size, short), upright=True)
 

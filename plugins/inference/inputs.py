@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional
 
 from core.model import ModelSpec
 from plugins.data.augment import squared
-from plugins.data.image_files import read_rgb, shrunk
+from plugins.data.image_files import read_rgb, shrink
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, or a picture, or (3, h, w) uint8
 Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n pictures
@@ -88,7 +88,7 @@ def prepared(picture: Picture, sizes: ModelSpec) -> Tensor:
     if isinstance(picture, (str, os.PathLike)):
         pixels, _ = read_rgb(os.fspath(picture), room, upright=True)  # (h, w, 3)
     else:
-        pixels = shrunk(_opened(picture), room)
+        pixels = shrink(_opened(picture), room)
     image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, h, w)
     if not sizes.crop:
         return squared(image, side)

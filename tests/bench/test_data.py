@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins.data.annotations.image_source import PictureSource
+from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.coco import Coco
 
 SIZE = 48
@@ -62,13 +62,13 @@ def photos():
     if not PHOTOS.is_dir():
         pytest.skip("no photos in ../shared/data/coco")
     files = {"captions": [str(PHOTOS / "captions.json")], "boxes": [str(PHOTOS / "instances.json")]}
-    source = PictureSource(str(PHOTOS / "images"), **files)
+    source = SourceFiles(str(PHOTOS / "images"), **files)
     return {augment: Coco(sources=[source], image_size=256, augment=augment) for augment in ("light", "strong")}
 
 
 def test_decoding(timed, photos):
     """Photos with their boxes from the files, brought to a short side of at most 120 pixels."""
-    (collection,) = photos["light"].album.collections
+    (collection,) = photos["light"].pool.sources
     made = timed(lambda: [collection.photo(number, 120) for number in range(SIZE)])
     assert max(min(photo.image.shape[1:]) for photo in made) == 120
     assert all(photo.image.equal(collection.photo(number, 120).image) for number, photo in enumerate(made[:3]))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.types import Example
-from plugins.data.annotations.image_pool import Album, share_out
-from plugins.data.annotations.image_source import SPLITS, Collection, PictureSource
+from plugins.data.annotations.image_pool import ImagePool, share_out
+from plugins.data.annotations.image_source import SPLITS, ImageSource, SourceFiles
 from plugins.data.batching import draw_pairs
 from plugins.data.clips import Clips
 from plugins.data.drawing.compositing import chosen, fraction
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def collection(
     folder: Path, names: Iterable[str], seed: int, share: float, *, splits: dict[str, str] | None = None
-) -> Collection:
+) -> ImageSource:
     """Pictures of these names, each with a caption; Karpathy's shape where ``splits`` are given."""
     document: Any = [{"image": name, "caption": f"of {name}"} for name in names]
     if splits is not None:
@@ -61,10 +61,10 @@ def collection(
         document = {"images": images}
     file = folder / "captions.json"
     file.write_text(json.dumps(document), encoding="utf-8")
-    return Collection(PictureSource(str(folder), [str(file)]), "sources[0]", seed, share, 0.0)
+    return ImageSource(SourceFiles(str(folder), [str(file)]), "sources[0]", seed, share, 0.0)
 
 
-def by_split(pictures: Collection) -> dict[str, list[str]]:
+def by_split(pictures: ImageSource) -> dict[str, list[str]]:
     """Names in the order of their numbers."""
     numbers = pictures.records.captioned
     return {split: [pictures.records.names[i] for i in pictures.in_split(split, numbers)] for split in SPLITS}
@@ -127,7 +127,7 @@ def test_splits_that_a_file_names_are_kept(folder, names, seed, share, data):
 @given(names=st.lists(st.sampled_from(PICTURES), min_size=1, unique=True), seed=SEEDS, order=st.randoms())
 def test_evaluation_takes_pictures_in_an_order_of_the_seed(folder, names, seed, order):
     def shuffled(names: list[str]) -> dict[str, list[str]]:
-        album = Album([collection(folder, names, seed, 0.4)], 8, 0.0)
+        album = ImagePool([collection(folder, names, seed, 0.4)], 8, 0.0)
         return {split: [album.name(number) for number in album.shuffled(split)] for split in SPLITS}
 
     one = shuffled(names)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from plugins.data.annotations.records import Records, box_of, is_number, name_of, shown, text_of
-from plugins.data.bad_records import Fault, Faults
+from plugins.data.annotations.records import Records, box_of, is_number, name_of, short_repr, text_of
+from plugins.data.bad_records import BadRecord, BadRecords
 
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's names and ours
 
@@ -14,36 +14,34 @@ Role = Literal["captions", "boxes"]
 
 
 class RecordReader:
-    """Goes through records, and counts the bad ones."""
+    """Reads the records of one file one by one, and counts the bad ones."""
 
-    def __init__(self, file: str, faults: Faults):
-        self.file, self.faults = file, faults
+    def __init__(self, file: str, bad: BadRecords):
+        self.file, self.bad = file, bad
 
-    def each(self, items: Any, path: str, read: Callable[[Any, str], None], wanted: type = dict) -> None:
-        """Call ``read`` with each item and its path, "annotations[3]"; what raises a Fault is counted and skipped."""
+    def each(self, items: Any, path: str, read: Callable[[Any, str], None], expected: type = dict) -> None:
+        """Call ``read`` with each item and its path, such as "annotations[3]"; count and skip those that raise."""
         if not isinstance(items, list):
-            self.faults.tried += 1
-            self.faults.add("wrong shape", f"{self.file}: {path}: expected a list, found {shown(items)}")
+            self.bad.tried += 1
+            self.bad.add("wrong shape", f"{self.file}: {path}: expected a list, found {short_repr(items)}")
             return
-        self.faults.tried += len(items)
+        self.bad.tried += len(items)
         for i, item in enumerate(items):
             here = f"{path}[{i}]"
             try:
-                if not isinstance(item, wanted):
-                    raise Fault("wrong shape", f"expected a mapping, found {shown(item)}")
-                read(item, here)
-            except Fault as fault:
-                self.faults.add(fault.kind, f"{self.file}: {here}{fault.place}: {fault}")
+                read(_checked(item, expected), here)
+            except BadRecord as err:
+                self.bad.add(err.kind, f"{self.file}: {here}{err.place}: {err}")
 
 
-def coco(document: dict[str, Any], role: Role, records: Records, walk: RecordReader) -> None:
+def coco(document: dict[str, Any], role: Role, records: Records, reader: RecordReader) -> None:
     numbers: dict[Any, int | None] = {}  # by image id; None: a bad record, which takes its annotations with it
     names: dict[Any, str] = {}  # of categories, by id
 
     def image(record: dict[str, Any], here: str) -> None:
         key = _id(record, "id")
         if key in numbers:
-            raise Fault("duplicate image", f"{key!r} is the id of an earlier image too", ".id")
+            raise BadRecord("duplicate image", f"{key!r} is the id of an earlier image too", ".id")
         numbers[key] = None
         number = records.picture(name_of(record.get("file_name"), "file name", ".file_name"))
         if role == "boxes" and ("width" in record or "height" in record):
@@ -56,7 +54,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, walk: RecordRea
     def owner(record: dict[str, Any]) -> int | None:
         key = _id(record, "image_id")
         if key not in numbers:
-            raise Fault("unknown image", f"no image has the id {key!r}", ".image_id")
+            raise BadRecord("unknown image", f"no image has the id {key!r}", ".image_id")
         return numbers[key]
 
     def caption(record: dict[str, Any], here: str) -> None:
@@ -67,7 +65,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, walk: RecordRea
     def box(record: dict[str, Any], here: str) -> None:
         number, kind = owner(record), _id(record, "category_id")
         if kind not in names:
-            raise Fault("unknown category", f"no category has the id {kind!r}", ".category_id")
+            raise BadRecord("unknown category", f"no category has the id {kind!r}", ".category_id")
         if number is None:
             return
         if record.get("iscrowd"):
@@ -75,67 +73,67 @@ def coco(document: dict[str, Any], role: Role, records: Records, walk: RecordRea
         else:
             records.add_box(number, box_of(record.get("bbox"), ".bbox"), names[kind], names[kind], ".bbox")
 
-    walk.each(document["images"], "images", image)
+    reader.each(document["images"], "images", image)
     if role == "boxes":
-        walk.each(document.get("categories"), "categories", category)
-    walk.each(document["annotations"], "annotations", caption if role == "captions" else box)
+        reader.each(document.get("categories"), "categories", category)
+    reader.each(document["annotations"], "annotations", caption if role == "captions" else box)
 
 
-def karpathy(document: dict[str, Any], role: Role, records: Records, walk: RecordReader) -> None:
+def karpathy(document: dict[str, Any], role: Role, records: Records, reader: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
         name, folder = name_of(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
         path = f"{name_of(folder, 'file path', '.filepath')}/{name}" if folder else name
         split = record.get("split", "train")
         if not isinstance(split, str) or split not in SPLITS:
-            raise Fault("unknown split", f"{shown(split)} is none of {', '.join(SPLITS)}", ".split")
+            raise BadRecord("unknown split", f"{short_repr(split)} is none of {', '.join(SPLITS)}", ".split")
         number = records.picture(path)
         records.split[number] = SPLITS[split]
 
-        def sentence(said: dict[str, Any], place: str) -> None:
-            records.add_caption(number, text_of(said.get("raw"), "caption", ".raw"))
+        def sentence(entry: dict[str, Any], place: str) -> None:
+            records.add_caption(number, text_of(entry.get("raw"), "caption", ".raw"))
 
-        walk.each(record.get("sentences"), f"{here}.sentences", sentence)
+        reader.each(record.get("sentences"), f"{here}.sentences", sentence)
 
-    walk.each(document["images"], "images", image)
+    reader.each(document["images"], "images", image)
 
 
-def vg_regions(document: list[Any], role: Role, records: Records, walk: RecordReader) -> None:
+def vg_regions(document: list[Any], role: Role, records: Records, reader: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
         number = records.picture(f"{_id(record, 'id' if 'id' in record else 'image_id')}.jpg")
 
-        def region(said: dict[str, Any], place: str) -> None:
-            phrase = text_of(said.get("phrase"), "caption" if role == "captions" else "phrase", ".phrase")
+        def region(entry: dict[str, Any], place: str) -> None:
+            phrase = text_of(entry.get("phrase"), "caption" if role == "captions" else "phrase", ".phrase")
             if role == "captions":
                 records.add_caption(number, phrase)
             else:
-                records.add_box(number, box_of([said.get(k) for k in ("x", "y", "width", "height")], ""), phrase, "")
+                records.add_box(number, box_of([entry.get(k) for k in ("x", "y", "width", "height")], ""), phrase, "")
 
-        walk.each(record.get("regions"), f"{here}.regions", region)
+        reader.each(record.get("regions"), f"{here}.regions", region)
 
-    walk.each(document, "", image)
+    reader.each(document, "", image)
 
 
-def vg_objects(document: list[Any], role: Role, records: Records, walk: RecordReader) -> None:
+def vg_objects(document: list[Any], role: Role, records: Records, reader: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
         number = records.picture(f"{_id(record, 'image_id' if 'image_id' in record else 'id')}.jpg")
 
-        def thing(said: dict[str, Any], place: str) -> None:
-            names = said.get("names")
+        def object_(entry: dict[str, Any], place: str) -> None:
+            names = entry.get("names")
             name = text_of(names[0] if isinstance(names, list) and names else names, "category name", ".names")
-            sides = [said.get("x"), said.get("y"), said.get("w", said.get("width")), said.get("h", said.get("height"))]
-            records.add_box(number, box_of(sides, ""), name, name)
+            width, height = entry.get("w", entry.get("width")), entry.get("h", entry.get("height"))
+            records.add_box(number, box_of([entry.get("x"), entry.get("y"), width, height], ""), name, name)
 
-        walk.each(record.get("objects"), f"{here}.objects", thing)
+        reader.each(record.get("objects"), f"{here}.objects", object_)
 
-    walk.each(document, "", image)
+    reader.each(document, "", image)
 
 
-def pairs(document: list[Any], role: Role, records: Records, walk: RecordReader) -> None:
+def pairs(document: list[Any], role: Role, records: Records, reader: RecordReader) -> None:
     def pair(record: dict[str, Any], here: str) -> None:
-        name, said = name_of(record.get("image"), "file name", ".image"), record.get("caption")
-        first = text_of(said, "caption", ".caption") if not isinstance(said, list) else ""
-        if said == []:
-            raise Fault("empty caption", "is an empty list", ".caption")
+        name, captions = name_of(record.get("image"), "file name", ".image"), record.get("caption")
+        first = text_of(captions, "caption", ".caption") if not isinstance(captions, list) else ""
+        if captions == []:
+            raise BadRecord("empty caption", "is an empty list", ".caption")
         number = records.picture(name)
 
         def one(text: Any, place: str) -> None:
@@ -144,20 +142,26 @@ def pairs(document: list[Any], role: Role, records: Records, walk: RecordReader)
         if first:
             records.add_caption(number, first)
         else:
-            walk.each(said, f"{here}.caption", one, object)
+            reader.each(captions, f"{here}.caption", one, object)
 
-    walk.each(document, "", pair)
+    reader.each(document, "", pair)
+
+
+def _checked(item: Any, expected: type) -> Any:
+    if not isinstance(item, expected):
+        raise BadRecord("wrong shape", f"expected a mapping, found {short_repr(item)}")
+    return item
 
 
 def _id(record: dict[str, Any], key: str) -> int | str:
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise Fault("record without id", f"expected a number or text, found {shown(value)}", f".{key}")
+        raise BadRecord("record without id", f"expected a number or text, found {short_repr(value)}", f".{key}")
     return value
 
 
 def _side(record: dict[str, Any], key: str) -> float:
     value = record.get(key)
     if not is_number(value) or value < 1:
-        raise Fault("image without size", f"expected a number of pixels, found {shown(value)}", f".{key}")
+        raise BadRecord("image without size", f"expected a number of pixels, found {short_repr(value)}", f".{key}")
     return float(value)

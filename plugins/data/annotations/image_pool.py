@@ -1,4 +1,4 @@
-"""All pictures of ``coco`` under one numbering: read when drawn, kept where all fit, counted where they are bad."""
+"""All images of ``coco`` under one numbering: read when drawn, cached if all fit, counted if they are bad."""
 
 from __future__ import annotations
 
@@ -11,152 +11,153 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from plugins.data.annotations.image_source import Collection, Photo
-from plugins.data.bad_records import LOG, Fault, Faults
+from plugins.data.annotations.image_source import ImageSource, Photo
+from plugins.data.bad_records import LOG, BadRecord, BadRecords
 
-MOST_KEPT = 512 * 2**20  # bytes of decoded pictures in each process
-ALWAYS = 3  # pictures may be bad, whatever the budget
-TRIES = 1000  # draws for one picture
-UNSEEN, GOOD, BAD = range(3)
+MAX_CACHE_BYTES = 512 * 2**20  # of decoded images in each process
+MIN_ALLOWED_BAD = 3  # images that may be bad whatever the budget
+MAX_DRAWS = 1000  # for one image
+UNREAD, GOOD, BAD = range(3)
 
 
-class Album:
-    """Pictures of several collections.
+class ImagePool:
+    """Images of several sources.
 
     Args:
-        room: pixels; a picture whose short side is longer is brought down to this when it is read.
-        budget: share of the pictures tried that may be bad.
+        max_short_side: pixels; an image whose short side is longer is reduced to this when it is read.
+        budget: share of the images read that may be bad.
 
     Raises:
-        ValueError: of some collection no picture can be used.
+        ValueError: no image of one of the sources can be used.
     """
 
-    def __init__(self, collections: Sequence[Collection], room: int, budget: float):
-        self.collections, self.room, self.budget = collections, room, budget
-        counts = [len(collection.records.names) for collection in collections]
-        self.starts = [0, *accumulate(counts)]  # the first number of each collection, and how many there are
-        self.faults = Faults()
+    def __init__(self, sources: Sequence[ImageSource], max_short_side: int, budget: float):
+        self.sources, self.max_short_side, self.budget = sources, max_short_side, budget
+        counts = [len(source.records.names) for source in sources]
+        self.starts = [0, *accumulate(counts)]  # the first number of each source, and the number of images
+        self.bad = BadRecords()
         self._state = np.zeros(self.starts[-1], np.uint8)
-        keeps = self.starts[-1] * room * room * 4 <= MOST_KEPT  # of 3 bytes a pixel, a third longer than high
-        self._kept: dict[int, Photo] | None = {} if keeps else None
-        for collection in collections:
-            collection.probe(room)
+        total_bytes = self.starts[-1] * max_short_side * max_short_side * 4  # 3 bytes a pixel, width 4/3 of height
+        fits = total_bytes <= MAX_CACHE_BYTES
+        self._cache: dict[int, Photo] | None = {} if fits else None
+        for source in sources:
+            source.probe(max_short_side)
 
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def find(self, number: int) -> tuple[Collection, int]:
-        """A picture's collection, and its number there."""
+    def find(self, number: int) -> tuple[ImageSource, int]:
+        """Return an image's source, and its number there."""
         i = bisect_right(self.starts, number) - 1
-        return self.collections[i], number - self.starts[i]
+        return self.sources[i], number - self.starts[i]
 
     def numbers(self, split: str, having: Literal["captioned", "boxed"]) -> list[NDArray[np.int64]]:
-        """The pictures of a split that have captions, or boxes: one array for each collection."""
+        """Return the images of a split that have captions, or boxes: one array for each source."""
         return [
-            collection.in_split(split, getattr(collection.records, having)) + start
-            for collection, start in zip(self.collections, self.starts, strict=False)
+            source.in_split(split, getattr(source.records, having)) + start
+            for source, start in zip(self.sources, self.starts, strict=False)
         ]
 
     def shuffled(self, split: str) -> list[int]:
-        """The captioned pictures of a split in an order that depends on the seed and the names alone."""
+        """Return the captioned images of a split in an order that depends on the seed and the names only."""
 
         def place(number: int) -> tuple[float, str]:
             name = self.name(number)
-            return self.find(number)[0].lot(name), name  # files of one name in two folders draw the same number
+            return self.find(number)[0].hash_fraction(name), name  # equal file names have equal fractions
 
         return sorted(np.concatenate(self.numbers(split, "captioned")).tolist(), key=place)
 
     def name(self, number: int) -> str:
-        """As its annotation file has it."""
-        collection, own = self.find(number)
-        return collection.records.names[own]
+        """Return an image's name in its annotation file."""
+        source, index = self.find(number)
+        return source.records.names[index]
 
     def captions(self, number: int) -> list[str]:
-        collection, own = self.find(number)
-        return collection.records.captions_of(own)
+        source, index = self.find(number)
+        return source.records.captions_of(index)
 
     def photo(self, number: int) -> Photo | None:
-        """A picture, or None where it cannot be used.
+        """Return an image, or None if it cannot be used.
 
         Raises:
-            ValueError: more pictures than the budget allows cannot be used.
+            ValueError: more images than the budget allows cannot be used.
         """
-        if self._kept is not None and number in self._kept:
-            return self._kept[number]
+        if self._cache is not None and number in self._cache:
+            return self._cache[number]
         if self._state[number] == BAD:
             return None
-        collection, own = self.find(number)
-        self.faults.tried += int(self._state[number] == UNSEEN)
+        source, index = self.find(number)
+        self.bad.tried += int(self._state[number] == UNREAD)
         try:
-            photo = collection.photo(own, self.room)
-        except Fault as fault:
+            photo = source.photo(index, self.max_short_side)
+        except BadRecord as err:
             self._state[number] = BAD
-            self._count(fault)
+            self._count(err)
             return None
         self._state[number] = GOOD
-        if self._kept is not None:
-            self._kept[number] = photo
+        if self._cache is not None:
+            self._cache[number] = photo
         return photo
 
-    def _count(self, fault: Fault) -> None:
-        self.faults.add(fault.kind, str(fault))
-        bad, tried = self.faults.count, self.faults.tried
-        if bad > max(ALWAYS, self.budget * tried):
+    def _count(self, err: BadRecord) -> None:
+        self.bad.add(err.kind, str(err))
+        bad, tried = self.bad.count, self.bad.tried
+        if bad > max(MIN_ALLOWED_BAD, self.budget * tried):
             raise ValueError(
                 f"{bad} of {tried} pictures tried cannot be used; budget={self.budget:g} allows "
-                f"{max(ALWAYS, int(self.budget * tried))}. {self.faults}"
+                f"{max(MIN_ALLOWED_BAD, int(self.budget * tried))}. {self.bad}"
             )
-        LOG.warning("%s. It is passed over.", fault)
+        LOG.warning("%s. It is passed over.", err)
 
     def draw(self, numbers: Iterable[int], again: Callable[[], int]) -> Iterator[tuple[int, Photo]]:
-        """Pictures by number; for one that cannot be used another, which ``again`` draws and which may be there twice.
+        """Yield images by number; one that cannot be used is replaced by one that ``again`` draws.
 
         Raises:
-            ValueError: as ``photo``, or nothing usable was drawn.
+            ValueError: too many images, or all that were drawn, cannot be used.
         """
         for number in numbers:
             photo = self.photo(number)
-            for _ in range(TRIES):
+            for _ in range(MAX_DRAWS):
                 if photo is not None:
                     break
                 number = again()
                 photo = self.photo(number)
             if photo is None:
-                raise ValueError(f"none of {TRIES} pictures drawn can be used. {self.faults}")
+                raise ValueError(f"none of {MAX_DRAWS} pictures drawn can be used. {self.bad}")
             yield number, photo
 
     def verify(self) -> dict[str, Any]:
-        """Read every picture; the counts of all that is skipped, and the first messages."""
-        faults = Faults()
-        for collection in self.collections:
-            faults.merge(collection.faults)
-            for own in range(len(collection.records.names)):
+        """Read every image; return the counts of all that is skipped, and the first messages."""
+        bad = BadRecords()
+        for source in self.sources:
+            bad.merge(source.bad)
+            for index in range(len(source.records.names)):
                 try:
-                    left_out = collection.photo(own, self.room).left_out
-                except Fault as fault:
-                    faults.add(fault.kind, str(fault))
+                    left_out = source.photo(index, self.max_short_side).left_out
+                except BadRecord as err:
+                    bad.add(err.kind, str(err))
                 else:
                     for message in left_out:
-                        faults.add("box outside the picture", message)
+                        bad.add("box outside the picture", message)
         return {
             "pictures": len(self),
-            "records": sum(collection.faults.tried for collection in self.collections),
-            "skipped": dict(faults.kinds),
-            "messages": faults.messages,
+            "records": sum(source.bad.tried for source in self.sources),
+            "skipped": dict(bad.kinds),
+            "messages": bad.messages,
         }
 
 
 def share_out(size: int, weights: NDArray[np.float64], available: Sequence[int], rng: Generator) -> list[int]:
-    """How many of ``size`` things each source gives: at random by weight, none more than it has.
+    """Draw the number of images of each source in a batch, by weight, at most as many as it has.
 
     Raises:
-        ValueError: all together have fewer.
+        ValueError: all sources together have fewer.
     """
     if size > sum(available):
         raise ValueError(f"a batch of {size} pictures needs as many to draw from; there are {sum(available)}")
-    room = np.array(available)
-    counts = np.zeros(len(room), np.int64)
+    limits = np.array(available)
+    counts = np.zeros(len(limits), np.int64)
     while (left := size - int(counts.sum())) > 0:
-        open_ = np.where(counts < room, weights, 0.0)
-        counts = np.minimum(counts + rng.multinomial(left, open_ / open_.sum()), room)
+        open_ = np.where(counts < limits, weights, 0.0)
+        counts = np.minimum(counts + rng.multinomial(left, open_ / open_.sum()), limits)
     return [int(count) for count in counts]

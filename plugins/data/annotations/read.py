@@ -1,7 +1,7 @@
-"""Annotation files as the public ones are, recognised by their shape and read record by record.
+"""Annotation files in the public formats, recognised by their structure and read record by record.
 
 COCO's captions and instances; Karpathy's splits of COCO and Flickr30k; Visual Genome's region descriptions and objects;
-and plain lists of {image, caption}, as ALBEF and mPLUG keep Conceptual Captions and SBU.
+and plain lists of {image, caption}, the format of Conceptual Captions and SBU in ALBEF and mPLUG.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from core.files import paths
 from plugins.data.annotations import formats
 from plugins.data.annotations.formats import RecordReader, Role
-from plugins.data.annotations.records import Records, shown
-from plugins.data.bad_records import Fault, Faults
+from plugins.data.annotations.records import Records, short_repr
+from plugins.data.bad_records import BadRecord, BadRecords
 from plugins.data.image_files import read_bytes
 from registry import near
 
-MOST_BYTES = 2**31  # of an annotation file
-LOOKED_AT = 10  # records by which a file's shape is recognised
+MAX_BYTES = 2**31  # of an annotation file
+PROBED_RECORDS = 10  # by which a file's format is recognised
 SHAPES = {
     "captions": (
         "COCO captions {images, annotations: [{image_id, caption}]}, Karpathy's {images: [{filename, sentences, "
@@ -33,37 +33,37 @@ SHAPES = {
 }
 
 
-def read_annotations(file: str, role: Role, records: Records, budget: float) -> Faults:
-    """Add what a file says of pictures.
+def read_annotations(file: str, role: Role, records: Records, budget: float) -> BadRecords:
+    """Add the captions or boxes of a file to ``records``.
 
     Args:
-        role: what is wanted of it: its captions or its boxes.
+        role: "captions" or "boxes".
         budget: share of its records that may be bad; they are skipped, counted and logged.
 
     Raises:
-        ValueError: not to be read as one of the accepted shapes, or too much of it is bad; names the file.
+        ValueError: in none of the accepted formats, or too many records are bad; names the file.
     """
     document = load_json(file)
     read = _reader(document, role)
     if read is None:
-        raise ValueError(f"{file}: {_found(document)} is no file of {role}; accepted: {SHAPES[role]}")
-    faults = Faults()
+        raise ValueError(f"{file}: {_describe(document)} is no file of {role}; accepted: {SHAPES[role]}")
+    bad = BadRecords()
     records.begin_file()
-    read(document, role, records, RecordReader(file, faults))
-    faults.settle(file, budget)
-    return faults
+    read(document, role, records, RecordReader(file, bad))
+    bad.check_budget(file, budget)
+    return bad
 
 
 def load_json(file: str) -> Any:
-    """A JSON document in UTF-8.
+    """Load a JSON document in UTF-8.
 
     Raises:
         ValueError: no such file, too large, not UTF-8 or not JSON; names the file and the place in it.
     """
     try:
-        content = read_bytes(file, MOST_BYTES)
-    except Fault as err:
-        raise ValueError(f"{file}: {err}{beside(file) if err.kind == 'missing file' else ''}") from err
+        content = read_bytes(file, MAX_BYTES)
+    except BadRecord as err:
+        raise ValueError(f"{file}: {err}{similar_name(file) if err.kind == 'missing file' else ''}") from err
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -78,8 +78,8 @@ def load_json(file: str) -> Any:
         raise ValueError(f"{file}: is not JSON that can be read: {err}") from err
 
 
-def beside(path: str) -> str:
-    """What is there under a similar name: ". Did you mean 'captions.json'?", or that the folder is not there either."""
+def similar_name(path: str) -> str:
+    """Return a hint for a missing path: ". Did you mean 'captions.json'?", or "; no folder ..."."""
     folder, name = os.path.split(path.rstrip("/"))
     if not paths.isdir(folder or "."):
         return f"; no folder {folder!r}"
@@ -87,30 +87,29 @@ def beside(path: str) -> str:
     return f".{hint}" if hint else ""
 
 
-def _found(document: Any) -> str:
-    """A document's shape in a few words."""
+def _describe(document: Any) -> str:
+    """Describe a document's structure in a few words."""
     if isinstance(document, dict):
-        return f"a mapping with the keys {shown(list(document))}"
+        return f"a mapping with the keys {short_repr(list(document))}"
     if isinstance(document, list):
         first = document[0] if document else None
-        return (
-            f"a list of {f'mappings with the keys {shown(list(first))}' if isinstance(first, dict) else shown(first)}"
-        )
-    return shown(document)
+        entries = f"mappings with the keys {short_repr(list(first))}" if isinstance(first, dict) else short_repr(first)
+        return f"a list of {entries}"
+    return short_repr(document)
 
 
 def _reader(document: Any, role: Role) -> Callable[[Any, Role, Records, RecordReader], None] | None:
-    """Which of the readers below fits; None: none does."""
+    """Choose the reader for a document's format; None: no reader fits."""
 
     def has(items: Any, *keys: str) -> bool:
-        some = items[:LOOKED_AT] if isinstance(items, list) else []
+        some = items[:PROBED_RECORDS] if isinstance(items, list) else []
         return any(isinstance(item, dict) and all(key in item for key in keys) for item in some)
 
     if isinstance(document, dict):
         if has(document.get("images"), "filename", "sentences"):
             return formats.karpathy if role == "captions" else None
-        wanted = "caption" if role == "captions" else "bbox"
-        return formats.coco if has(document.get("annotations"), "image_id", wanted) and "images" in document else None
+        content = "caption" if role == "captions" else "bbox"
+        return formats.coco if has(document.get("annotations"), "image_id", content) and "images" in document else None
     if has(document, "regions"):
         return formats.vg_regions
     if has(document, "objects"):

@@ -1,4 +1,4 @@
-"""The vocabulary of ``coco``: loaded from a file or trained on the captions, or its size alone if it is missing."""
+"""The vocabulary of ``coco``: loaded, trained on the captions, or only its size if the file is missing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import islice
 
 from core.files import paths
 from core.kinds import Tokenizer
-from plugins.data.annotations.image_source import Collection
-from plugins.data.annotations.read import beside
+from plugins.data.annotations.image_source import ImageSource
+from plugins.data.annotations.read import similar_name
 from plugins.data.bad_records import LOG
 from plugins.data.batching import CLASS_TEXT
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
@@ -26,7 +26,7 @@ def check_vocabulary(path: str) -> None:
     """
     if path and not paths.exists(path):
         raise ValueError(
-            f"vocabulary: no file or folder {path!r}{beside(path)}. Training and evaluation need it: put a "
+            f"vocabulary: no file or folder {path!r}{similar_name(path)}. Training and evaluation need it: put a "
             "tokenizer.json or a vocab.txt there, or set data.vocabulary to one. data.vocabulary_size is enough for "
             "`patchbay check` only"
         )
@@ -45,9 +45,9 @@ def open_vocabulary(path: str, size: int, length: int) -> Tokenizer:
 
 
 def assumed_size(path: str, size: int) -> tuple[int, str]:
-    """The size of a vocabulary that is not there, and a note for ``patchbay check``."""
+    """Return the assumed size of a missing vocabulary, and a note for ``patchbay check``."""
     if path:
-        pieces, start = size or BERT_PIECES, f"no file or folder {path!r}{beside(path)}"
+        pieces, start = size or BERT_PIECES, f"no file or folder {path!r}{similar_name(path)}"
         kind = "data.vocabulary_size" if size else "as in BERT-base"
     else:
         pieces, start = size or MAX_TRAINED_PIECES, "is made from the captions"
@@ -55,7 +55,7 @@ def assumed_size(path: str, size: int) -> tuple[int, str]:
     return pieces, f"data.vocabulary: {start}; {pieces:,} pieces ({kind}) are assumed"
 
 
-def train_vocabulary(sources: Sequence[Collection], size: int, length: int) -> Tokenizer:
+def train_vocabulary(sources: Sequence[ImageSource], size: int, length: int) -> Tokenizer:
     """Train a vocabulary on all classes and on the first training captions and phrases of each source."""
     texts: list[str] = []
     for source in sources:
@@ -63,7 +63,7 @@ def train_vocabulary(sources: Sequence[Collection], size: int, length: int) -> T
         captioned, boxed = (source.in_split("train", some) for some in (records.captioned, records.boxed))
         texts += [CLASS_TEXT.format(label=label) for label in records.classes]
         texts += islice((text for number in captioned for text in records.captions_of(number)), MAX_TRAINING_TEXTS)
-        texts += islice((spoken.phrase for number in boxed for spoken in records.spoken(number)), MAX_TRAINING_TEXTS)
+        texts += islice((box.phrase for number in boxed for box in records.box_labels(number)), MAX_TRAINING_TEXTS)
     tokenizer = train_tokenizer(texts, length, MAX_TRAINED_PIECES)
     _compare("the vocabulary of the captions", tokenizer.vocabulary, size)
     return tokenizer

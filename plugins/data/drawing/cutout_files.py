@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.files import paths, read_text
 from plugins.data.drawing.compositing import ObjectSpec, Sprite, make_sprite, stream
-from plugins.data.image_files import read_picture
+from plugins.data.image_files import read_rgba
 
 UNSEEN = 0.15  # share of the captions that training never shows
 HELD_OUT = 0.1  # share of the backgrounds kept for validation, and again for test
@@ -85,7 +85,7 @@ def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:
         if not paths.exists(beside):
             continue
         article, noun = read_caption(beside)
-        image = read_picture(file, ("PNG",))
+        image = read_rgba(file, ("PNG",))
         image = image.crop(image.getchannel("A").getbbox())
         cutout = cutouts.setdefault(noun, Cutout(ObjectSpec(noun, noun, article), []))
         for side in SIDES:
@@ -100,7 +100,7 @@ def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:
 
 def read_background(file: str, image_size: int) -> NDArray[np.uint8]:
     """(3, h, w), its short side a little longer than the picture's."""
-    image = read_picture(file, ("JPEG", "PNG")).convert("RGB")
+    image = read_rgba(file, ("JPEG", "PNG")).convert("RGB")
     scale = ROOM * image_size / min(image.size)
     image = image.resize((ceil(image.width * scale), ceil(image.height * scale)), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
