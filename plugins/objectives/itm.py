@@ -47,7 +47,7 @@ class ImageTextMatching(Objective):
 
     def __init__(self, *, fraction: Fraction = 1.0, negatives: Literal["hard", "random"] = "hard"):
         super().__init__()
-        self.share, self.negatives = fraction, negatives
+        self.fraction, self.negatives = fraction, negatives
 
     def needs(self) -> tuple[str, ...]:
         contrast = ("heads.image", "heads.text", "heads.temperature") if self.negatives == "hard" else ()
@@ -56,7 +56,7 @@ class ImageTextMatching(Objective):
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""
         ids = step.batch.text.ids  # (B, L)
-        pairs = max(1, round(self.share * len(ids)))  # m
+        pairs = max(1, round(self.fraction * len(ids)))  # m
         index = torch.arange(pairs, device=ids.device)  # (m,)
         if self.negatives == "hard":
             logits = pair_logits(step, "temperature", gather=False)[0].detach()  # (B, B)

@@ -30,7 +30,7 @@ class MaskedLanguageModelling(Objective):
 
     def __init__(self, *, fraction: Fraction = 1.0, head: str = "words"):
         super().__init__()
-        self.share, self.head = fraction, head
+        self.fraction, self.head = fraction, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", f"heads.{self.head}")
@@ -41,7 +41,7 @@ class MaskedLanguageModelling(Objective):
     def _part(self, batch: Batch) -> tuple[slice, Masked]:
         """The m rows that take part, and their masked captions."""
         assert batch.masked is not None
-        rows = slice(0, max(1, round(self.share * len(batch.images))))
+        rows = slice(0, max(1, round(self.fraction * len(batch.images))))
         return rows, batch.masked.rows(rows)
 
     def forward(self, step: Step) -> Tensor:

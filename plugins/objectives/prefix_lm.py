@@ -30,7 +30,7 @@ class PrefixLanguageModelling(Objective):
 
     def __init__(self, *, fraction: Fraction = 1.0, head: str = "words"):
         super().__init__()
-        self.share, self.head = fraction, head
+        self.fraction, self.head = fraction, head
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "fusion", "decoder", f"heads.{self.head}")
@@ -41,7 +41,7 @@ class PrefixLanguageModelling(Objective):
     def _part(self, batch: Batch) -> tuple[slice, Prefixed]:
         """The m rows that take part, and their prefixes and suffixes."""
         assert batch.prefixed is not None
-        rows = slice(0, max(1, round(self.share * len(batch.images))))
+        rows = slice(0, max(1, round(self.fraction * len(batch.images))))
         return rows, batch.prefixed.rows(rows)
 
     def forward(self, step: Step) -> Tensor:

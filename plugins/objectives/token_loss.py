@@ -75,7 +75,7 @@ class _PiecewiseLoss(torch.autograd.Function):
         states: Tensor,
         *_: Tensor,
     ) -> Tensor:
-        """The loss, a scalar. The last arguments are the head's trainable parameters, so that autograd knows them."""
+        """The loss, a scalar. The head's trainable parameters come last, to receive gradients."""
         parameters = _trainable(head)
         loss, state_grads = torch.zeros((), device=states.device), torch.empty_like(states)  # scalar, (n, D)
         parameter_grads = [torch.zeros_like(parameter) for parameter in parameters]
