@@ -1,74 +1,75 @@
-"""The kinds of part: what a third party implements. Letters as in core.types.
+"""The kinds of part: base classes for third parties. Letters as in core.types; V vocabulary, Q queries.
 
-A part's ``__init__`` takes keyword-only settings with annotations; they are its schema in a recipe. Widths that follow
-from others are annotated ``Filled[int]``: ``dim`` (its own input), ``guide_dim``, ``image_dim``, ``vocabulary``, ...
+A constructor takes keyword-only, annotated settings: a part's keys in a recipe. Sizes that the model passes, such as
+``dim``, are annotated ``Filled[int]``. ``origin`` names part and plugin in messages. core.contracts checks each kind.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from core.types import Batch, DataSpec, Example, Fused, Text, Tokens
-
-if TYPE_CHECKING:
-    from core.types import BlockCues
+from core.types import Batch, BlockCues, DataSpec, Example, Fused, Text, Tokens
 
 
 class Backbone(nn.Module, ABC):
-    """Pictures to tokens, split at the first pruner so that what does not depend on the text is computed once."""
+    """An image encoder, split at its first pruner: ``trunk`` is shared by all guides, ``finish`` runs once for each."""
 
     origin: str = ""
-    dim: int
+    dim: int  # D
     grid: tuple[int, int]  # patches down, patches across
-    has_pooled: bool = True  # whether ``finish`` gives ``pooled``; without it a pooler must
-    pruning: bool = True  # False: run all blocks on all patches (the unpruned comparison)
+    has_pooled: bool = True  # False: ``finish`` returns no ``pooled``, so the model needs a pooler
+    pruning: bool = True  # False: run all blocks on all patches, for comparison
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        """In the order in which they act."""
+        """The pruners in the order in which they act."""
         return ()
 
     @abstractmethod
     def trunk(self, images: Tensor) -> Tokens:
-        """Blocks before the first pruner. ``images`` (B, 3, H, W) uint8 -> tokens with ``patches`` set."""
+        """Run the blocks before the first pruner: (B, 3, H, W) uint8 -> (B, N, D) with ``patches`` set."""
 
     @abstractmethod
     def finish(self, trunk: Tokens, guide: Tensor | None = None) -> Tokens:
-        """Prune by ``guide`` (B, G), run the remaining blocks; the result has ``pooled`` (B, D) if it ``pools``."""
+        """Prune by ``guide`` (B, G), run later blocks: (B, N, D) -> (B, K, D); ``pooled`` (B, D) if ``has_pooled``."""
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
-        """The first pruner's logits (B, P) for the trunk's patches, without running any later block."""
+        """The first pruner's logits (B, P) for the trunk's patches; runs no later block. None: it has no scores."""
         return None
 
-    def forward(self, images: Tensor, guide: Tensor | None = None) -> Tokens:
+    def forward(self, images: Tensor, guide: Tensor | None = None) -> Tokens:  # (B, 3, H, W) -> (B, K, D)
         return self.finish(self.trunk(images), guide)
 
 
 class TokenPruner(nn.Module, ABC):
-    """Fewer patches. Stands in a backbone's ``prune`` list."""
+    """A layer that drops patches; an entry of a ``prune`` list."""
 
     origin: str = ""
-    guided: ClassVar[bool] = False  # True: its choice depends on the guide
+    guided: ClassVar[bool] = False  # True: the choice depends on the guide
     place: ClassVar[Literal["after_block", "in_block"]] = "after_block"  # in_block: between attention and MLP
 
     def score(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tensor | None:
-        """Logits (B, P) of every patch being worth keeping; None where it has none."""
+        """Logits (B, P), higher for patches to keep; None if the pruner computes none. Arguments as in ``forward``."""
         return None
 
     @abstractmethod
     def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
-        """``tokens`` (B, N, D) (P patches, none masked), ``guide`` (B, G) or None; ends with ``tokens.keep(...)``."""
+        """Drop patches: (B, N, D) -> (B, K, D). Return ``tokens.keep(...)``; other tokens must not change.
+
+        No patch is masked. ``guide`` (B, G) is the text's pooled state or the null guide; None without both. ``cues``
+        has the block's keys and attention, if ``place`` is "in_block".
+        """
 
 
 class Pooler(nn.Module, ABC):
-    """A picture's tokens to those that a decoder reads and to the one that a contrast reads."""
+    """Maps an image's tokens to those that the decoder attends to and to one state for contrastive losses."""
 
     origin: str = ""
-    dim: int
+    dim: int  # width of the result
 
     @abstractmethod
     def forward(self, image: Tokens) -> Tokens:
@@ -76,10 +77,10 @@ class Pooler(nn.Module, ABC):
 
 
 class TextEncoder(nn.Module, ABC):
-    """Words to states that see both ways. ``pooled`` is the state of [CLS]."""
+    """A bidirectional text encoder. ``pooled`` is the state of [CLS]."""
 
     origin: str = ""
-    dim: int
+    dim: int  # D
 
     @property
     @abstractmethod
@@ -88,40 +89,40 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, text: Text) -> Tokens:
-        """(B, L) -> (B, L, D), with ``mask`` and ``pooled`` (B, D)."""
+        """(B, L) -> (B, L, D), with ``mask`` (B, L) and ``pooled`` (B, D)."""
 
 
 class Fusion(nn.Module, ABC):
-    """Words and picture to joint states. A single-stream fusion may prune patches between its own blocks."""
+    """Combines text and image tokens. A single-stream fusion may prune patches between its own blocks."""
 
     origin: str = ""
-    dim: int
-    pruning: bool = True  # False: keep every patch (the unpruned comparison)
+    dim: int  # width of the result
+    pruning: bool = True  # False: keep every patch, for comparison
 
     @property
     def pruners(self) -> Sequence[TokenPruner]:
-        """In the order in which they act."""
+        """The pruners in the order in which they act."""
         return ()
 
     def score(self, text: Tokens, image: Tokens) -> Tensor | None:
-        """The first pruner's logits (B, P) for the picture's patches, without running any later block."""
+        """The first pruner's logits (B, P) for the image's patches; runs no later block. None: it has no pruner."""
         return None
 
     @abstractmethod
     def forward(self, text: Tokens, image: Tokens) -> Fused:
-        """Text (B, L, D) and picture (B, N, D) -> both, fused, of width ``dim``."""
+        """Text (B, L, D) and image (B, N, D') -> text (B, L, dim) and image (B, K, dim)."""
 
 
 class Decoder(nn.Module, ABC):
-    """A causal decoder whose lower half reads words alone and whose upper half attends to a memory."""
+    """A causal decoder in two halves: the lower one encodes text alone, the upper one cross-attends to a memory."""
 
     origin: str = ""
-    dim: int
-    has_pooled: bool = False  # True: ``read`` gives a text's feature too, so that no text encoder is needed
+    dim: int  # D
+    has_pooled: bool = False  # True: ``encode_text`` returns ``pooled``, so the model needs no text encoder
 
     @classmethod
     def pooled_dim(cls, settings: Mapping[str, Any]) -> int:
-        """What ``dim`` is going to be if it ``pools``, else 0: it guides pruners, which are built before it is."""
+        """Width of ``pooled`` under these settings, 0 if there is none. Pruners need it before the decoder is built."""
         return 0
 
     @property
@@ -131,100 +132,104 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def encode_text(self, text: Text) -> Tokens:
-        """The lower, unimodal half: (B, L) -> (B, L, D), causal; with ``pooled`` (B, D) where it ``pools``."""
+        """Run the lower, unimodal half, causal: (B, L) -> (B, L, D), with ``pooled`` (B, D) if ``has_pooled``."""
 
     @abstractmethod
     def forward(self, words: Tokens, memory: Tokens) -> Tokens:
-        """The upper half: words (B, L, D) attend to ``memory`` (B, N, D) -> (B, L, D), causal in the words."""
+        """Run the upper half, causal: words (B, L, D) cross-attend to ``memory`` (B, N, D') -> (B, L, D)."""
 
 
 class Head(nn.Module, ABC):
-    """A small last layer, a slot of the model that objectives, retrieval and generation ask for by name."""
+    """A last layer. Objectives, metrics and generation use it by its name in the model's ``heads``."""
 
     origin: str = ""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., outputs)."""
+        """(..., D) -> (..., E), E outputs."""
 
 
 class Tokenizer(ABC):
-    """Strings to ids. Every text starts with [CLS] and ends with [SEP]."""
+    """Converts strings to ids. Every text starts with [CLS] and ends with [SEP]."""
 
-    vocabulary: int  # V
-    pad: int
-    cls: int
-    sep: int
-    mask: int
+    vocabulary: int  # V; ids are below it
+    pad: int  # id of [PAD]
+    cls: int  # id of [CLS]
+    sep: int  # id of [SEP]
+    mask: int  # id of [MASK]
 
     @abstractmethod
     def __call__(self, texts: Sequence[str]) -> Text:
-        """(B, L), padded to the longest and cut at the greatest length."""
+        """B strings -> (B, L), padded to the longest and truncated to the maximum length."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Words again, special tokens left out."""
+        """Convert ids to a string without special tokens."""
 
     @abstractmethod
     def save(self, folder: str) -> None:
-        """Write the vocabulary so that the run's folder suffices to load the model."""
+        """Write the vocabulary to a run's folder, so that the folder alone is enough to load the model."""
 
 
 class Data(ABC):
-    """Where batches come from."""
+    """A data set: training batches by step number, and held-out examples."""
 
     origin: str = ""
-    image_size: int
-    text_length: int
+    image_size: int  # pixels, H = W
+    text_length: int  # L, maximum number of words
     tokenizer: Tokenizer
-    classes: Sequence[str] = ()  # what a picture may be labelled with
-    frames: int = 0  # of a clip; 0: pictures
+    classes: Sequence[str] = ()  # C class names; empty: no labels
+    frames: int = 0  # T, frames of a clip; 0: images
 
     @classmethod
     def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
-        """The sizes for these settings. This builds the data and draws two examples; override it where that is slow.
+        """The sizes under these settings. Override this method if building the data and drawing a batch is slow.
 
         Raises:
-            ValueError: what is wrong with the settings or the data.
+            ValueError: a setting or the data is invalid.
         """
         data = cls(**settings)
-        drawn = data.batch(0, size=2, seed=0, reads=reads)
-        masked = 1 if drawn.masked is None else int(drawn.masked.positions.shape[1])
-        regions = 1 if drawn.regions is None else len(drawn.regions.images)
+        batch = data.batch(0, size=2, seed=0, reads=reads)
+        masked = 1 if batch.masked is None else int(batch.masked.positions.shape[1])
+        regions = 1 if batch.regions is None else len(batch.regions.images)
         words, splits, classes = data.tokenizer.vocabulary, tuple(data.splits()), tuple(data.classes)
         return DataSpec(data.image_size, data.text_length, words, masked, regions, splits, (), classes, data.frames)
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
-        """Step ``step``'s batch: a pure function of its arguments. ``reads`` says which parts to make."""
+        """The batch of training step ``step``: a pure function of the arguments.
+
+        ``size`` is B, ``seed`` the run's. ``reads`` lists the further fields of ``Batch`` to fill: "masked",
+        "prefixed", "regions", "labels"; ``images`` must not depend on it.
+        """
 
     @abstractmethod
     def splits(self) -> Sequence[str]:
-        """The held-out splits: "validation", "test" and others, such as "withheld"."""
+        """Names of the held-out splits: "validation", "test" and others, such as "withheld"."""
 
     @abstractmethod
     def held_out(self, split: str, count: int) -> Sequence[Example]:
-        """The first ``count`` examples of a held-out split, or all where there are fewer; always the same."""
+        """The first ``count`` examples of a held-out split, or all if there are fewer; the same at every call."""
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
-        """As ``held_out``, of pictures with a class each, and its name; empty where the data has no classes."""
+        """The first ``count`` held-out examples that have one class, with its name; empty without classes."""
         return ()
 
     def verify(self) -> dict[str, Any]:
-        """Read everything once: {pictures, records, skipped {kind: count}, messages}; empty where nothing is read."""
+        """Read all files once: {pictures, records, skipped {kind: count}, messages}; empty if there are no files."""
         return {}
 
     def references(self, example: Example) -> Sequence[str]:
-        """All captions that a written one may be measured against."""
+        """The reference captions of an example, to evaluate a generated caption against."""
         return (example.caption,)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        """Whether the first's caption is true of the second's picture: what bounds retrieval."""
+        """Return True if the first example's caption is true of the second's image; gives retrieval's upper bound."""
         return caption.caption == picture.caption
 
 
 class DecodeState(ABC):
-    """State of a decoding in progress: R = B K rows, where the K rows of one image are adjacent."""
+    """State of incremental decoding: R = B K rows, where the K rows of one image are adjacent."""
 
     @abstractmethod
     def __call__(self, text: Text) -> Tensor:
@@ -232,7 +237,7 @@ class DecodeState(ABC):
 
     @abstractmethod
     def rows(self, index: Tensor) -> None:
-        """Continue with rows ``index`` (R',); R' is a multiple of B and each row stays with its image."""
+        """Continue with rows ``index`` (R',); R' is a multiple of B, and each row stays with its image."""
 
 
 class StepwiseDecoder(Decoder):
@@ -242,4 +247,4 @@ class StepwiseDecoder(Decoder):
 
     @abstractmethod
     def start_decoding(self, memory: Tokens, length: int) -> DecodeState:
-        """Return an empty state for ``memory`` (B, N, D), encoded once for all rows, with room for ``length`` words."""
+        """Return an empty state for ``memory`` (B, N, D), encoded once for all rows, for up to ``length`` words."""

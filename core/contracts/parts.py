@@ -33,7 +33,7 @@ def check_pruner(part: Part[TokenPruner]) -> None:
 
     out = run(pruner, tokens, guide)
     assert torch.equal(out.x[:, 0], tokens.x[:, 0]), "the [CLS] token changed: a pruner may only touch patches"
-    assert out.source is not None, "source is missing: end with tokens.keep(...)"
+    assert out.source is not None, "source is missing: return tokens.keep(...)"
     for row in range(B):
         kept = [int(i) for i in out.source[row] if i >= 0]
         assert len(set(kept)) == len(kept) and all(0 <= i < P for i in kept), f"patches {kept} of {P}: twice or unknown"
