@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata as metadata
+import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from core import TokenPruner, discovery, hookimpl
+import plugins
+from core import TokenPruner, cli, discovery, hookimpl
 from core.discovery import Catalog
 from registry import Owner, UnknownName
 
@@ -39,6 +43,10 @@ def plugin(**functions: Any) -> ModuleType:
 
 def offers(name: str, cls: Any) -> ModuleType:
     return plugin(register=lambda add: add(name, cls))
+
+
+def is_hook(value: Any) -> bool:
+    return isinstance(value, FunctionType) and hasattr(value, "patchbay_impl")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +138,30 @@ def test_strangers_fail_one_by_one_and_are_quoted(monkeypatch):
     with pytest.raises(UnknownName) as caught:
         catalog.find(TokenPruner, "mine")
     assert all(line in str(caught.value) for line in said)
+
+
+def test_a_plugin_that_prints_when_imported_leaves_standard_output_alone(monkeypatch, capsys):
+    def load(point: metadata.EntryPoint) -> ModuleType:
+        print("hello")
+        return offers("whole", Whole)
+
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: [entry("noisy", "noisy")])
+    monkeypatch.delenv(discovery.NO_AUTOLOAD, raising=False)
+    monkeypatch.setattr(metadata.EntryPoint, "load", load)
+    assert cli.main(["list", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "whole" in [row["name"] for row in json.loads(printed.out)]
+    assert printed.err == "hello\n"
+
+
+def test_only_modules_with_a_hook_are_plugins(builtin):
+    names = discovery.builtin_modules("plugins")
+    assert [owner.plugin for owner in builtin.plugins if owner.distribution == discovery.DISTRIBUTION] == names
+    assert all(builtin.hooks.get_hookcallers(plugin) for plugin in builtin.hooks.get_plugins())
+    assert "plugins.pruners.tpd" in names and "plugins.pruners.selection" not in names
+    modules = [info.name for info in pkgutil.walk_packages(plugins.__path__, "plugins.") if not info.ispkg]
+    marked = [name for name in modules if any(map(is_hook, vars(importlib.import_module(name)).values()))]
+    assert names == sorted(marked), "a hook is recognised by the line '@hookimpl' above it"
 
 
 def test_an_editable_install_seen_twice_counts_once(monkeypatch):
