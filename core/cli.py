@@ -37,9 +37,14 @@ def run_cli(work: Callable[[], int]) -> int:
         return 2
 
 
+def json_only(as_json: bool) -> contextlib.AbstractContextManager[object]:
+    """Redirect standard output to standard error, so that only the JSON printed afterwards reaches it."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+
+
 def print_report(work: Callable[[], dict[str, Any]], as_json: bool) -> int:
     """Print a report; with ``as_json`` nothing else reaches standard output."""
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with json_only(as_json):
         report = work()
     if as_json:
         print(json.dumps(report, indent=2))

@@ -224,7 +224,7 @@ def _adder(commands: dict[str, Command], owner: Owner) -> Callable[[str, str, st
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
-    """Refuse a function that is marked as a hook but has the name of none: pluggy alone would never call it."""
+    """Refuse a function that is marked as a hook but named like none: pluggy would never call it."""
     known = sorted(name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{hookspecs.PROJECT}_spec"))
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():

@@ -1,6 +1,6 @@
-"""Every file that a user names is read through here: iopath, so that a plugin can add stores beside the local disk.
+"""Read and write files. All reading uses iopath, so that plugins can add other stores than the local disk.
 
-What a run writes into its folder is on the local disk, each file whole or not there.
+A run writes its folder on the local disk; each file is complete or absent.
 """
 
 from __future__ import annotations

@@ -45,9 +45,7 @@ class TrainSettings:
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
     gradient_accumulation_steps: Count = 1  # batches to one optimizer step
-    gradcache_chunks: Count = (
-        1  # to compute a batch in, with the contrast of the whole: core.training.gradients; itm stays within a chunk
-    )
+    gradcache_chunks: Count = 1  # of a batch, computed in turn; contrastive losses use all of them, itm only its own
     ema: Decay = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
     max_grad_norm: NonNegativeFloat = 1.0  # greatest gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -34,7 +34,7 @@ def test_everything_is_read_and_counted_whatever_the_budget(folder, capsys):
     assert said["skipped"] == {"unknown image": 1, "missing file": 1}
     assert main(["verify", RECIPE, source(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "12 pictures, 25 records: 2 cannot be used"
+    assert lines[0] == "12 images, 25 records: 2 cannot be used"
     assert f"{folder}/captions.json: annotations[12].image_id: no image has the id 99" in lines
 
 

@@ -1,4 +1,4 @@
-"""``patchbay check``: everything that can be wrong before training, in one go, without memory or data."""
+"""``patchbay check``: find the problems of a recipe before training, without data and without its memory."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.cli import run_cli
+from core.cli import json_only, run_cli
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from core.recipe import Recipe
 
 T = TypeVar("T")
-LEFT_OUT = "temporaries, what the allocator holds back, the batch itself, the workers that draw it"
+NOT_INCLUDED = "temporary tensors, memory cached by the allocator, the batch itself, data workers"
 
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("check", "find a recipe's faults; parameters, MACs and memory of a step", "plugins.commands.check:main")
+    add("check", "find a recipe's problems; parameters, MACs, memory of a step", "plugins.commands.check:main")
 
 
 def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """``{ok, problems, notes, parameters, macs, memory, step}``; problems that stand before others are found first.
+    """Return ``{ok, problems, notes, parameters, macs, memory, step}`` of a recipe.
 
-    Reads the recipe (all its problems at once), looks whether its data is there, builds every part and takes one step,
-    forward and backward, on fake tensors: shapes without values, so neither memory nor an accelerator is needed.
+    Reads the recipe (all its problems at once), checks that its data exists, builds every part and runs one step,
+    forward and backward, on fake tensors. These have shapes but no values, so no memory or accelerator is needed.
 
     Returns:
-        ``parameters`` {total, parts}: numbers; tied weights once, no teacher. ``macs`` {total, unpruned, parts}: of one
-        picture with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.compute.dry_run.
-        ``step`` {pictures, chunks, precision, device}: what the memory is for. ``notes``: what could not be
-        looked at, which is no fault.
+        ``parameters`` {total, parts}: tied weights count once, teachers do not. ``macs`` {total, unpruned, parts}: of
+        one image with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.compute.dry_run.
+        ``step`` {pictures, chunks, precision, device}: the step that the memory is estimated for. ``notes``: what
+        could not be checked.
     """
     from core import discovery
     from core.recipe import RecipeErrors, read
@@ -53,7 +53,7 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 class Check:
-    """Fills a report, which has lists of problems and notes, about a recipe that was read without a fault."""
+    """Fill the report of a recipe that was read without problems."""
 
     def __init__(self, recipe: Recipe, report: dict[str, Any]):
         self.recipe, self.report = recipe, report
@@ -76,27 +76,27 @@ class Check:
         sizes = self.attempt("the data", lambda: dry_run.sketch(self.recipe))
         if sizes is None:
             return
-        self.report["notes"] += [f"not here, so not checked: {thing}" for thing in sizes.absent]
-        made = self.attempt("building", lambda: dry_run.assembled(self.recipe, sizes))
-        if made is None:
+        self.report["notes"] += [f"not here, so not checked: {file}" for file in sizes.absent]
+        dry = self.attempt("building", lambda: dry_run.assembled(self.recipe, sizes))
+        if dry is None:
             return
         self.report["step"] = {
             "pictures": train.batch,
             "chunks": train.gradcache_chunks,
-            "precision": made.precision,
-            "device": made.device.type,
+            "precision": dry.precision,
+            "device": dry.device.type,
         }
-        parts = memory.parameters(made.model)
+        parts = memory.parameters(dry.model)
         self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
-        self.attempt("the optimizer", lambda: made.memory(0))
-        saved = self.attempt("one step", made.step)
+        self.attempt("the optimizer", lambda: dry.memory(0))
+        saved = self.attempt("one step", dry.step)
         if saved is None or self.problems:
             return
-        self.report["memory"] = made.memory(saved)
-        self.report["macs"] = self.attempt("inference", lambda: dry_run.macs(made)) or {}
+        self.report["memory"] = dry.memory(saved)
+        self.report["macs"] = self.attempt("inference", lambda: dry_run.macs(dry)) or {}
 
-    def attempt(self, what: str, work: Callable[[], T]) -> T | None:
-        """The work's result; what stops it is noted, as a problem unless only values are missing."""
+    def attempt(self, name: str, work: Callable[[], T]) -> T | None:
+        """Return the result of ``work``. An error becomes a problem, or a note if only values are missing."""
         from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
         try:
@@ -104,14 +104,14 @@ class Check:
         except ValueError as err:
             self.problems += str(err).splitlines()
         except (DataDependentOutputException, DynamicOutputShapeException) as err:
-            self.report["notes"].append(f"{what} depends on values, so it was not checked: {err}{_place(err)}")
+            self.report["notes"].append(f"{name} depends on values, so it was not checked: {err}{_place(err)}")
         except Exception as err:
-            self.problems.append(f"{what} fails: {type(err).__name__}: {err}{_place(err)}")
+            self.problems.append(f"{name} fails: {type(err).__name__}: {err}{_place(err)}")
         return None
 
 
 def _place(err: Exception) -> str:
-    """The line of a part's module at which it broke."""
+    """Return the file and line of a part at which an error was raised."""
     frames = [f for f in traceback.extract_tb(err.__traceback__) if "torch" not in Path(f.filename).parts]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
@@ -134,23 +134,23 @@ def _table(report: dict[str, Any]) -> list[str]:
     )
     if macs:
         parts = {part: amount(number) for part, number in macs["parts"].items() if number}
-        block("MACs of a picture with a text", amount(macs["total"]), {**parts, "unpruned": amount(macs["unpruned"])})
+        block("MACs of an image with a text", amount(macs["total"]), {**parts, "unpruned": amount(macs["unpruned"])})
     if memory:
         mib = {part: f"{number / 2**20:,.0f} MiB" for part, number in memory.items()}
         step = report["step"]
         chunks = f" in {step['chunks']} chunks" if step["chunks"] > 1 else ""
-        title = f"memory of {step['pictures']} pictures{chunks}, {step['precision']} on {step['device']}, about"
+        title = f"memory of {step['pictures']} images{chunks}, {step['precision']} on {step['device']}, about"
         block(title, mib.pop("total"), mib)
-    return [*columns(rows), *([f"  memory leaves out: {LEFT_OUT}"] if memory else [])]
+    return [*columns(rows), *([f"  not included in memory: {NOT_INCLUDED}"] if memory else [])]
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay check",
-        description="Find a recipe's faults and say what a step would take, without memory or data. "
-        f"Memory is an estimate for the recipe's batch, precision and device; it leaves out {LEFT_OUT}.",
+        description="Find the problems of a recipe and estimate the cost of a step, without its memory or data. "
+        f"Memory is an estimate for the recipe's batch, precision and device; it does not include {NOT_INCLUDED}.",
     )
-    parser.add_argument("recipe", help="a YAML file")
+    parser.add_argument("recipe", help="a YAML file, or one of patchbay list, such as copa/pretrain")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
     )
@@ -160,11 +160,12 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(argv)
 
     def work() -> int:
-        report = check(args.recipe, args.overrides)
+        with json_only(args.json):
+            report = check(args.recipe, args.overrides)
         if args.json:
             print(json.dumps(report, indent=2))
         elif report["ok"]:
-            print("\n".join([f"{args.recipe}: nothing wrong", *_table(report), *report["notes"]]))
+            print("\n".join([f"{args.recipe}: no problems", *_table(report), *report["notes"]]))
         else:
             print("\n".join([*report["problems"], *report["notes"]]), file=sys.stderr)
         return 0 if report["ok"] else 2

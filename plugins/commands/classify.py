@@ -1,4 +1,4 @@
-"""``patchbay classify``: which class a picture is of."""
+"""``patchbay classify``: classify images."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("classify", "say which class pictures are of", "plugins.commands.classify:main")
+    add("classify", "classify images", "plugins.commands.classify:main")
 
 
 def main(argv: Sequence[str]) -> int:
-    made = parser("classify", "Say which of some classes each picture is of: the likeliest, with probabilities.")
-    said = "names with commas between them, or a file with one a line (default: those that the model was trained on)"
-    made.add_argument("--classes", metavar="NAMES|FILE", help=said)
-    prompt = f'such as "a photo of {{labels}}", where the name belongs; {TEXT_HELP} (default: as models are measured)'
-    made.add_argument("--prompt", action="append", metavar="TEXT", help=prompt)
-    made.add_argument("--top", type=count, default=5, metavar="K", help="classes told of each picture (default: 5)")
-    args = made.parse_intermixed_args(argv)
+    options = parser("classify", "Classify each image: the most likely classes and their probabilities.")
+    classes = "names separated by commas, or a file with one per line (default: those that the model was trained on)"
+    options.add_argument("--classes", metavar="NAMES|FILE", help=classes)
+    prompt = f'such as "a photo of {{labels}}"; {TEXT_HELP} (default: the prompts of the evaluation)'
+    options.add_argument("--prompt", action="append", metavar="TEXT", help=prompt)
+    options.add_argument("--top", type=count, default=5, metavar="K", help="number of classes per image (default: 5)")
+    args = options.parse_intermixed_args(argv)
 
-    def classified(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
+    def classified(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
         names = None if args.classes is None else _names(args.classes)
-        for place, ranked in enumerate(model.classified(shown, names, args.prompt, args.top)):
+        for place, ranked in enumerate(model.classified(images, names, args.prompt, args.top)):
             best, odds = ranked[0]
-            yield {"image": shown.names[place], "class": best, "score": odds, "top": dict(ranked)}
+            yield {"image": images.names[place], "class": best, "score": odds, "top": dict(ranked)}
 
     return run_cli(lambda: answer(args, classified))
 

@@ -1,4 +1,4 @@
-"""``patchbay embed``: the features of pictures and texts, for an index of one's own."""
+"""``patchbay embed``: compute features of images and texts, such as for a search index."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ TENSORS = ".safetensors"
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("embed", "features of pictures and texts, in the space that they share", "plugins.commands.embed:main")
+    add("embed", "features of images and texts in their shared space", "plugins.commands.embed:main")
 
 
 def main(argv: Sequence[str]) -> int:
-    made = parser(
+    options = parser(
         "embed",
-        "Write the features of pictures and texts, of length 1: products are cosines. With --out NAME.safetensors they "
-        "become the tensors 'images' and 'texts', and NAME.json says what each row is of.",
+        "Compute features of images and texts. They have length 1, so that dot products are cosine similarities. With "
+        "--out NAME.safetensors they are saved as tensors 'images' and 'texts'; NAME.json lists the file or text of "
+        "each row.",
         images="*",
     )
-    made.add_argument("--text", action="append", metavar="TEXT", help=f"a text; {TEXT_HELP}")
-    made.add_argument("--texts", metavar="FILE", help="a file with one text a line")
-    args = made.parse_intermixed_args(argv)
+    options.add_argument("--text", action="append", metavar="TEXT", help=f"a text; {TEXT_HELP}")
+    options.add_argument("--texts", metavar="FILE", help="a file with one text per line")
+    args = options.parse_intermixed_args(argv)
     if not (args.images or args.text or args.texts):
-        made.error("nothing to embed: give images, --text or --texts")
+        options.error("nothing to embed: give images, --text or --texts")
     if args.out and args.out.endswith(TENSORS):
-        return run_cli(lambda: _stored(args))
-    return run_cli(lambda: answer(args, lambda model, shown: _told(model, shown, texts_of(args))))
+        return run_cli(lambda: _save(args))
+    return run_cli(lambda: answer(args, lambda model, images: _records(model, images, texts_of(args))))
 
 
-def _told(model: Predictor, shown: Shown, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _records(model: Predictor, images: Shown, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     if texts:
         for text, row in zip(texts, model.embed_texts(texts), strict=True):
             yield {"text": text, "embedding": _numbers(row)}
     place = 0
-    if shown.files:
-        for part in model.image_features(shown):
+    if images.files:
+        for part in model.image_features(images):
             for row in part:
-                yield {"image": shown.names[place], "embedding": _numbers(row)}
+                yield {"image": images.names[place], "embedding": _numbers(row)}
                 place += 1
 
 
 def _numbers(row: Tensor) -> list[float]:
-    """Nine digits say a float32 exactly."""
+    """Convert a feature (D,) to numbers; nine digits are exact for float32."""
     return [float(f"{number:.9g}") for number in row.tolist()]
 
 
-def _stored(args: Any) -> int:
-    """Both files, when all is known; they say in the end what was written."""
+def _save(args: Any) -> int:
+    """Save features and names to two files at the end; print one line with their paths and shapes."""
     from safetensors.torch import save_file
 
     from core.files import write_json
@@ -66,15 +67,15 @@ def _stored(args: Any) -> int:
     out, args.out = usable(args.out), None
     texts = texts_of(args)
 
-    def stored(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
+    def save(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
-        if shown.files:
-            tensors["images"] = model.embed_images(shown)
+        if images.files:
+            tensors["images"] = model.embed_images(images)
         if texts:
             tensors["texts"] = model.embed_texts(texts)
         save_file(tensors, out)
         names = os.path.splitext(out)[0] + ".json"
-        write_json(names, {"images": shown.names, "texts": texts})
+        write_json(names, {"images": images.names, "texts": texts})
         yield {"tensors": out, "names": names, **{name: list(tensor.shape) for name, tensor in tensors.items()}}
 
-    return answer(args, stored)
+    return answer(args, save)

@@ -1,4 +1,4 @@
-"""``patchbay evaluate``: measure a finished run anew."""
+"""``patchbay evaluate``: measure a finished run again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from core.hookspecs import hookimpl
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("evaluate", "measure a finished run anew", "plugins.commands.evaluate:main")
+    add("evaluate", "measure a finished run again", "plugins.commands.evaluate:main")
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay evaluate",
-        description="Measure the model of a run's folder; report and pictures go to FOLDER/evaluate-SPLIT.",
+        description="Measure the model of a run's folder; report and images are written to FOLDER/evaluate-SPLIT.",
     )
-    parser.add_argument("folder", help="what patchbay run made")
+    parser.add_argument("folder", help="the folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help="evaluate.candidates=64, ...")
     parser.add_argument("--split", help="the same as evaluate.split=...")
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")

@@ -1,4 +1,4 @@
-"""``patchbay flops``: what a recipe's model, or one of timm's, costs in multiply-adds, counted in more than one way."""
+"""``patchbay flops``: count the multiply-adds of a recipe's model, or of one of timm's, in several ways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Report = dict[str, Any]
 TIMM = "timm:"
-LEFT_OUT = "One multiply-add is one MAC. Norms, activations, softmax, sums and indexing are left out, as is usual."
+NOT_INCLUDED = (
+    "One multiply-add is one MAC. Norms, activations, softmax, sums and indexing are not counted, as is usual."
+)
 
 
 @hookimpl
@@ -26,51 +28,51 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def flops(path: str, overrides: Sequence[str] = ()) -> Report:
-    """MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
+    """Return the MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
 
-    Inference is one picture with one text of the recipe's full length (plugins.compute.fvcore_macs.Pair), counted by
+    Inference is one image with one text of the recipe's full length (plugins.compute.fvcore_macs.Pair), counted by
     fvcore on real
     tensors. ``checks`` holds the same by torch's counter and by closed form, with the greatest ``difference`` from
     fvcore as a share; where a part has no closed form, ``{missing: its name}``. ``training`` is one optimizer step at
     the recipe's batch, by torch's counter: forward, backward, total, per_picture, and each loss if it were alone.
 
     Raises:
-        RecipeErrors, PartError, ValueError: what the user can put right.
+        RecipeErrors, PartError, ValueError: the recipe has problems, or its parts cannot be built.
     """
     from core import discovery
     from core.recipe import read
 
     recipe = read(path, overrides, discovery.load())
-    from plugins.compute import dry_run  # after the plugins, whose imports warn of what is not the user's business
+    from plugins.compute import dry_run  # after the plugins, whose imports would warn
 
-    made = dry_run.assembled(recipe, dry_run.sketch(recipe))
-    return {**inference(made), "training": training(made)}
+    dry = dry_run.assembled(recipe, dry_run.sketch(recipe))
+    return {**inference(dry), "training": training(dry)}
 
 
-def inference(made: Dry) -> Report:
-    """One picture with one text: what ``flops`` returns, without ``training``."""
-    pruned, whole = _by_fvcore(made)
+def inference(dry: Dry) -> Report:
+    """Return the MACs of one image with one text: the result of ``flops`` without ``training``."""
+    pruned, whole = _by_fvcore(dry)
     report: Report = {
         "total": pruned.total,
         "unpruned": whole.total,
         "parts": pruned.parts,
         "unpruned_parts": whole.parts,
-        "image_size": made.sizes.image_size,
-        "text_length": made.sizes.text_length,
+        "image_size": dry.sizes.image_size,
+        "text_length": dry.sizes.text_length,
         "checks": {
-            "torch": _compared((pruned, whole), (made.pair(), made.pair(pruned=False))),
-            "closed_form": _by_formula((pruned, whole), made),
+            "torch": _compared((pruned, whole), (dry.pair(), dry.pair(pruned=False))),
+            "closed_form": _by_formula((pruned, whole), dry),
         },
     }
     return {**report, "uncounted": pruned.uncounted} if pruned.uncounted else report
 
 
-def _by_fvcore(made: Dry) -> tuple[Counted, Counted]:
-    """Pruned and unpruned."""
+def _by_fvcore(dry: Dry) -> tuple[Counted, Counted]:
+    """Count MACs with fvcore, pruned and unpruned."""
     from plugins.compute import dry_run
     from plugins.compute.fvcore_macs import Pair
 
-    model, inputs = dry_run.blank(made.recipe, made.sizes), dry_run.full(made.sizes, 1)
+    model, inputs = dry_run.blank(dry.recipe, dry.sizes), dry_run.full(dry.sizes, 1)
     pruned = Pair(model).count(*inputs)
     if not model.pruners:
         return pruned, pruned
@@ -78,14 +80,14 @@ def _by_fvcore(made: Dry) -> tuple[Counted, Counted]:
         return pruned, Pair(model).count(*inputs)
 
 
-def _by_formula(counted: tuple[Counted, Counted], made: Dry) -> Report:
+def _by_formula(counted: tuple[Counted, Counted], dry: Dry) -> Report:
     from plugins.compute import closed_form
 
-    sizes = made.sizes.text_length, made.sizes.frames or 1
+    sizes = dry.sizes.text_length, dry.sizes.frames or 1
     try:
-        pruned = closed_form.of_pair(made.model, *sizes)
-        with made.model.unpruned():
-            return _compared(counted, (pruned, closed_form.of_pair(made.model, *sizes)))
+        pruned = closed_form.of_pair(dry.model, *sizes)
+        with dry.model.unpruned():
+            return _compared(counted, (pruned, closed_form.of_pair(dry.model, *sizes)))
     except closed_form.NoFormula as err:
         return {"missing": str(err)}
 
@@ -95,19 +97,19 @@ def _compared(counted: tuple[Counted, Counted], other: tuple[Counted, Counted]) 
     return {"total": other[0].total, "unpruned": other[1].total, "difference": difference}
 
 
-def training(made: Dry) -> Report:
-    """One optimizer step at the recipe's batch: what ``flops`` returns as ``training``."""
-    settings, whole = made.recipe.train, made.cost()
+def training(dry: Dry) -> Report:
+    """Return the MACs of one optimizer step at the recipe's batch: ``training`` in the result of ``flops``."""
+    settings, whole = dry.recipe.train, dry.cost()
     pictures = settings.batch * settings.gradient_accumulation_steps
     forward, backward = (
         whole.forward * settings.gradient_accumulation_steps,
         whole.backward * settings.gradient_accumulation_steps,
     )
-    losses = {name: (c.forward + c.backward) * settings.gradient_accumulation_steps for name, c in made.alone().items()}
+    losses = {name: (c.forward + c.backward) * settings.gradient_accumulation_steps for name, c in dry.alone().items()}
     return {
         "pictures": pictures,
-        "precision": made.precision,
-        "device": made.device.type,
+        "precision": dry.precision,
+        "device": dry.device.type,
         "forward": forward,
         "backward": backward,
         "total": forward + backward,
@@ -117,10 +119,10 @@ def training(made: Dry) -> Report:
 
 
 def timm_flops(name: str, image_size: int | None = None) -> Report:
-    """MACs of one of timm's models as timm makes it, for one picture; random weights, nothing is downloaded.
+    """Return the MACs of one of timm's models for one image. Weights are random; nothing is downloaded.
 
     Raises:
-        ValueError: timm has no such model, or it takes no picture of that size.
+        ValueError: timm has no such model, or it takes no image of that size.
     """
     import torch
 
@@ -138,7 +140,7 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
     channels, *side = timm.data.resolve_model_data_config(model)["input_size"]
     if image_size is not None and image_size != side[0]:
         side = [image_size, image_size]
-        with contextlib.suppress(TypeError):  # a network of convolutions takes any size
+        with contextlib.suppress(TypeError):  # a convolutional network takes any size
             model = timm.create_model(name, img_size=image_size)
     images = torch.zeros(1, channels, *side)
     parts = {part: [module] for part, module in model.named_children() if any(True for _ in module.parameters())}
@@ -161,7 +163,7 @@ def _table(report: Report) -> list[str]:
     from plugins.compute.torch_macs import amount, ratio
 
     words = f" with a text of {report['text_length']} words (full length)" if "text_length" in report else ""
-    lines = [f"MACs of a picture of {report['image_size']} x {report['image_size']} pixels{words}"]
+    lines = [f"MACs of an image of {report['image_size']} x {report['image_size']} pixels{words}"]
     rows: list[tuple[str, ...]] = [(part, amount(number)) for part, number in report["parts"].items()]
     rows.append(("total", amount(report["total"])))
     if "unpruned" in report:
@@ -171,24 +173,24 @@ def _table(report: Report) -> list[str]:
         lines.append(f"  unpruned to pruned: {ratio(report['unpruned'], report['total'])}")
     else:
         lines += columns([row for row in rows if row[1] != "0"])
-    lines += ["", "The total counted in other ways", *columns(_checks(report))]
+    lines += ["", "Total by each counter", *columns(_checks(report))]
     if "training" in report:
         lines += ["", *_training_table(report)]
     if report.get("uncounted"):
-        lines += ["", "Of unknown cost, counted as 0: " + ", ".join(sorted(report["uncounted"]))]
-    return [*lines, "", LEFT_OUT]
+        lines += ["", "Unknown operators, counted as 0: " + ", ".join(sorted(report["uncounted"]))]
+    return [*lines, "", NOT_INCLUDED]
 
 
 def _checks(report: Report) -> list[tuple[str, ...]]:
     names = {"torch": "torch's counter", "closed_form": "closed form"}
     totals = [key for key in ("total", "unpruned") if key in report]
     rows: list[tuple[str, ...]] = [("fvcore", *(f"{report[key]:,}" for key in totals), "")]
-    for key, found in report["checks"].items():
-        if "missing" in found:
-            rows.append((names[key], *("-" for _ in totals), f"none for {found['missing']}"))
+    for key, check in report["checks"].items():
+        if "missing" in check:
+            rows.append((names[key], *("-" for _ in totals), f"none for {check['missing']}"))
         else:
-            off = f"off by {100 * found['difference']:.4f} %"
-            rows.append((names[key], *(f"{found[total]:,}" for total in totals), off))
+            off = f"off by {100 * check['difference']:.4f} %"
+            rows.append((names[key], *(f"{check[total]:,}" for total in totals), off))
     return rows
 
 
@@ -197,26 +199,28 @@ def _training_table(report: Report) -> list[str]:
     from plugins.compute.torch_macs import amount, ratio
 
     training = report["training"]
-    where = f"{training['pictures']} pictures, texts of full length, {training['precision']} on {training['device']}"
+    where = f"{training['pictures']} images, texts of full length, {training['precision']} on {training['device']}"
     rows: list[tuple[str, ...]] = [(key, amount(training[key])) for key in ("forward", "backward", "total")]
-    rows.append(("a picture", amount(training["per_picture"])))
-    rows.append(("a picture to one unpruned inference", ratio(training["per_picture"], report["unpruned"])))
-    rows += [(f"if {name} were alone", amount(number)) for name, number in training["losses_alone"].items()]
+    rows.append(("per image", amount(training["per_picture"])))
+    rows.append(("per image, relative to one unpruned inference", ratio(training["per_picture"], report["unpruned"])))
+    rows += [(f"only {name}", amount(number)) for name, number in training["losses_alone"].items()]
     return [f"One training step by torch's counter ({where})", *columns(rows)]
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay flops",
-        description="Multiply-adds (MACs) of a recipe's model by part, pruned and unpruned, for one picture with one "
+        description="Multiply-adds (MACs) of a recipe's model by part, pruned and unpruned, for one image with one "
         "text of the recipe's full length, by fvcore, torch's counter and closed form; and of one training step. "
-        + LEFT_OUT,
+        + NOT_INCLUDED,
     )
-    parser.add_argument("recipe", help=f"a YAML file, or {TIMM}NAME, such as timm:vit_base_patch16_224")
+    parser.add_argument(
+        "recipe", help=f"a YAML file, one of patchbay list, or {TIMM}NAME, such as timm:vit_base_patch16_224"
+    )
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep_rate=0.3"
     )
-    parser.add_argument("--image-size", type=int, help=f"side of the picture in pixels, for {TIMM}NAME")
+    parser.add_argument("--image-size", type=int, help=f"image size in pixels, for {TIMM}NAME")
     parser.add_argument("--json", action="store_true", help="print {total, unpruned, parts, checks, training}")
     args = parser.parse_intermixed_args(argv)
 

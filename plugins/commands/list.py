@@ -1,4 +1,4 @@
-"""``patchbay list``: what is installed, and what of it failed to load."""
+"""``patchbay list``: list parts, commands, recipes and the plugins that failed to load."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ Row = dict[str, str]
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("list", "every part by kind, and the plugins that failed to load", "plugins.commands.list:main")
+    add("list", "parts by kind, recipes, and plugins that failed to load", "plugins.commands.list:main")
 
 
 def rows() -> list[Row]:
-    """``{kind, name, distribution, version, status}`` of every part and verb; a plugin that failed is a row too."""
+    """List ``{kind, name, distribution, version, status}`` of parts, commands, recipes and plugins that failed."""
     catalog = discovery.load()
-    found = [
+    table = [
         _row(registry.kind, name, registry[name].owner, "ok")
         for registry in catalog.registries.values()
         for name in registry
     ]
-    found += [
+    table += [
         _row("setting", f"{section}.{key}", entry.owner, "ok")
         for section, entries in catalog.settings.sections.items()
         for entry in entries
         if entry.owner.plugin != "core"
         for key in settings_of(entry.cls)
     ]
-    found += [_row("command", verb, command.owner, "ok") for verb, command in catalog.commands.items()]
-    found += _recipes("ok")
-    shown = {row["distribution"] for row in found}
-    found += [_row("plugin", o.plugin, o, "ok") for o in catalog.plugins if o.distribution not in shown]  # hooks only
-    return found + [_row("plugin", f.owner.plugin, f.owner, f"failed: {f.fault}") for f in catalog.failures]
+    table += [_row("command", verb, command.owner, "ok") for verb, command in catalog.commands.items()]
+    table += _recipes("ok")
+    listed = {row["distribution"] for row in table}
+    table += [_row("plugin", o.plugin, o, "ok") for o in catalog.plugins if o.distribution not in listed]  # hooks only
+    return table + [_row("plugin", f.owner.plugin, f.owner, f"failed: {f.fault}") for f in catalog.failures]
 
 
 def metadata_rows() -> list[Row]:
-    """The plugins that package metadata names; none of their code is imported."""
+    """List plugins and recipes by package metadata and sources; no plugin is imported."""
     ours = [Owner(name, discovery.DISTRIBUTION, discovery.version()) for name in discovery.builtin_modules("plugins")]
     theirs = [discovery.owner_of(point) for point in discovery.entry_points()]
     return [_row("plugin", owner.plugin, owner, "not loaded") for owner in (*ours, *theirs)] + _recipes("not loaded")
@@ -66,8 +66,8 @@ def _row(kind: str, name: str, owner: Owner, status: str) -> Row:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay list", description="List parts, commands and plugins.")
-    parser.add_argument("--no-load", action="store_true", help="read package metadata only: import no plugin")
+    parser = argparse.ArgumentParser(prog="patchbay list", description="List parts, commands, recipes and plugins.")
+    parser.add_argument("--no-load", action="store_true", help="import no plugin; list them by package metadata")
     parser.add_argument("--json", action="store_true", help="print rows {kind, name, distribution, version, status}")
     args = parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""``patchbay retrieve``: the pictures that a text speaks of."""
+"""``patchbay retrieve``: find images by text."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("retrieve", "find the pictures that texts speak of", "plugins.commands.retrieve:main")
+    add("retrieve", "find images by text", "plugins.commands.retrieve:main")
 
 
 def main(argv: Sequence[str]) -> int:
-    made = parser("retrieve", "Find the pictures that are nearest to each text, the nearest first.")
-    made.add_argument("--text", action="append", metavar="TEXT", help=f"what to look for; {TEXT_HELP}")
-    made.add_argument("--texts", metavar="FILE", help="a file with one text a line")
-    made.add_argument("--top", type=count, default=5, metavar="K", help="pictures told of each text (default: 5)")
-    args = made.parse_intermixed_args(argv)
+    options = parser("retrieve", "Find the images that are most similar to each text, the most similar first.")
+    options.add_argument("--text", action="append", metavar="TEXT", help=f"a text to search for; {TEXT_HELP}")
+    options.add_argument("--texts", metavar="FILE", help="a file with one text per line")
+    options.add_argument("--top", type=count, default=5, metavar="K", help="number of images per text (default: 5)")
+    args = options.parse_intermixed_args(argv)
     if not (args.text or args.texts):
-        made.error("give --text or --texts: what is to be looked for?")
+        options.error("give --text or --texts")
 
-    def retrieved(model: Predictor, shown: Shown) -> Iterator[dict[str, Any]]:
+    def retrieved(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
         texts = texts_of(args)
-        for text, found in zip(texts, model.retrieve(shown, texts, args.top), strict=True):
-            for rank, (place, score) in enumerate(found):
-                yield {"text": text, "rank": rank + 1, "image": shown.names[place], "score": score}
+        for text, matches in zip(texts, model.retrieve(images, texts, args.top), strict=True):
+            for rank, (place, score) in enumerate(matches):
+                yield {"text": text, "rank": rank + 1, "image": images.names[place], "score": score}
 
     return run_cli(lambda: answer(args, retrieved))

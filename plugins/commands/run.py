@@ -1,4 +1,4 @@
-"""``patchbay run`` and ``python -m core.run``: train by a recipe."""
+"""``patchbay run`` and ``python -m core.run``: train a recipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from core.hookspecs import hookimpl
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("run", "train by a recipe, then measure and draw", "plugins.commands.run:main")
+    add("run", "train a recipe, then evaluate and draw", "plugins.commands.run:main")
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay run", description="Train by a recipe, then measure and draw.")
-    parser.add_argument("recipe", help="a YAML file, such as projects/copa/pretrain.yaml")
+    parser = argparse.ArgumentParser(prog="patchbay run", description="Train a recipe, then evaluate and draw.")
+    parser.add_argument("recipe", help="a YAML file, or one of patchbay list, such as copa/pretrain")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
     )

@@ -1,4 +1,4 @@
-"""``patchbay show PART``: what a part is, what it takes, and whose it is; a recipe's sections likewise."""
+"""``patchbay show PART``: describe a part or a recipe's section, its settings and its distribution."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 Page = tuple[str, str, list[Entry[Any]]]  # kind, name, classes: one of a part, all of a section
 
 
-def find(wanted: str) -> list[Page]:
-    """List every part of that name; ``kind/name`` picks one kind ("token pruner/random"). A section of a recipe has the
-    kind "section".
+def find(query: str) -> list[Page]:
+    """List every part of a name. ``kind/name`` selects one kind ("token pruner/random").
+
+    A section of a recipe has the kind "section".
 
     Raises:
-        UnknownName: there is none; holds near matches.
+        UnknownName: there is no such part; the message has near matches.
     """
     from core import discovery
     from core.model import Model
@@ -35,27 +36,27 @@ def find(wanted: str) -> list[Page]:
     catalog = discovery.load()
     owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
     sections: dict[str, list[Entry[Any]]] = {"model": [Entry(Model, owner)], **catalog.settings.sections}
-    if wanted in sections:
-        return [("section", wanted, sections[wanted])]
-    kind, _, name = wanted.rpartition("/")
+    if query in sections:
+        return [("section", query, sections[query])]
+    kind, _, name = query.rpartition("/")
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
-    found = [(r.kind, name, [r[name]]) for r in registries if name in set(r)]
-    if not found:
+    pages = [(r.kind, name, [r[name]]) for r in registries if name in set(r)]
+    if not pages:
         known = sorted({part for registry in registries for part in registry} | sections.keys())
         failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
         kinds = ", ".join(r.kind for r in catalog.registries.values())
         hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
-        raise UnknownName(f"no part is named {wanted!r}.{hint} patchbay list names all.{failed}")
-    return found
+        raise UnknownName(f"no part is named {query!r}.{hint} patchbay list names all.{failed}")
+    return pages
 
 
-def show(wanted: str) -> str:
-    """A page for every part of that name."""
-    return "\n\n".join(_page(*part) for part in find(wanted))
+def show(query: str) -> str:
+    """Format a page for every part of a name."""
+    return "\n\n".join(_page(*part) for part in find(query))
 
 
 def _facts(kind: str, name: str, entries: list[Entry[Any]]) -> dict[str, Any]:
-    """What the page says, for scripts."""
+    """Return the content of the page for scripts."""
     from core.recipe import plain
     from registry.part import is_filled
     from registry.signature import REQUIRED, describe, settings_of
@@ -97,9 +98,9 @@ def _block(entry: Entry[Any]) -> str:
 
 
 def _remark(cls: type, setting: str) -> str:
-    """What stands behind a field of a settings class, as a comment."""
-    found = re.search(rf"^    {setting}: .*?  # (.*)$", inspect.getsource(cls), re.MULTILINE)
-    return f"  # {found[1]}" if found else ""
+    """Return the comment behind a field of a settings class."""
+    comment = re.search(rf"^    {setting}: .*?  # (.*)$", inspect.getsource(cls), re.MULTILINE)
+    return f"  # {comment[1]}" if comment else ""
 
 
 def _plain(value: Any) -> str:
