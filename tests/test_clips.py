@@ -11,7 +11,7 @@ from core.model import Model
 from core.objectives import Step
 from core.types import Batch, Text, Tokens
 from plugins.backbones.vit import ViT
-from plugins.data.clips import WAYS, Clips, Pose, path
+from plugins.data.clips import MOTIONS, Clips, Pose, path
 from plugins.data.drawing.compositing import stream
 from plugins.data.drawing.scene_painter import BACKGROUNDS
 from plugins.heads.classify import Classify
@@ -62,8 +62,8 @@ def test_clips_are_a_function_of_their_number():
 
 
 def test_classes_take_turns_and_captions_name_them():
-    labelled = DATA.labelled_examples("validation", 2 * len(WAYS))
-    assert [name for _, name in labelled] == 2 * list(WAYS)
+    labelled = DATA.labelled_examples("validation", 2 * len(MOTIONS))
+    assert [name for _, name in labelled] == 2 * list(MOTIONS)
     assert all(example.caption.endswith(f" {name}") for example, name in labelled)
     text = DATA.tokenizer([example.caption for example, _ in labelled])
     assert [DATA.tokenizer.decode(row.tolist()) for row in text.ids] == [example.caption for example, _ in labelled]
@@ -73,7 +73,7 @@ def test_backgrounds_are_apart():
     assert not set(range(*BACKGROUNDS["train"])) & set(range(*BACKGROUNDS["test"]))
 
 
-@pytest.mark.parametrize("motion", [motion for motion in WAYS if motion != "stands still"])
+@pytest.mark.parametrize("motion", [motion for motion in MOTIONS if motion != "stands still"])
 def test_a_motion_backwards_is_its_opposite(motion):
     """So no single frame, and no set of frames without their order, tells them apart."""
     word = motion.split()[-1]
@@ -87,7 +87,7 @@ def test_a_motion_backwards_is_its_opposite(motion):
 
 
 def test_only_the_moving_shape_changes():
-    for example, name in DATA.labelled_examples("test", 2 * len(WAYS)):
+    for example, name in DATA.labelled_examples("test", 2 * len(MOTIONS)):
         changed = (example.image != example.image[:1]).any()
         assert changed == (name != "stands still")
 

@@ -64,7 +64,7 @@ def check(data, count):
             assert data.describes(example, example)
             assert 3 <= len(things) <= 5
             assert len(example.facts.mentions) >= 3
-            unseen = [noun in data.unseen for noun in things]
+            unseen = [noun in data.withheld_nouns for noun in things]
             assert unseen == [split == "withheld", *[False] * (len(things) - 1)]
             for region, (noun, placed) in zip(example.regions, things.items(), strict=True):
                 assert region.box == placed.box
@@ -79,7 +79,7 @@ def check(data, count):
                 assert all(x1 <= u0 or u1 <= x0 or y1 <= v0 or v1 <= y0 for u0, v0, u1, v1 in boxes[:i])
             absent = next(noun for noun, cutout in data.cutouts.items() if cutout.spec.phrase() == example.absent)
             assert absent not in things
-            assert (absent in data.unseen) == (split == "withheld")
+            assert (absent in data.withheld_nouns) == (split == "withheld")
             check_answers(example)
     return drawn
 
@@ -103,16 +103,16 @@ def check_answers(example):
 
 def test_pictures_of_a_small_folder_keep_their_promises(data):
     check(data, 60)
-    assert sorted([*data.seen, *data.unseen]) == NOUNS
-    assert len(data.unseen) == 2
+    assert sorted([*data.train_nouns, *data.withheld_nouns]) == NOUNS
+    assert len(data.withheld_nouns) == 2
     assert len(data.cutouts["abalone"].sprites) == 2 * len(cutout_files.SIDES)
 
 
 def test_pictures_of_real_cutouts_keep_their_promises(real):
     drawn = check(real, 150)
     assert len(real.cutouts) == 117
-    assert 0.1 < len(real.unseen) / len(real.cutouts) < 0.2
-    assert {noun for example in drawn["train"] for noun in example.facts.objects} == set(real.seen)
+    assert 0.1 < len(real.withheld_nouns) / len(real.cutouts) < 0.2
+    assert {noun for example in drawn["train"] for noun in example.facts.objects} == set(real.train_nouns)
     true = [sum(real.describes(one, other) for other in drawn["test"]) for one in drawn["test"]]
     assert np.mean([1 / count for count in true]) > 0.97
 
@@ -142,8 +142,8 @@ def test_splits_follow_the_seed_and_share_no_background(tree, data):
     assert files["withheld"] == files["test"]
     apart = [set(files[split]) for split in ("train", "validation", "test")]
     assert sum(map(len, apart)) == len(set.union(*apart)) == 4
-    assert make(tree).unseen == data.unseen
-    assert len({tuple(make(tree, seed=seed, train_size=1).unseen) for seed in range(5)}) > 1
+    assert make(tree).withheld_nouns == data.withheld_nouns
+    assert len({tuple(make(tree, seed=seed, train_size=1).withheld_nouns) for seed in range(5)}) > 1
 
 
 def test_pictures_of_a_split_show_its_backgrounds_only(tree, data):
@@ -172,7 +172,7 @@ def test_batch_and_vocabulary(data):
     batch = data.batch(0, size=4, seed=0, reads=frozenset({"masked", "prefixed", "regions"}))
     assert batch.images.shape == (4, 3, 64, 64)
     assert batch.text.ids.shape[0] == 4
-    ids = data.tokenizer([f"the {data.seen[0]} is to the left of the {data.seen[1]}"]).ids
+    ids = data.tokenizer([f"the {data.train_nouns[0]} is to the left of the {data.train_nouns[1]}"]).ids
     assert ids.shape == (1, 11)  # one piece a word, [CLS], [SEP]
 
 

@@ -58,7 +58,7 @@ class Source(Protocol):
         """
 
     def boxed_example(self, number: int, rng: Generator) -> Example:
-        """Return an example of ``boxed``, or another if it cannot be used; with an image of any size and a region."""
+        """Return an example of ``boxed``, or another if it is unusable; its image may have any size."""
 
 
 def make_batch(

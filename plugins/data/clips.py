@@ -1,6 +1,6 @@
-"""Embedded clips: a few frames of one shape that moves, numbered and deterministic; no file and no network.
+"""Embedded data: clips of one moving shape, drawn by number, deterministic; no file and no network.
 
-T frames, S the picture's side.
+T frames, S the side of an image.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
 
-TRAVEL = (0.3, 0.45)  # how far a shape moves from the first frame to the last, as a share of S, across or down
-ROOM = (0.2, 0.8)  # where it is half-way
-SIDES, LEVELS = (0.14, 0.4), 16  # sizes, smallest and largest side as shares of S, evenly apart in their logarithms
-GROWTH = (0.4, 0.6)  # how far from smallest to largest a shape grows
+TRAVEL = (0.3, 0.45)  # distance from the first frame to the last, as a share of S, horizontal or vertical
+MIDDLE = (0.2, 0.8)  # its position half-way, as a share of S
+SIDES, LEVELS = (0.14, 0.4), 16  # smallest and largest side as shares of S; number of sizes, spaced logarithmically
+GROWTH = (0.4, 0.6)  # growth of a shape, as a share of the range from smallest to largest
 
-WAYS = {  # across, down, size: of the whole way
+MOTIONS = {  # factors of the change in x, y and size
     "moves left": (-1, 0, 0),
     "moves right": (1, 0, 0),
     "moves up": (0, -1, 0),
@@ -50,26 +50,26 @@ class Pose(NamedTuple):
 
 
 class Clips(kinds.Data):
-    """One shape that moves, grows, shrinks or stands still, and others that stand; the classes are the motions.
+    """Clips of one shape that moves, grows, shrinks or stands still; the classes are the motions.
 
-    No frame tells the class: where and how large a shape is half-way is drawn alike for all, and a motion's frames in
-    the reversed order are a clip of the opposite motion, as likely as this one. So who sees one frame, not knowing
-    which, or all of them without their order, cannot tell the two apart: at most 4 in 7 are then named rightly.
+    A single frame does not determine the class: position and size half-way have the same distribution in all classes,
+    and the frames of a motion in reversed order are an equally likely clip of the opposite motion. So a model that
+    receives one frame without its index, or all frames without their order, has an accuracy of at most 4/7.
     Splits: "validation" and "test" (other clips, other backgrounds).
 
     Args:
         image_size: side of the frames in pixels.
-        frames: T, of each clip.
-        distractors: greatest number of other shapes, which stand still.
+        frames: number of frames T of a clip.
+        distractors: maximum number of other shapes, which stand still.
         train_size: number of training clips.
-        text_length: greatest number of tokens of a text.
-        mask: share of a caption's words that masked language modelling hides.
-        seed: of the clips; training draws them in an order of its own seed.
-        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
+        text_length: maximum number of tokens of a text.
+        mask: share of a caption's words that are masked for masked language modelling.
+        seed: of the clips; `run.seed` decides their order in training.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is trained on the captions.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"still": "distractors"}
-    classes = tuple(WAYS)
+    classes = tuple(MOTIONS)
     boxed: Sequence[int] = ()
 
     def __init__(
@@ -90,7 +90,7 @@ class Clips(kinds.Data):
         self._painter = Painter(image_size, seed)
         self._sprites: dict[tuple[Combination, int, str], Sprite] = {}
         self._held_out: Cache = {split: [] for split in self.splits()}
-        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(text_length)
+        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _train_tokenizer(text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
         return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
@@ -99,7 +99,7 @@ class Clips(kinds.Data):
         return ("validation", "test")
 
     def held_out(self, split: str, count: int) -> Sequence[Example]:
-        """As many clips as asked for: there is no last one. Their classes take turns.
+        """Draw the first ``count`` clips of a split; their classes take turns, their number is unlimited.
 
         Raises:
             ValueError: no such split.
@@ -110,6 +110,11 @@ class Clips(kinds.Data):
         return [(example, example.labels[0]) for example in self.held_out(split, count)]
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
+        """Draw different training clips.
+
+        Raises:
+            ValueError: there are fewer than ``size``.
+        """
         if size > self.train_size:
             raise ValueError(f"a batch of {size} clips needs as many to draw from; there are {self.train_size}")
         return [self.draw("train", int(number)) for number in rng.choice(self.train_size, size, replace=False)]
@@ -118,15 +123,15 @@ class Clips(kinds.Data):
         return self.draw("train", number)
 
     def draw(self, split: str, number: int) -> Example:
-        """Clip ``number`` of a split."""
+        """Draw clip ``number`` of a split."""
         rng = compositing.stream("clip", self.seed, split, number)
         motion = rng.choice(self.classes) if split == "train" else self.classes[number % len(self.classes)]
         canvas = self._painter.canvas(rng, rng.randrange(*BACKGROUNDS[split]))  # (3, S, S)
         for _ in range(rng.randint(0, self.still)):
-            self._stamp(canvas, rng.choice(SEEN), rng.choice(shapes.TEXTURES), drawn(rng))
+            self._stamp(canvas, rng.choice(SEEN), rng.choice(shapes.TEXTURES), draw_pose(rng))
         combination, texture = rng.choice(SEEN), rng.choice(shapes.TEXTURES)
         clip = np.stack([canvas] * self.frames)  # (T, 3, S, S)
-        for frame, pose in zip(clip, path(rng, motion, drawn(rng), self.frames), strict=True):
+        for frame, pose in zip(clip, path(rng, motion, draw_pose(rng), self.frames), strict=True):
             self._stamp(frame, combination, texture, pose)
         return Example(
             key=f"{split} clip {number}",
@@ -136,7 +141,7 @@ class Clips(kinds.Data):
         )
 
     def _stamp(self, canvas: NDArray[np.uint8], combination: Combination, texture: str, pose: Pose) -> None:
-        """Draw a shape into (3, S, S) in place; what reaches over an edge is cut off."""
+        """Draw a shape into (3, S, S) in place, cut off at the edges."""
         level, side = round(pose.size * (LEVELS - 1)), self.image_size
         key = (combination, level, texture)
         if key not in self._sprites:
@@ -145,16 +150,16 @@ class Clips(kinds.Data):
         compositing.stamp(canvas, self._sprites[key], pose.x, pose.y)
 
 
-def drawn(rng: Random) -> Pose:
-    """Where a shape is half-way through its clip, and how large."""
-    return Pose(rng.uniform(*ROOM), rng.uniform(*ROOM), rng.uniform(GROWTH[1] / 2, 1 - GROWTH[1] / 2))
+def draw_pose(rng: Random) -> Pose:
+    """Draw position and size of a shape half-way through its clip."""
+    return Pose(rng.uniform(*MIDDLE), rng.uniform(*MIDDLE), rng.uniform(GROWTH[1] / 2, 1 - GROWTH[1] / 2))
 
 
 def path(rng: Random, motion: str, middle: Pose, frames: int) -> list[Pose]:
-    """The poses in each frame, around the one half-way: backwards they are a path of the reversed motion."""
-    across, down, size = WAYS[motion]
+    """Compute the poses in all frames around the one half-way; reversed, they are a path of the opposite motion."""
+    across, down, size = MOTIONS[motion]
     travel, growth = rng.uniform(*TRAVEL), rng.uniform(*GROWTH)
-    shares = [t / (frames - 1) - 0.5 for t in range(frames)]  # of the way, from -1/2 to 1/2
+    shares = [t / (frames - 1) - 0.5 for t in range(frames)]  # of the path, from -1/2 to 1/2
     return [
         Pose(middle.x + across * travel * s, middle.y + down * travel * s, middle.size + size * growth * s)
         for s in shares
@@ -162,14 +167,14 @@ def path(rng: Random, motion: str, middle: Pose, frames: int) -> list[Pose]:
 
 
 def _caption(combination: Combination, motion: str) -> str:
-    """Such as: a red circle moves left."""
+    """Write a caption, such as: a red circle moves left."""
     shape, colour = combination
     return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape} {motion}"
 
 
-def _made(length: int) -> kinds.Tokenizer:
-    """The vocabulary of clips: the same at every size of frame and of training set."""
-    return train_tokenizer([_caption(combination, motion) for combination in SEEN for motion in WAYS], length)
+def _train_tokenizer(length: int) -> kinds.Tokenizer:
+    """Train a vocabulary on all captions: the same for all frame sizes and sizes of the training set."""
+    return train_tokenizer([_caption(combination, motion) for combination in SEEN for motion in MOTIONS], length)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Pictures with annotation files, as COCO, Visual Genome, Conceptual Captions and SBU come; several mixed by weight."""
+"""Images with annotation files in the formats of COCO, Visual Genome, Conceptual Captions and SBU, mixed by weight."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from plugins.data.held_out import Cache, first_examples
 from plugins.data.randaugment import rand_augment
 from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
 
-MIN_CROP_AREA = {"light": 0.5, "strong": 0.2}  # of a picture's area in a crop
+MIN_CROP_AREA = {"light": 0.5, "strong": 0.2}  # share of an image's area
 
 
 class Coco(kinds.Data):
-    """Captioned pictures with boxes, from annotation files as the public ones are; each is recognised by its shape.
+    """Captioned images with boxes, from annotation files in the public formats, which are recognised.
 
     Captions: COCO's, Karpathy's dataset_coco.json with its splits, Visual Genome's region_descriptions.json, a list of
     {image, caption}. Boxes: COCO's instances, Visual Genome's region_descriptions.json and objects.json.
 
-    Splits: "validation" and "test" where a file or the seed gives them pictures; and "train", the first training
-    pictures, which is not held out: it says whether a model fits what it was shown. Their pictures are whole, resized
-    to the square.
+    Splits: "validation" and "test" if a file or the seed assigns images to them; and "train", the first training
+    images, which are not held out and measure the fit to the training data. Their images are whole, resized to a
+    square.
 
-    A record that cannot be used is skipped when the files are read; a picture, when it is drawn: another is drawn in
-    its place. Both are counted and logged, and are an error beyond the budget.
+    A bad record is skipped when the files are read. A bad image is replaced by another when it is drawn. Both are
+    counted and logged; if their share is above the budget, it is an error.
 
     Args:
-        sources: each {images, captions, boxes, weight}: a folder, lists of files, and its weight in a batch.
-        image_size: side of the pictures in pixels.
-        text_length: greatest number of tokens of a text.
-        region_batch_size: pictures in the region batch of a step.
-        mask: share of a caption's words that masked language modelling hides.
-        augment: light: crops of half the area or more, flips, brightness and contrast; strong, as ALBEF and mPLUG:
+        sources: each {images, captions, boxes, weight}: a folder, two lists of files, and the weight in a batch.
+        image_size: side of the images in pixels.
+        text_length: maximum number of tokens of a text.
+        region_batch_size: images in the region batch of a step.
+        mask: share of a caption's words that are masked for masked language modelling.
+        augment: light: crops of half the area or more, flips, brightness and contrast; strong, as in ALBEF and mPLUG:
             crops of a fifth or more, flips, RandAugment.
-        held_out: share of the pictures for validation, and as much for test, where no file names their split.
-        budget: share of a file's records, and of the pictures drawn, that may be bad.
-        seed: of the splits; training draws the pictures in an order of its own seed.
+        held_out: share of the images for validation, and as much for test, if no file gives their split.
+        budget: share of a file's records, and of the images drawn, that may be bad.
+        seed: of the splits; `run.seed` decides the order of training.
         vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is trained on the training texts.
         vocabulary_size: number of pieces that `patchbay check` assumes while the vocabulary is missing; 0: BERT's
             30,522, or 8,000 for one to be trained. Training needs the vocabulary, and uses its number of pieces.
 
     Raises:
-        ValueError: a file or folder is missing, cannot be used or holds too little; names it.
+        ValueError: a file or folder is missing, cannot be used or has too few records; names it.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size"}
@@ -84,7 +84,7 @@ class Coco(kinds.Data):
         image_sources = [ImageSource(s, f"sources[{i}]", seed, held_out, budget) for i, s in enumerate(sources)]
         max_short_side = ceil(
             image_size / sqrt(MIN_CROP_AREA[augment])
-        )  # the smallest square crop has as many pixels as are wanted
+        )  # the smallest square crop has image_size pixels
         self.pool = ImagePool(image_sources, max_short_side, budget)
         self.boxed: Sequence[int] = np.concatenate(self.pool.numbers("train", "boxed")).tolist()
         self._training = self.pool.numbers("train", "captioned")
@@ -101,7 +101,7 @@ class Coco(kinds.Data):
 
     @classmethod
     def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:
-        """The sizes without a look into pictures; annotation files are read only to make a vocabulary."""
+        """Find the sizes without reading images; annotation files are read only to train a vocabulary."""
         given = {name: parameter.default for name, (_, parameter) in parameters(cls).items()} | dict(settings)
         sources: list[SourceFiles] = given["sources"]
         absent = [fault for i, source in enumerate(sources) for fault in source.absent(f"data.sources[{i}]")]
@@ -129,7 +129,7 @@ class Coco(kinds.Data):
         """Make a step's batch.
 
         Raises:
-            ValueError: fewer pictures than ``size``, or more than the budget allows of those drawn cannot be used.
+            ValueError: there are fewer than ``size`` images, or more bad ones than the budget allows.
         """
         return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
 
@@ -137,10 +137,10 @@ class Coco(kinds.Data):
         return tuple(self._orders)
 
     def held_out(self, split: str, count: int) -> Sequence[Example]:
-        """Pictures that cannot be used are passed over.
+        """Return the first ``count`` usable examples of a split.
 
         Raises:
-            ValueError: no such split, or too many pictures cannot be used.
+            ValueError: no such split, or too many images cannot be used.
         """
         sizes = {name: len(order) for name, order in self._orders.items()}
         return first_examples(self._held_out, split, count, self._held_out_example, sizes)
@@ -149,11 +149,11 @@ class Coco(kinds.Data):
         return tuple(example.facts)
 
     def describes(self, caption: Example, picture: Example) -> bool:
-        """Whether it is one of the picture's own captions."""
+        """Return True if the caption is one of the image's own."""
         return caption.caption in picture.facts
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
-        """Crops of training pictures, each with one of its captions."""
+        """Draw crops of training images, each with one of its captions."""
         drawn = self.pool.draw(self._mix(size, rng), lambda: self._mix(1, rng)[0])
         return [self._view(number, photo, rng) for number, photo in drawn]
 
@@ -162,11 +162,11 @@ class Coco(kinds.Data):
         return Example(self.pool.name(index), photo.image, "", photo.regions)
 
     def verify(self) -> dict[str, Any]:
-        """Read every picture: {"pictures", "records": how many, "skipped": {kind: count}, "messages": the first}."""
+        """Read every image; return {"pictures": number, "records": number, "skipped": {kind: number}, "messages"}."""
         return self.pool.verify()
 
     def _mix(self, size: int, rng: Generator) -> list[int]:
-        """Numbers of different training pictures, of each source by its weight."""
+        """Draw the numbers of different training images, from each source by its weight."""
         counts = share_out(size, self._weights, [len(numbers) for numbers in self._training], rng)
         drawn = [
             numbers[rng.choice(len(numbers), count, replace=False)]
@@ -183,9 +183,9 @@ class Coco(kinds.Data):
         return Example(self.pool.name(number), image, captions[rng.integers(len(captions))])
 
     def _held_out_example(self, split: str, index: int) -> Example | None:
-        """The whole image as a square, with its first caption, its boxes, and all captions as its facts.
+        """Return a whole image, resized to a square, with its first caption, its boxes, and all captions as facts.
 
-        None if the image cannot be used.
+        Return None if the image cannot be used.
         """
         number = self._orders[split][index]
         photo = self.pool.photo(number)
@@ -212,10 +212,10 @@ class Coco(kinds.Data):
 
 
 def _weights(sources: Sequence[SourceFiles], counts: Sequence[int]) -> NDArray[np.float64]:
-    """Of each source in a batch; those without training captions have none.
+    """Compute the weight of each source in a batch: 0 without training captions.
 
     Raises:
-        ValueError: there is nothing to train on, or some sources give a weight and others do not.
+        ValueError: no training caption, or some sources have a weight and others do not.
     """
     if not any(counts):
         raise ValueError("sources: no picture with a caption is left for training")

@@ -1,4 +1,4 @@
-"""Photo cut-outs on photo backgrounds: pictures composed from a user's folders, with captions, boxes and phrases."""
+"""Photo cut-outs on photo backgrounds, composed from a user's folders, with captions, boxes and phrases."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
 
-CORPUS = 4000  # training pictures whose texts make the vocabulary
+VOCABULARY_IMAGES = 4000  # training images for the vocabulary
 
 
 class Cutouts(kinds.Data):
-    """3 to 5 cut-outs of objects on a part of a photo; a caption names 3 or 4 of them with relations.
+    """Images of 3 to 5 cut-outs on a part of a photo.
 
+    A caption names 3 or 4 objects of an image with relations.
     Objects are split by caption, backgrounds by file, both by the seed. Splits: "validation" and "test" (objects as in
-    training, each with backgrounds of its own), "withheld" (backgrounds of "test"; the first region of each picture is
-    an object whose caption training never shows).
+    training, each with its own backgrounds), "withheld" (backgrounds of "test"; the first region of each image is
+    an object whose caption does not occur in training).
 
     Args:
-        objects: folder of transparent PNGs, each with a caption in a .txt file beside it; subfolders are searched too.
-        backgrounds: folder of JPEG or PNG photos; subfolders are searched too.
-        image_size: side of the pictures in pixels.
-        train_size: number of training pictures.
-        box_fraction: share of the training pictures whose boxes may be learned from.
-        region_batch_size: pictures in the region batch of a step.
-        text_length: greatest number of tokens of a text.
-        mask: share of a caption's words that masked language modelling hides.
-        seed: of the splits and of the pictures; training draws them in an order of its own seed.
-        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the training captions.
+        objects: folder of transparent PNGs, each with a caption in a .txt of the same name; subfolders are included.
+        backgrounds: folder of JPEG or PNG photos; subfolders are included.
+        image_size: side of the images in pixels.
+        train_size: number of training images.
+        box_fraction: share of the training images with boxes in the region batches.
+        region_batch_size: images in the region batch of a step.
+        text_length: maximum number of tokens of a text.
+        mask: share of a caption's words that are masked for masked language modelling.
+        seed: of the splits and the images; `run.seed` decides their order in training.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is trained on the training captions.
 
     Raises:
-        ValueError: a folder is missing or holds too little, or a file in it cannot be used; names it.
+        ValueError: a folder is missing or has too few files, or a file in it cannot be used; names it.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size", "boxes": "box_fraction"}
@@ -68,13 +69,13 @@ class Cutouts(kinds.Data):
         self.options, self.seed = BatchOptions(region_batch_size, mask), seed
         self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self.cutouts = read_objects(objects, image_size)
-        self.seen, self.unseen = split_objects(self.cutouts, seed, objects)
+        self.train_nouns, self.withheld_nouns = split_objects(self.cutouts, seed, objects)
         self.backgrounds = split_backgrounds(backgrounds, seed)
         self._canvases = {
             file: read_background(file, image_size) for files in self.backgrounds.values() for file in files
         }
         self._held_out: Cache = {split: [] for split in self.splits()}
-        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else self._made(text_length)
+        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else self._train_tokenizer(text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
         return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
@@ -83,12 +84,12 @@ class Cutouts(kinds.Data):
         return ("validation", "test", "withheld")
 
     def held_out(self, split: str, count: int) -> Sequence[Example]:
-        """As many pictures as asked for: there is no last one.
+        """Draw the first ``count`` images of a split; their number is unlimited.
 
         Raises:
             ValueError: no such split.
         """
-        return first_examples(self._held_out, split, count, self._picture)
+        return first_examples(self._held_out, split, count, self._draw)
 
     def references(self, example: Example) -> Sequence[str]:
         return captions.references(example)
@@ -97,8 +98,8 @@ class Cutouts(kinds.Data):
         return captions.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
-        """Training picture ``number``."""
-        return self._picture("train", number)
+        """Draw training image ``number``."""
+        return self._draw("train", number)
 
     def examples(self, size: int, rng: Generator) -> list[Example]:
         return [self.draw(number) for number in draw_pairs(self.train_size, size, rng)]
@@ -106,7 +107,7 @@ class Cutouts(kinds.Data):
     def boxed_example(self, number: int, rng: Generator) -> Example:
         return self.draw(number)
 
-    def _picture(self, split: str, number: int) -> Example:
+    def _draw(self, split: str, number: int) -> Example:
         rng = compositing.stream("cutouts", self.seed, split, number)
         canvas = self._canvas(rng, split)
         nouns = self._nouns(rng, split)
@@ -119,7 +120,11 @@ class Cutouts(kinds.Data):
     ) -> Example:
         caption, facts = captions.caption(rng, placed)
         heads = {head(one.spec.noun) for one in placed}
-        others = [noun for noun in (self.unseen if split == "withheld" else self.seen) if noun not in facts.objects]
+        others = [
+            noun
+            for noun in (self.withheld_nouns if split == "withheld" else self.train_nouns)
+            if noun not in facts.objects
+        ]
         absent = self.cutouts[rng.choice([noun for noun in others if head(noun) not in heads] or others)].spec
         return Example(
             key=key,
@@ -132,25 +137,25 @@ class Cutouts(kinds.Data):
         )
 
     def _nouns(self, rng: Random, split: str) -> list[str]:
-        """Three to five, no two with the same last word: beside a little penguin, "a penguin" would mean either."""
+        """Draw 3 to 5 nouns with different last words: next to a little penguin, "a penguin" would be ambiguous."""
         count = rng.randint(3, 5)
-        picked = [rng.choice(self.unseen)] if split == "withheld" else []
-        for noun in rng.sample(self.seen, len(self.seen)):
+        picked = [rng.choice(self.withheld_nouns)] if split == "withheld" else []
+        for noun in rng.sample(self.train_nouns, len(self.train_nouns)):
             if len(picked) < count and head(noun) not in map(head, picked):
                 picked.append(noun)
         return picked
 
     def _canvas(self, rng: Random, split: str) -> NDArray[np.uint8]:
-        """A part of a background, (3, S, S), free to be drawn on."""
+        """Copy a random part of a background, (3, S, S)."""
         whole, size = self._canvases[rng.choice(self.backgrounds[split])], self.image_size
         top, left = rng.randint(0, whole.shape[1] - size), rng.randint(0, whole.shape[2] - size)
         return whole[:, top : top + size, left : left + size].copy()
 
-    def _made(self, length: int) -> kinds.Tokenizer:
-        """The vocabulary of the first training pictures, put together without drawing: the same at every size."""
-        texts = [CLASS_TEXT.format(label=noun) for noun in self.seen]
+    def _train_tokenizer(self, length: int) -> kinds.Tokenizer:
+        """Train a vocabulary on texts of training images that are not drawn: the same for all image sizes."""
+        texts = [CLASS_TEXT.format(label=noun) for noun in self.train_nouns]
         nothing = np.zeros((3, 1, 1), np.uint8)
-        for number in range(CORPUS):
+        for number in range(VOCABULARY_IMAGES):
             rng = compositing.stream("cutouts", self.seed, "vocabulary", number)
             nouns = self._nouns(rng, "train")
             centres = compositing.layout(rng, len(nouns))

@@ -1,4 +1,4 @@
-"""Picture files of any making, read within bounds of bytes and pixels."""
+"""Image files of the common formats, read within limits of bytes and pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plugins.data.bad_records import BadRecord
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MAX_BYTES, MAX_PIXELS = 32 * 2**20, 2**25  # of a file
 CHUNK_BYTES = 2**24  # bytes read at once
-ORIENTATION_FIXES = {  # EXIF orientation: what undoes it
+ORIENTATION_FIXES = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -32,10 +32,10 @@ MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 
 
 def read_bytes(file: str, max_bytes: int) -> bytes:
-    """A file's content.
+    """Read a file's content.
 
     Raises:
-        BadRecord: not to be read, or more than ``max_bytes``; does not name the file.
+        BadRecord: not readable, or more than ``max_bytes``; does not name the file.
     """
     chunks, left = [], max_bytes + 1
     try:
@@ -54,20 +54,20 @@ def read_bytes(file: str, max_bytes: int) -> bytes:
 
 @contextmanager
 def open_image(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
-    """A picture whose header has been checked, to be decoded inside the block.
+    """Open an image and check its header; decode it inside the ``with`` block.
 
     Args:
-        formats: which to accept, by Pillow's names.
+        formats: accepted formats, by Pillow's names.
 
     Raises:
-        BadRecord: not such a picture, damaged, or larger than it may be; names the file.
+        BadRecord: not such an image, damaged, or too large; names the file.
     """
     try:
         content = read_bytes(file, MAX_BYTES)
         if not content:
             raise BadRecord("empty file", "it is empty, 0 bytes")
         with _opened(content, formats) as image, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the decoders, about metadata
+            warnings.simplefilter("ignore")  # decoders warn about metadata
             try:
                 yield image
             except Exception as err:  # the decoders raise errors of many classes
@@ -79,7 +79,7 @@ def open_image(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.
 def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of too many pixels: the bound here is lower
+            warnings.simplefilter("ignore")  # Pillow warns about many pixels; the limit here is lower
             image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as err:
         raise BadRecord("picture too large", f"more than {MAX_PIXELS} pixels") from err
@@ -92,23 +92,25 @@ def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
 
 
 def read_rgba(file: str, formats: tuple[str, ...]) -> Image.Image:
-    """A picture file, RGBA.
+    """Read an image file as RGBA.
 
     Raises:
-        BadRecord: as ``open_image``.
+        BadRecord: not such an image, damaged, or too large; names the file.
     """
     with open_image(file, formats) as image:
         return image.convert("RGBA")
 
 
 def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """A picture file as ``rgb`` makes it. A JPEG that is to be much smaller is decoded small.
+    """Read an image file and convert it by ``rgb``.
+
+    A JPEG that is reduced a lot is decoded at a smaller size.
 
     Returns:
         (h, w, 3), and the width and height in the file.
 
     Raises:
-        BadRecord: as ``open_image``.
+        BadRecord: not an image, damaged, or too large; names the file.
     """
     with open_image(file) as image:
         stored = image.size
@@ -118,14 +120,14 @@ def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArr
 
 
 def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> NDArray[np.uint8]:
-    """A picture's first frame in 8 bits of red, green and blue, (h, w, 3).
+    """Convert an image's first frame to 8-bit RGB, (h, w, 3).
 
-    CMYK is converted, 16 bits of grey are scaled down to 8, what is transparent is put on white.
+    CMYK is converted, 16-bit grey is scaled to 8 bits, transparent pixels are put on white.
 
     Args:
-        size: width and height to bring it to.
-        upright: turn it then as its metadata say. Annotated pictures are not turned: the boxes of COCO speak of the
-            pixels as they are stored.
+        size: width and height of the result, before ``upright``.
+        upright: apply the EXIF orientation afterwards. Not for annotated images: the boxes of COCO refer to the
+            stored pixels.
     """
     converted = _rgb(image)
     if converted.size != size:
@@ -135,18 +137,18 @@ def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> 
 
 
 def shrink(image: Image.Image, short: int) -> NDArray[np.uint8]:
-    """An opened picture as ``read_rgb(upright=True)`` makes that of a file; the picture itself stays as it is."""
+    """Reduce an opened image, (h, w, 3), with the same result as ``read_rgb(upright=True)``; it is not modified."""
     return rgb(image, _size(image.size, short), upright=True)
 
 
 def _size(stored: tuple[int, int], short: int) -> tuple[int, int]:
-    """Width and height once the short side is no longer than ``short``; 0: as they are."""
+    """Compute width and height with a short side of at most ``short``; 0: unchanged."""
     scale = min(1.0, short / min(stored)) if short else 1.0
     return ceil(stored[0] * scale), ceil(stored[1] * scale)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits
+    if image.mode.startswith("I"):  # 16-bit grey
         deep = np.asarray(image).astype(np.float64)  # (h, w)
         return Image.fromarray(np.rint(deep.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

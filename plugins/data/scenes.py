@@ -1,4 +1,4 @@
-"""Embedded data: drawn scenes of coloured shapes, numbered and deterministic; no file and no network."""
+"""Embedded data: scenes of coloured shapes, drawn by number, deterministic; no file and no network."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt
 
-CORPUS = 2000  # training scenes whose texts make the vocabulary
+VOCABULARY_SCENES = 2000  # training scenes for the vocabulary
 
 
 class Scenes(kinds.Data):
-    """3 to 5 of 10 shapes in 8 colours, 2 sizes and 3 textures on varied backgrounds, with captions, boxes, phrases.
+    """Scenes of 3 to 5 shapes on varied backgrounds, with captions, boxes and phrases.
 
-    The combination of shape and colour tells an object apart in its scene. A quarter of the pairs of scenes 2k, 2k + 1
-    are twins: they differ in nothing but the shapes. Splits: "validation" and "test" (other scenes, other backgrounds),
-    "withheld" (as test; the first region of each scene is of one of 10 combinations that training never shows).
-    Labelled pictures hold one object; their classes are the 70 combinations that training shows, their captions made
-    from its labels. Scenes of several objects have no label.
+    There are 10 shapes, 8 colours, 2 sizes and 3 textures. No two objects of a scene have the same shape and colour. A
+    quarter of the pairs of scenes 2k, 2k + 1 are twins: they differ only in the shapes. Splits: "validation" and "test"
+    (other scenes, other backgrounds), "withheld" (as test; the first region of each scene has one of 10 combinations of
+    shape and colour that never occur in training).
+    Labelled images contain one object; their classes are the 70 combinations that occur in training, their captions are
+    made from its labels. Scenes of several objects have no label.
 
     Args:
-        image_size: side of the pictures in pixels.
+        image_size: side of the images in pixels.
         train_size: number of training scenes.
-        box_fraction: share of the training scenes whose boxes may be learned from.
-        labelled: share of the training scenes, pair by pair, with a labelled picture in their place.
-        region_batch_size: pictures in the region batch of a step.
-        text_length: greatest number of tokens of a text.
-        mask: share of a caption's words that masked language modelling hides.
-        seed: of the scenes; training draws them in an order of its own seed.
-        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is made from the captions.
+        box_fraction: share of the training scenes with boxes in the region batches.
+        labelled: share of the training scenes, pair by pair, replaced by a labelled image.
+        region_batch_size: images in the region batch of a step.
+        text_length: maximum number of tokens of a text.
+        mask: share of a caption's words that are masked for masked language modelling.
+        seed: of the scenes; `run.seed` decides their order in training.
+        vocabulary: a saved vocabulary; empty: a WordPiece vocabulary is trained on the captions.
     """
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"regions": "region_batch_size", "boxes": "box_fraction"}
@@ -64,7 +65,7 @@ class Scenes(kinds.Data):
         self._painter = Painter(image_size, seed)
         self._held_out: Cache = {split: [] for split in self.splits()}
         self._singles: Cache = {split: [] for split in self.splits()}
-        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _made(seed, text_length)
+        self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _train_tokenizer(seed, text_length)
 
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
         return make_batch(self, self.tokenizer, self.options, step, size=size, seed=seed, reads=reads)
@@ -73,7 +74,7 @@ class Scenes(kinds.Data):
         return ("validation", "test", "withheld")
 
     def held_out(self, split: str, count: int) -> Sequence[Example]:
-        """As many scenes as asked for: there is no last one.
+        """Draw the first ``count`` scenes of a split; their number is unlimited.
 
         Raises:
             ValueError: no such split.
@@ -81,7 +82,9 @@ class Scenes(kinds.Data):
         return first_examples(self._held_out, split, count, self._painter.scene)
 
     def labelled_examples(self, split: str, count: int) -> Sequence[tuple[Example, str]]:
-        """As many as asked for; of 70 classes, in "withheld" of the 10 others. A class is named as "red circle".
+        """Draw the first ``count`` labelled images and their classes, such as "red circle"; their number is unlimited.
+
+        The splits have the 70 classes of training, except "withheld", which has the 10 others.
 
         Raises:
             ValueError: no such split.
@@ -96,7 +99,7 @@ class Scenes(kinds.Data):
         return captions.describes(caption, picture)
 
     def draw(self, number: int) -> Example:
-        """Training scene ``number``, or the labelled picture in its place."""
+        """Draw training scene ``number``, or the labelled image in its place."""
         single = compositing.chosen(self.labelled, self._painter.seed, "labelled", number // 2)
         return self._painter.single("train", number) if single else self._painter.scene("train", number)
 
@@ -107,10 +110,10 @@ class Scenes(kinds.Data):
         return self.draw(number)
 
 
-def _made(seed: int, length: int) -> kinds.Tokenizer:
-    """The vocabulary of the first training scenes: the same at every size of picture and of training set."""
+def _train_tokenizer(seed: int, length: int) -> kinds.Tokenizer:
+    """Train a vocabulary on the first training scenes: the same for all image sizes and sizes of the training set."""
     painter = Painter(64, seed)
-    examples = [painter.scene("train", number) for number in range(CORPUS)]
+    examples = [painter.scene("train", number) for number in range(VOCABULARY_SCENES)]
     classes = [CLASS_TEXT.format(label=shape) for shape in shapes.SHAPES]
     return train_tokenizer([*classes, *(text for example in examples for text in captions.texts(example))], length)
 

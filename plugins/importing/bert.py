@@ -8,7 +8,7 @@ from core.files import write_json
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.config import HEAD, dividing, read_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.text.weights import BERT_NAMES, BERT_WAYS
+from plugins.text.weights import BERT_NAMES, BERT_SETTINGS
 
 TABLES = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
 OLD = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
@@ -26,7 +26,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     tables = {kind: held.shape(f"embeddings.{kind}_embeddings.weight", 2) for kind in TABLES}
     dim, layers = tables["word"][1], held.layers("encoder.layer")
     said = read_config(config) if config else {}
-    for key, known in BERT_WAYS.items():
+    for key, known in BERT_SETTINGS.items():
         if said.get(key, known) != known:
             raise ValueError(f"{config}: {key} is {said[key]!r}; only {known!r} is known here")
     heads = dividing(said, "num_attention_heads", dim // HEAD, dim, config or f"{file}, without --config")
@@ -50,7 +50,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     note = f"{command}\nto be built upon: extends: {out}/recipe.yaml, and data.vocabulary: {out}"
     with new_folder(out) as folder:
         write_weights(folder, tensors)
-        write_json(os.path.join(folder, "config.json"), {"model_type": "bert", **wide, **sizes, **BERT_WAYS})
+        write_json(os.path.join(folder, "config.json"), {"model_type": "bert", **wide, **sizes, **BERT_SETTINGS})
         tokenizer.save(folder)
         write_recipe(folder, {"model": {"text": text}}, note)
     return f"{out}: for model.text.weights, model.fusion.weights or model.decoder.weights, and data.vocabulary"

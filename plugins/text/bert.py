@@ -1,4 +1,4 @@
-"""The first layers of a BERT as text encoder. Letters as in core.types."""
+"""The first layers of a BERT as a text encoder. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class BertEncoder(TextEncoder):
     ``pooled`` is the last state of [CLS], un-projected: the guide of COPA's detector.
 
     Args:
-        layers: how many layers; 0: embedded words alone, for a single-stream fusion.
+        layers: number of layers; 0: only word embeddings, for a single-stream fusion.
         embed_dim: width D; the MLPs are 4 D wide.
         num_heads: attention heads.
-        dropout: on states and attention.
+        dropout: rate on hidden states and attention.
         weights: a folder with a BERT's config.json and model.safetensors; its first layers are loaded.
 
     Raises:
@@ -53,8 +53,8 @@ class BertEncoder(TextEncoder):
         sizes: dict[str, int] = {"max_position_embeddings": text_length}
         tensors: dict[str, Tensor] = {}
         if weights:
-            wanted = {"hidden_size": embed_dim, "num_attention_heads": num_heads, "vocab_size": vocabulary}
-            sizes, tensors = read_bert(weights, wanted, text_length)
+            required = {"hidden_size": embed_dim, "num_attention_heads": num_heads, "vocab_size": vocabulary}
+            sizes, tensors = read_bert(weights, required, text_length)
         config = BertConfig(
             vocab_size=vocabulary,
             hidden_size=embed_dim,
@@ -82,7 +82,7 @@ class BertEncoder(TextEncoder):
         hidden = torch.zeros(text.mask.shape, device=text.ids.device).masked_fill(
             ~text.mask, torch.finfo(torch.float32).min
         )
-        # a 4-D mask: for a 2-D one transformers asks for values, which the meta device has not
+        # a 4-D mask: for a 2-D one transformers reads values, which the meta device does not have
         states = self.bert(text.ids, attention_mask=hidden[:, None, None].expand(-1, 1, int(text.ids.shape[1]), -1))
         x = states.last_hidden_state  # (B, L, D)
         return Tokens(x, x[:, 0], text.mask)

@@ -1,4 +1,4 @@
-"""CLIP's byte-pair vocabulary (Radford et al. 2021, section 2.4), as OpenAI and open_clip ship it."""
+"""CLIP's byte-pair vocabulary (Radford et al. 2021, section 2.4), in the file format of OpenAI and open_clip."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from core.files import paths
 
 START, END = "<start_of_text>", "<end_of_text>"
-MERGES = 49152 - 256 - 2  # of the file's, as many as CLIP takes: with 512 letters and the two ends 49,408 pieces
+MERGES = 49152 - 256 - 2  # that CLIP uses of the file: with 512 letters and the two ends 49,408 pieces
 HEADER = "#version: 0.2"
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 def from_merges(file: str) -> tokenizers.Tokenizer:
-    """The tokenizer of a file of merges, such as ``bpe_simple_vocab_16e6.txt.gz``.
+    """Build the tokenizer of a file of merges, such as ``bpe_simple_vocab_16e6.txt.gz``.
 
-    As open_clip's, but for what ftfy does to broken text and HTML's entities: here quotes become straight and letters
-    composed (NFC), no more.
+    Equal to open_clip's except for ftfy's repair of broken text and HTML entities: here only quotes are straightened
+    and letters are composed (NFC).
 
     Raises:
-        ValueError: no such file, or not one of merges; names it and the line.
+        ValueError: no such file, or not a file of merges; names it and the line.
     """
     lines = _read(file).rstrip("\n").split("\n")
     if HEADER not in lines[0]:
@@ -34,9 +34,9 @@ def from_merges(file: str) -> tokenizers.Tokenizer:
         if len(pieces) != 2:
             raise ValueError(f"{file}:{number}: {line!r} is no merge of two pieces")
         merges.append((pieces[0], pieces[1]))
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256, one a byte
-    known = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
-    vocabulary = {piece: i for i, piece in enumerate(known)}
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256, one for each byte
+    pieces_by_id = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
+    vocabulary = {piece: i for i, piece in enumerate(pieces_by_id)}
     try:
         model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>")
     except Exception as err:  # the library raises no narrower class

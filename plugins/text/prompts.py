@@ -1,11 +1,11 @@
-"""Class labels as captions: what a labelled picture is trained with, and what zero-shot classification asks with."""
+"""Class labels as captions, for training on labelled images and for zero-shot classification."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
 
-# ours, in CLIP's manner; all words stand in the captions of ``scenes`` too, so that a model trained on these knows them
+# ours, similar to CLIP's; all words occur in the captions of ``scenes`` too, so a model trained on these has them
 PROMPTS = (
     "a picture of the {labels}",
     "the picture shows the {labels}",
@@ -16,5 +16,5 @@ PROMPTS = (
 
 
 def label_caption(rng: Random, labels: Sequence[str]) -> str:
-    """Labels shuffled, concatenated, put into a sampled prompt: CoCa's "a photo of the cat, animal" (section 4.1)."""
+    """Shuffle and join labels, and put them into a random prompt: CoCa's "a photo of the cat, animal" (section 4.1)."""
     return rng.choice(PROMPTS).format(labels=", ".join(rng.sample(labels, len(labels))))

@@ -1,4 +1,4 @@
-"""Words to pieces: a vocabulary trained on the data's captions for small runs, or read from a saved one."""
+"""Subword tokenizers: trained on the data's captions for small runs, or loaded from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.types import Text
 from plugins.text import clip_bpe
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-NEEDED = (PAD, UNK, CLS, SEP)  # [MASK] serves masked language modelling alone
+NEEDED = (PAD, UNK, CLS, SEP)  # [MASK] is only for masked language modelling
 CLIP_ENDS = (
     (clip_bpe.START, clip_bpe.END),
     ("<|startoftext|>", "<|endoftext|>"),
@@ -24,15 +24,15 @@ CLIP_ENDS = (
 
 
 class SubwordTokenizer(kinds.Tokenizer):
-    """[CLS], the words, [SEP]; padded to the longest text and cut at ``length`` tokens, [SEP] kept.
+    """Texts as [CLS], the words, [SEP], padded to the longest and cut at ``length`` tokens.
 
-    In CLIP's vocabularies the ends of a text have other names, and padding is token 0, which is also the word "!": the
-    mask alone tells them apart. A special token spelt out in a text is read as ordinary words.
+    In CLIP's vocabularies [CLS] and [SEP] have other names, and padding is token 0, which is also the word "!": only
+    the mask separates them. A special token spelt out in a text is tokenized as ordinary words.
 
     Args:
-        tokenizer: of the ``tokenizers`` library; is changed to pad, cut and frame texts as said.
-        length: greatest number of tokens, [CLS] and [SEP] included.
-        source: the file that it came from, as error messages name it.
+        tokenizer: of the ``tokenizers`` library; modified to pad and cut texts and to add [CLS] and [SEP].
+        length: maximum number of tokens, including [CLS] and [SEP].
+        source: its file, for error messages.
 
     Raises:
         ValueError: a special token is missing, or ``length`` leaves no room for a word.
@@ -46,7 +46,7 @@ class SubwordTokenizer(kinds.Tokenizer):
         missing = [token for token in NEEDED if token not in vocabulary] if start == CLS else []
         if missing:
             raise ValueError(f"{source}: the vocabulary lacks {', '.join(missing)}; it must hold {', '.join(NEEDED)}")
-        # its threads gain nothing on short captions, and with them it warns in every forked data worker
+        # threads do not help with short captions, and cause a warning in every forked data worker
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.length, self.source = length, source
         self.vocabulary = max(vocabulary.values()) + 1
@@ -65,7 +65,7 @@ class SubwordTokenizer(kinds.Tokenizer):
 
     @property
     def mask(self) -> int:  # type: ignore[override]
-        """[MASK]'s id.
+        """The id of [MASK].
 
         Raises:
             ValueError: the vocabulary has none.
@@ -83,17 +83,17 @@ class SubwordTokenizer(kinds.Tokenizer):
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)).strip()
 
     def save(self, folder: str) -> None:
-        """Write ``tokenizer.json``, which ``load_tokenizer`` and transformers read."""
+        """Write ``tokenizer.json``, for ``load_tokenizer`` and transformers."""
         write_text(os.path.join(folder, "tokenizer.json"), self._tokenizer.to_str(pretty=True))
 
 
 def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> SubwordTokenizer:
-    """A lower-case vocabulary of at most ``size`` pieces (all letters stay) made from ``texts``, the same each time."""
+    """Train a lower-case vocabulary of at most ``size`` pieces on ``texts``, deterministically; it has all letters."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     texts = list(texts)
     tokenizer = _wordpiece(models.WordPiece(unk_token=UNK), lowercase=True)
-    # the library numbers letters inside words in the order of a hash table, and breaks ties by number: unless they
-    # are numbered beforehand, two runs differ. As special tokens they are; the vocabulary is then taken over without.
+    # the library numbers the letters inside words in the order of a hash table, and breaks ties by number, so two runs
+    # would differ. As special tokens they get fixed numbers; the final vocabulary does not treat them as special.
     words = tokenizer.normalizer.normalize_str(" ".join(sorted({word for text in texts for word in text.split()})))
     split = tokenizer.pre_tokenizer.pre_tokenize_str(words)
     letters = sorted({f"##{letter}" for word, _ in split for letter in word[1:]})
@@ -104,13 +104,13 @@ def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> Subw
 
 
 def load_tokenizer(path: str, length: int) -> SubwordTokenizer:
-    """A saved vocabulary.
+    """Load a saved vocabulary.
 
     Args:
-        path: a ``tokenizer.json``, a ``vocab.txt`` (one piece a line, as BERT's), CLIP's merges
-            (``bpe_simple_vocab_16e6.txt.gz``), or a folder that holds one of the first two; of both, tokenizer.json
-            wins. A vocab.txt with upper-case pieces is read as a cased one.
-        length: as for ``SubwordTokenizer``.
+        path: a ``tokenizer.json``, a ``vocab.txt`` (one piece a line, BERT's format), CLIP's merges
+            (``bpe_simple_vocab_16e6.txt.gz``), or a folder with one of the first two, where tokenizer.json
+            has priority. A vocab.txt with upper-case pieces is read as a cased one.
+        length: maximum number of tokens of a text.
 
     Raises:
         ValueError: no such file, or not a vocabulary, or a special token is missing; names the file.

@@ -34,7 +34,8 @@ class Records:
     Call ``pack`` after the last one, before reading them.
 
     ``sizes`` are the width and height that box coordinates refer to, where a file gives them. ``crowds`` are the
-    classes of crowds in an image, which have no boxes of single objects. ``split`` is the split in a file, where it gives one.
+    classes of crowds in an image, which have no boxes of single objects. ``split`` is the split in a file,
+    where it gives one.
     """
 
     def __init__(self) -> None:
