@@ -174,7 +174,7 @@ def test_report_section():
     right = [SOURCE.classes[int(i)] == name for i, (_, name) in zip(best, examples, strict=True)]
     assert report == {"classification": {"accuracy": sum(right) / 70, "chance": 1 / 70, "classes": 70, "pictures": 70}}
     (lines,) = metric.format_report(report).values()
-    assert lines[0].startswith("Classification of 70 pictures in 70 classes")
+    assert lines[0].startswith("Classification of 70 images in 70 classes")
     assert metric.evaluate(evaluation(model, SOURCE, split="withheld", examples=10)) is None
 
 

@@ -157,7 +157,7 @@ def test_chance_is_what_random_features_reach():
 def test_it_is_told_below_the_one_caption_figures():
     _, found = section(Told(4))
     lines = retrieval.format_report({"retrieval": found})["retrieval"]
-    (row,) = [line for line in lines if "picture to any of its own" in line]
+    (row,) = [line for line in lines if "image to any of its captions" in line]
     assert row.split()[-3:] == [f"{100 * found['several'][f'i2t_r{cut}']:.1f}" for cut in (1, 5, 10)]
     assert any("all 60 captions" in line for line in lines)
     assert max(map(len, lines)) <= 100

@@ -43,7 +43,7 @@ def row(text, start):
 def test_retrieval_stands_beside_chance_and_ceiling():
     text = table(REPORT)
     assert "98.9" in text
-    assert row(text, "picture to text") == ["39.1", "70.3", "100.0", "45.3", "70.3", "100.0"]
+    assert row(text, "image to text") == ["39.1", "70.3", "100.0", "45.3", "70.3", "100.0"]
     assert row(text, "chance") == ["0.4", "2.0", "3.9"] * 2
     lines = text.splitlines()
     assert lines[1].index("re-ranked by ITM") + len("re-ranked by ITM") == len(lines[2])  # over its own columns
@@ -61,7 +61,7 @@ def test_patches_stand_beside_their_controls():
 def test_cost_has_units_and_ratios():
     text = table(REPORT)
     assert row(text, "MACs a pair") == ["43.12", "M", "64.68", "M", "1.50x"]
-    assert row(text, "pictures/s") == ["412", "275", "1.50x"]
+    assert row(text, "images/s") == ["412", "275", "1.50x"]
     assert "backbone 42.00 M, pruner 1.120 M" in text
     assert "398 to 421" in text
 
@@ -77,7 +77,7 @@ def test_what_was_not_measured_is_left_out():
     text = table(report)
     assert "ITM" not in text
     assert "withheld" not in text
-    assert "pictures/s" not in text
+    assert "images/s" not in text
     assert "aten::fft_fft" in text
     assert "None" not in text
     assert table({}) == ""

@@ -180,7 +180,7 @@ def test_it_is_told_beside_chance():
     section = {"accuracy": 0.5, "chance": 1 / 70, "classes": 70, "pictures": 256, "prompts": 6}
     assert zero_shot.format_report({"zero_shot": section}) == {
         "zero_shot": [
-            "Zero-shot classification of 256 pictures in 70 classes, 6 prompts a class",
+            "Zero-shot classification of 256 images in 70 classes, 6 prompts a class",
             "  %            found  chance",
             "  right class   50.0     1.4",
         ]

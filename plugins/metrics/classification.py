@@ -1,4 +1,4 @@
-"""Classification by the model's own classes: how often the highest logit is the right class's."""
+"""Classification accuracy of the model's classification head."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HEAD = "classify"
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``classification``; None for a model without the head, or a split without pictures of these classes.
+    """Section ``classification``; None for a model without the head, or a split without images of these classes.
 
-    Each picture is pruned under the null guide. Ties count against the model.
+    Images are pruned under the null guide. Ties count against the model.
     """
     model, classes, settings = evaluation.model, list(evaluation.data.classes), evaluation.settings
     if model.lacks(f"heads.{HEAD}"):
         return None
-    found = evaluation.data.labelled_examples(settings.split, evaluation.settings_for(ExampleSettings).examples)
-    labelled = [(example, name) for example, name in found if name in classes]
+    examples = evaluation.data.labelled_examples(settings.split, evaluation.settings_for(ExampleSettings).examples)
+    labelled = [(example, name) for example, name in examples if name in classes]
     if not labelled:
         return None
     chunks = [labelled[start : start + settings.batch] for start in range(0, len(labelled), settings.batch)]
@@ -52,5 +52,5 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     if not section:
         return None
     rows = [("%", "found", "chance"), ("right class", percent(section["accuracy"]), percent(section["chance"]))]
-    counts = f"{section['pictures']} pictures in {section['classes']} classes"
-    return {"classification": [f"Classification of {counts}, by the model's own head", *columns(rows)]}
+    counts = f"{section['pictures']} images in {section['classes']} classes"
+    return {"classification": [f"Classification of {counts}, by the classification head", *columns(rows)]}

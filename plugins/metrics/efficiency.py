@@ -1,4 +1,4 @@
-"""What inference costs, pruned against unpruned: multiply-adds counted, pictures a second measured.
+"""Cost of inference, pruned and unpruned: MACs are counted, images per second are measured.
 
 Both are of one path, plugins.compute.fvcore_macs.Pair: vision encoder, text encoder, pruner and fusion for pictures
 each paired with one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's
@@ -79,20 +79,20 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     sections = [report.get(name) or {} for name in ("macs", "images_per_second", "images_per_second_spread")]
     if not any(sections):
         return None
-    return {"macs": _told(*sections), "images_per_second": [], "images_per_second_spread": []}
+    return {"macs": _format_lines(*sections), "images_per_second": [], "images_per_second_spread": []}
 
 
-def _told(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -> list[str]:
+def _format_lines(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [("", "pruned", "unpruned", "ratio")]
     if macs:
         pruned, whole = macs["total"], macs["unpruned"]
         rows.append(("MACs a pair", amount(pruned), amount(whole), ratio(whole, pruned)))
     if speed.get("pruned"):
         fast, slow = speed["pruned"], speed["unpruned"]
-        rows.append(("pictures/s", f"{fast:,.0f}", f"{slow:,.0f}", ratio(fast, slow)))
+        rows.append(("images/s", f"{fast:,.0f}", f"{slow:,.0f}", ratio(fast, slow)))
     if spread:
         rows.append(("  slowest to fastest", *(f"{low:,.0f} to {high:,.0f}" for low, high in spread.values()), ""))
-    lines = ["Inference for a picture with a text: encoders, pruner, fusion", *columns(rows)]
+    lines = ["Inference for an image with a text: encoders, pruner, fusion", *columns(rows)]
     parts = {name: count for name, count in macs.get("parts", {}).items() if count}
     if parts:
         lines.append("  MACs pruned: " + ", ".join(f"{name} {amount(count)}" for name, count in parts.items()))
@@ -102,9 +102,12 @@ def _told(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -
 
 
 def time_interleaved(calls: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each call in each round. The calls take turns, so that a machine that slows down slows all of them."""
+    """Measure the seconds of each call in each round.
+
+    The calls take turns, so that a machine that slows down slows all of them.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):  # the first round warms up and is not kept
+    for turn in range(rounds + 1):  # the first round is a warm-up and is not recorded
         for name, call in calls.items():
             start = _now(device)
             call()

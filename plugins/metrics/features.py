@@ -1,6 +1,6 @@
-"""What measures share: features, cosines and log-odds in full precision, where bf16 would make ties.
+"""Features, cosines and matching log-odds for metrics, in full precision: rounding to bf16 would cause ties.
 
-Letters as in core.types; E the width of the contrast.
+Letters as in core.types; E is the width of the contrastive features.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from core.types import Example, Tokens
 
 
 def features(model: Model, head: str, states: Tokens) -> Tensor:
-    """What is pooled through a contrastive head, (B, E)."""
+    """Project the pooled states by a contrastive head, (B, E)."""
     assert states.pooled is not None
     with autocast(states.x.device, "fp32"):
-        found: Tensor = model.heads[head](states.pooled.float())
-    return found
+        projected: Tensor = model.heads[head](states.pooled.float())
+    return projected
 
 
-def cosines(pictures: Tensor, texts: Tensor) -> Tensor:
-    """Of every picture (n, E) with every text (m, E), (n, m)."""
-    with autocast(pictures.device, "fp32"):
-        return pictures @ texts.T
+def cosines(images: Tensor, texts: Tensor) -> Tensor:
+    """Cosine of every image (n, E) with every text (m, E), (n, m)."""
+    with autocast(images.device, "fp32"):
+        return images @ texts.T
 
 
 def image_features(evaluation: Evaluation, pictures: Sequence[Example]) -> Tensor:
-    """Of n pictures, (n, E), pruned under the null guide."""
+    """Features of n images, (n, E), pruned under the null guide."""
     model, chunk = evaluation.model, evaluation.settings.batch
     parts = (evaluation.images(pictures[start : start + chunk]) for start in range(0, len(pictures), chunk))
     return torch.cat([features(model, "image", model.encode_image(model.trunk(images))) for images in parts])
 
 
 def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
-    """Of n texts, (n, E), by the text encoder, or the decoder's lower half where there is none."""
+    """Features of n texts, (n, E), by the text encoder or, if there is none, the decoder's unimodal half."""
     model, chunk = evaluation.model, evaluation.settings.batch
     text = evaluation.data.tokenizer(texts).to(evaluation.device)  # (n, L)
     parts = [text.rows(slice(start, start + chunk)) for start in range(0, len(texts), chunk)]
@@ -46,10 +46,10 @@ def text_features(evaluation: Evaluation, texts: Sequence[str]) -> Tensor:
 
 
 def match_log_odds(model: Model, pictures: Tokens, words: Tokens) -> Tensor:
-    """The logit of a match over that of none, row by row, (B,): it orders as the probability, and does not saturate.
+    """Log-odds of a match for each row, (B,). They rank as the probability does, but do not saturate.
 
     Args:
-        pictures: the trunk's tokens where a text guides the pruners, else what the backbone ends with.
+        pictures: the trunk's tokens if a text guides the pruners, else the backbone's output.
     """
     assert model.fusion is not None
     image = model.encode_image(pictures, words.pooled) if model.guided else pictures

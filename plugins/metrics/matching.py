@@ -1,4 +1,4 @@
-"""Does the matching head tell a picture's caption from another's? Letters as in core.types."""
+"""Accuracy of the matching head on right and wrong captions. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CHANCE = 0.5
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``matching``; None for a model without fusion or matching head.
 
-    Each held-out picture is shown with its own caption and with the next one that is not true of it, so half of the
-    pairs match. ``accuracy``: of the head's own yes or no. ``preferred``: how often the own caption gets the higher
-    log-odds, whatever the head's bias (it saw two wrong pairs for each right one). Chance is 0.5 for both.
+    Each held-out image is paired with its caption and with the next caption that does not describe it, so half of the
+    pairs match. ``accuracy``: of the head's decision. ``preferred``: fraction of images whose caption gets the higher
+    log-odds, which does not depend on the head's bias (training has two wrong pairs for each right one). Chance is 0.5.
     """
     model = evaluation.model
     if any(model.lacks(slot) for slot in ("text", "fusion", "heads.match")):
@@ -33,12 +33,12 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     if not pairs:
         return None
     pictures, others = [picture for picture, _ in pairs], [other for _, other in pairs]
-    own, wrong = (odds(evaluation, pictures, captions) for captions in (pictures, others))
+    right, wrong = (pair_log_odds(evaluation, pictures, captions) for captions in (pictures, others))
     return {
         "matching": {
             "pairs": 2 * len(pairs),
-            "accuracy": float(torch.cat([own > 0, wrong <= 0]).double().mean()),
-            "preferred": float((own > wrong).double().mean()),
+            "accuracy": float(torch.cat([right > 0, wrong <= 0]).double().mean()),
+            "preferred": float((right > wrong).double().mean()),
             "chance": CHANCE,
         }
     }
@@ -52,28 +52,28 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     rows = [
         ("%", "found", "chance"),
         ("yes or no", percent(section["accuracy"]), percent(section["chance"])),
-        ("own caption before a wrong one", percent(section["preferred"]), percent(section["chance"])),
+        ("right caption before a wrong one", percent(section["preferred"]), percent(section["chance"])),
     ]
     return {"matching": [f"Matching of {section['pairs']} pairs, half of them right", *columns(rows)]}
 
 
-def odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence[Example]) -> Tensor:
-    """The log-odds of a match for each picture with the caption beside it, (n,)."""
+def pair_log_odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence[Example]) -> Tensor:
+    """Log-odds of a match for each image with the caption of the same row, (n,)."""
     model, chunk = evaluation.model, evaluation.settings.batch
     text = evaluation.data.tokenizer([caption.caption for caption in captions]).to(evaluation.device)
-    found = []
+    log_odds = []
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
         trunk = model.trunk(evaluation.images(pictures[part]))
-        found.append(
+        log_odds.append(
             match_log_odds(
                 model, trunk if model.guided else model.encode_image(trunk), model.encode_text(text.rows(part))
             )
         )
-    return torch.cat(found)
+    return torch.cat(log_odds)
 
 
 def _wrong(evaluation: Evaluation, place: int, examples: Sequence[Example]) -> Example | None:
-    """The next example whose caption is not true of the picture at ``place``."""
+    """Return the next example whose caption does not describe the image at ``place``."""
     turned = [*examples[place + 1 :], *examples[:place]]
     return next((other for other in turned if not evaluation.data.describes(other, examples[place])), None)

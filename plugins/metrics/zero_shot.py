@@ -1,9 +1,9 @@
-"""Zero-shot classification: which class's name is nearest to a picture, by the contrastive heads alone.
+"""Zero-shot classification by the contrastive heads: the class whose name is nearest to the image.
 
-As CLIP does it, whose setup CoCa takes over (section 4.2.2): each class's name is put into several prompts, and the
-class stands for the mean of their features. The prompts are those that label captions are trained with, and the bare
-name. Each picture is pruned under the null guide: at that time nobody knows its class. Ties count against the model.
-Letters: n pictures, C classes, T prompts, E the width of the contrast.
+The setup is CLIP's, as in CoCa (section 4.2.2): each class name is put into several prompts, and the class embedding is
+the mean of their features. The prompts are those of label captions in training, and the bare name. Images are pruned
+under the null guide, because their class is not known. Ties count against the model.
+Letters: n images, C classes, T prompts, E the width of the contrastive features.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENSEMBLE = (*PROMPTS, "{labels}")
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``zero_shot``; None for a model without contrastive heads, or data without labelled pictures."""
+    """Section ``zero_shot``; None for a model without contrastive heads, or data without labelled images."""
     if any(evaluation.model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     labelled = evaluation.data.labelled_examples(
@@ -55,19 +55,19 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     if not section:
         return None
     rows = [("%", "found", "chance"), ("right class", percent(section["accuracy"]), percent(section["chance"]))]
-    counts = f"{section['pictures']} pictures in {section['classes']} classes, {section['prompts']} prompts a class"
+    counts = f"{section['pictures']} images in {section['classes']} classes, {section['prompts']} prompts a class"
     return {"zero_shot": [f"Zero-shot classification of {counts}", *columns(rows)]}
 
 
 def ensemble(features: Tensor) -> Tensor:
-    """The mean of each class's prompts, every one of length 1 before, the mean of length 1 too: (T, C, E) -> (C, E)."""
+    """Average each class over the prompts, normalized to length 1 before and after: (T, C, E) -> (C, E)."""
     return F.normalize(F.normalize(features, dim=-1).mean(0), dim=-1)
 
 
 def accuracy(similar: Tensor, right: Tensor) -> float:
-    """The share of pictures whose own class, ``right`` (n,), stands above every other in ``similar`` (n, C)."""
-    own = similar.gather(1, right.unsqueeze(1))  # (n, 1)
-    return float(((similar >= own).sum(1) == 1).double().mean())
+    """Fraction of images whose class, ``right`` (n,), scores above every other one in ``similar`` (n, C)."""
+    target = similar.gather(1, right.unsqueeze(1))  # (n, 1)
+    return float(((similar >= target).sum(1) == 1).double().mean())
 
 
 def _filled(prompt: str, names: Sequence[str]) -> list[str]:
