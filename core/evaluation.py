@@ -1,4 +1,4 @@
-"""What evaluation hooks are given, and how their sections become one report."""
+"""Evaluation: the object that metrics receive, and the report made of their sections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass
 class Evaluation:
-    """A model with the data that it is measured on. The model is in eval mode on ``device``."""
+    """A model, in eval mode on ``device``, with the data to evaluate it on."""
 
     model: Model
     data: Data
@@ -35,7 +35,7 @@ class Evaluation:
     _held_out: dict[tuple[str, int], Sequence[Example]] = field(default_factory=dict, repr=False)
 
     def examples(self, split: str, count: int) -> Sequence[Example]:
-        """The first ``count`` examples of a held-out split, made once."""
+        """Return the first ``count`` examples of a held-out split; they are drawn once."""
         if (split, count) not in self._held_out:
             self._held_out[split, count] = self.data.held_out(split, count)
         return self._held_out[split, count]
@@ -52,12 +52,12 @@ class Evaluation:
         return autocast(self.device, self.precision)
 
     def images(self, examples: Sequence[Example]) -> Tensor:
-        """(B, 3, H, W) uint8 on the device."""
+        """Stack the images of examples, (B, 3, H, W) uint8 on the device."""
         return torch.stack([example.image for example in examples]).to(self.device)
 
 
 def measure(hooks: pluggy.PluginManager, evaluation: Evaluation) -> dict[str, Any]:
-    """Every plugin's sections, merged: the content of report.json."""
+    """Merge the sections of all plugins: the content of report.json."""
     evaluation.model.eval()
     report: dict[str, Any] = {}
     with torch.no_grad(), evaluation.autocast():
@@ -67,24 +67,24 @@ def measure(hooks: pluggy.PluginManager, evaluation: Evaluation) -> dict[str, An
 
 
 def table(hooks: pluggy.PluginManager, report: dict[str, Any]) -> str:
-    """The report as text for a terminal. Sections that no plugin tells are printed as ``name.key  value``."""
-    told: dict[str, Sequence[str]] = {}
+    """Format the report for a terminal. Sections that no plugin formats are printed as ``name.key  value``."""
+    sections: dict[str, Sequence[str]] = {}
     for part in reversed(hooks.hook.format_report(report=report)):
-        told.update(part or {})
-    blocks = ["\n".join(told[name]) for name in report if told.get(name)]
-    others = [pair for name, value in report.items() if name not in told for pair in _flat(name, value)]
+        sections.update(part or {})
+    blocks = ["\n".join(sections[name]) for name in report if sections.get(name)]
+    others = [pair for name, value in report.items() if name not in sections for pair in _flat(name, value)]
     if others:
         blocks.append("\n".join(columns([("Other", ""), *others])))
     return "\n\n".join(blocks)
 
 
 def percent(share: float | None) -> str:
-    """``39.1``; a dash for None."""
+    """Format 0.391 as ``39.1``, None as a dash."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
 def columns(rows: Sequence[tuple[str, ...]], least: int = 0) -> list[str]:
-    """Rows with the first column to the left, the others to the right and at least ``least`` wide, indented."""
+    """Align rows: the first column left, the others right and at least ``least`` characters wide."""
     widths = [max(least, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = []
     for first, *others in rows:
@@ -94,7 +94,7 @@ def columns(rows: Sequence[tuple[str, ...]], least: int = 0) -> list[str]:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """``("patches.pointing", "0.96")`` for every leaf."""
+    """Yield ``("patches.pointing", "0.96")`` for every leaf."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(f"{name}.{key}", inner)
@@ -103,7 +103,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def report_on(hooks: pluggy.PluginManager, evaluation: Evaluation, folder: str) -> dict[str, Any]:
-    """Measure, write report.json, draw into the folder, print the closing table."""
+    """Measure, write report.json, draw into the folder and print the closing table; returns the report."""
     evaluation.model.to(evaluation.device)
     report = measure(hooks, evaluation)
     write_json(os.path.join(folder, REPORT), report)

@@ -207,11 +207,11 @@ def test_empty_captions_score_zero(score):
 
 @pytest.mark.parametrize("score", SCORES)
 def test_wrong_numbers_are_named(score):
-    with pytest.raises(ValueError, match="2 candidates for the references of 3 pictures: must be one for each"):
+    with pytest.raises(ValueError, match="2 candidates for the references of 3 images: must be one for each"):
         score(words("a", "b"), [words("a")] * 3)
-    with pytest.raises(ValueError, match=r"picture 1 of 2 .* has 0 references: must be at least 1"):
+    with pytest.raises(ValueError, match=r"image 1 of 2 .* has 0 references: must be at least 1"):
         score(words("a", "b"), [words("a"), []])
-    with pytest.raises(ValueError, match="references of 0 pictures"):
+    with pytest.raises(ValueError, match="references of 0 images"):
         score([], [])
     with pytest.raises(ValueError, match="'a dog' is text, must be its tokens"):
         score(["a dog", "a cat"], [words("a dog"), words("a cat")])
@@ -223,7 +223,7 @@ def test_one_picture_has_no_rare_words():
     for call in (lambda: cider(words("a b"), [words("a b")]), lambda: best_constant([words("a b")])):
         with pytest.raises(ValueError, match="needs 2 or more, got 1"):
             call()
-    with pytest.raises(ValueError, match="picture 0 of 2"):
+    with pytest.raises(ValueError, match="image 0 of 2"):
         best_constant([[], words("a")])
 
 

@@ -113,7 +113,7 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(peer, caplog, mon
                     java.wait()
         """
     )
-    monkeypatch.setattr(java_scores, "PATIENCE", 3.0)
+    monkeypatch.setattr(java_scores, "TIMEOUT_SECONDS", 3.0)
     started = time.monotonic()
     assert "meteor" not in java_scores.java_scores(*TOKENS)
     assert time.monotonic() - started < 20

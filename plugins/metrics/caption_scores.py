@@ -1,7 +1,7 @@
-"""How like people's captions a model's are: BLEU, ROUGE-L and CIDEr, equal to pycocoevalcap's but in Python alone.
+"""BLEU, ROUGE-L and CIDEr of generated captions, equal to pycocoevalcap's but in Python alone.
 
-A caption is a sequence of tokens here; ``candidates`` holds one for each picture, ``references`` those that people
-wrote for it, in the same order. pycocoevalcap is what the COCO server ran; its tokeniser needs Java, ``tokenise`` not.
+A caption is a sequence of tokens. ``candidates`` has one for each image, ``references`` the captions that people wrote
+for it, in the same order. The COCO server ran pycocoevalcap, whose tokenizer needs Java; ``tokenise`` does not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Caption = Sequence[str]
 Gram = tuple[str, ...]
 
 ORDER = 4  # CIDEr's longest n-gram
-SIGMA = 6.0  # of CIDEr's penalty on a difference of lengths, in bigrams
-BETA = 1.2  # ROUGE-L counts recall this many times as important as precision
+SIGMA = 6.0  # of CIDEr's Gaussian penalty on a difference in length, in bigrams
+BETA = 1.2  # weight of recall relative to precision in ROUGE-L
 
 _CLITIC = re.compile(r"(?<=\w)(?=n't\b|'(?:s|m|d|re|ve|ll)\b)|(?<=\bcan)(?=not\b)")
 _TOKEN = re.compile(
@@ -32,12 +32,12 @@ _TOKEN = re.compile(
 
 
 def tokenise(caption: str) -> list[str]:
-    """Words in lower case without punctuation, cut nearly as the Penn Treebank's: it's -> it 's, don't -> do n't.
+    """Split a caption into lower-case words without punctuation, nearly as the Penn Treebank: don't -> do n't.
 
-    pycocoevalcap's tokeniser (Stanford's, in Java) differs: it keeps the full stop of words that it knows as
-    abbreviations ("st."), brackets ("-lrb-"), marks written twice ("!!"), web addresses, "#cute", "<tag>", two words
-    joined by a full stop, and the apostrophe of '90s; and it cuts gonna and y'all in two, rock'n'roll in three. On 500
-    captions of COCO both give the same tokens, and so the same scores.
+    pycocoevalcap's tokenizer (Stanford's, in Java) differs: it keeps the full stop of known abbreviations ("st."),
+    brackets ("-lrb-"), marks written twice ("!!"), web addresses, "#cute", "<tag>", two words joined by a full stop,
+    and the apostrophe of '90s; and it cuts gonna and y'all in two, rock'n'roll in three. On 500 captions of COCO both give
+    the same tokens and the same scores.
     """
     return _TOKEN.findall(_CLITIC.sub(" ", caption.lower().replace("’", "'")))
 
@@ -45,15 +45,15 @@ def tokenise(caption: str) -> list[str]:
 def bleu(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]], n: int = 4) -> float:
     """BLEU-n of the whole collection (Papineni et al. 2002), from 0 to 1.
 
-    The length held against a candidate's is that of its closest reference, the shorter of two. A precision of 0 counts
-    as 1e-15 over the n-grams, as in pycocoevalcap, so that no common 4-gram anywhere gives about 1e-4, not 0.
+    A candidate's length is compared with that of its closest reference, the shorter of two. A precision of 0 counts as
+    1e-15 over the n-grams, as in pycocoevalcap, so that no common 4-gram anywhere gives about 1e-4, not 0.
 
     Raises:
-        ValueError: no pictures, one without references, or not one candidate for each; or captions not cut into tokens.
+        ValueError: no images, one without references, or not one candidate for each; or captions not cut into tokens.
     """
     _check(candidates, references)
     right, guessed = [0] * n, [0] * n
-    length = wanted = 0
+    length = closest = 0
     for candidate, people in zip(candidates, references, strict=True):
         most: Counter[Gram] = Counter()
         for reference in people:
@@ -63,17 +63,17 @@ def bleu(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]],
         for k in range(n):
             guessed[k] += max(0, len(candidate) - k)
         length += len(candidate)
-        wanted += min((abs(len(reference) - len(candidate)), len(reference)) for reference in people)[1]
+        closest += min((abs(len(reference) - len(candidate)), len(reference)) for reference in people)[1]
     if length == 0:
         return 0.0
     precision = math.prod((r + 1e-15) / (g + 1e-9) for r, g in zip(right, guessed, strict=True))
-    return math.exp(min(0.0, 1 - wanted / length)) * precision ** (1 / n)
+    return math.exp(min(0.0, 1 - closest / length)) * precision ** (1 / n)
 
 
 def rouge_l(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> float:
-    """Mean over pictures of ROUGE-L (Lin 2004), from 0 to 1: F measure of the longest common subsequence.
+    """Mean over images of ROUGE-L (Lin 2004), from 0 to 1: F measure of the longest common subsequence.
 
-    Precision and recall are each the best over a picture's references, not of the same one, as in pycocoevalcap.
+    Precision and recall are each the best over an image's references, not of the same one, as in pycocoevalcap.
 
     Raises:
         ValueError: as ``bleu``.
@@ -100,42 +100,42 @@ def _common(one: Caption, two: Caption) -> int:
 
 
 def cider(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> float:
-    """Mean over pictures of CIDEr (Vedantam et al. 2015), from 0 to 10: what pycocoevalcap's ``Cider`` gives.
+    """Mean over images of CIDEr (Vedantam et al. 2015), from 0 to 10, equal to pycocoevalcap's ``Cider``.
 
     That is the paper's CIDEr-D, as on the COCO server: cosine of tf-idf weights, those of the candidate clipped to the
     reference's, with a Gaussian penalty on lengths; mean over n from 1 to 4 and over references, times 10. An n-gram's
-    document frequency is the number of these pictures with it in a reference, so figures compare only on the same
-    references. Papers print it times 100.
+    document frequency is the number of images with it in a reference, so scores compare only on the same references.
+    Papers print it times 100.
 
     Raises:
-        ValueError: as ``bleu``; or a single picture, in which nothing is rare (pycocoevalcap gives 0).
+        ValueError: as ``bleu``; or a single image, for which all weights are 0 (pycocoevalcap gives 0).
     """
     _check(candidates, references)
     rarity = _Rarity.of(references)
     scores = []
     for candidate, people in zip(candidates, references, strict=True):
-        own = rarity.weigh(candidate)
-        scores.append(math.fsum(_similarity(own, rarity.weigh(reference)) for reference in people) / len(people))
+        weighed = rarity.weigh(candidate)
+        scores.append(math.fsum(_similarity(weighed, rarity.weigh(reference)) for reference in people) / len(people))
     return math.fsum(scores) / len(scores)
 
 
 def best_constant(references: Sequence[Sequence[Caption]]) -> Caption:
-    """Of all the references, the caption with the highest CIDEr when it is the candidate for every picture.
+    """Return the reference with the highest CIDEr as the candidate for every image.
 
-    What a captioner that looks at no picture can reach: chosen on the very references that it is scored on. One pass
-    over the references sums up each n-gram's part in all similarities, so the time is linear in their number.
+    A captioner that ignores the image can reach this score; it is chosen on the references that it is scored on. One
+    pass over the references sums up each n-gram's part in all similarities, so the time is linear in their number.
 
     Raises:
-        ValueError: fewer than two pictures, or one without references.
+        ValueError: fewer than two images, or one without references.
     """
     _check_references(references)
     rarity = _Rarity.of(references)
-    # of each n-gram, by length and weight of the references with it: the sum of weight / norm, a picture counting 1
-    held: dict[Gram, dict[tuple[int, float], float]] = defaultdict(lambda: defaultdict(float))
+    # of each n-gram, by length and weight of the references with it: the sum of weight / norm, an image counting 1
+    sums: dict[Gram, dict[tuple[int, float], float]] = defaultdict(lambda: defaultdict(float))
     for people in references:
         for reference in map(rarity.weigh, people):
             for gram, weight in reference.weights.items():
-                held[gram][reference.length, weight] += weight / reference.norms[len(gram)] / len(people)
+                sums[gram][reference.length, weight] += weight / reference.norms[len(gram)] / len(people)
 
     known: dict[tuple[Gram, float, int], float] = {}  # the same for every caption of that length and weight
 
@@ -144,20 +144,22 @@ def best_constant(references: Sequence[Sequence[Caption]]) -> Caption:
         if key not in known:
             known[key] = math.fsum(
                 min(weight, other) * share * _closeness(length, other_length)
-                for (other_length, other), share in held[gram].items()
+                for (other_length, other), share in sums[gram].items()
             )
         return known[key]
 
     def total(caption: Caption) -> float:
-        own = rarity.weigh(caption)
-        return math.fsum(part(gram, w, own.length) / own.norms[len(gram)] for gram, w in own.weights.items())
+        weighed = rarity.weigh(caption)
+        return math.fsum(
+            part(gram, w, weighed.length) / weighed.norms[len(gram)] for gram, w in weighed.weights.items()
+        )
 
     return max(sorted({tuple(reference) for people in references for reference in people}), key=total)
 
 
 @dataclass(frozen=True)
 class _Weighed:
-    """A caption's n-grams by tf-idf, those of weight 0 left out; norms by n; length in bigrams."""
+    """The n-grams of a caption with their non-zero tf-idf weights; norms by n; length in bigrams."""
 
     weights: Mapping[Gram, float]
     norms: Mapping[int, float]
@@ -166,17 +168,15 @@ class _Weighed:
 
 @dataclass(frozen=True)
 class _Rarity:
-    """In how many of the pictures each n-gram occurs."""
+    """Document frequencies: number of images in whose references each n-gram occurs."""
 
-    pictures: int
+    images: int
     frequency: Mapping[Gram, int]
 
     @classmethod
     def of(cls, references: Sequence[Sequence[Caption]]) -> _Rarity:
         if len(references) < 2:
-            raise ValueError(
-                f"CIDEr weighs words by how few pictures have them: needs 2 or more, got {len(references)}"
-            )
+            raise ValueError(f"CIDEr weights words by how few images have them: needs 2 or more, got {len(references)}")
         frequency: Counter[Gram] = Counter()
         for people in references:
             frequency.update({gram for reference in people for gram in _grams(reference, ORDER)})
@@ -186,7 +186,7 @@ class _Rarity:
         weights: dict[Gram, float] = {}
         squares: dict[int, float] = defaultdict(float)
         for gram, count in _grams(caption, ORDER).items():
-            weight = count * (math.log(self.pictures) - math.log(self.frequency.get(gram, 1)))
+            weight = count * (math.log(self.images) - math.log(self.frequency.get(gram, 1)))
             if weight:
                 weights[gram] = weight
                 squares[len(gram)] += weight**2
@@ -211,14 +211,14 @@ def _closeness(one: int, two: int) -> float:
 
 
 def _grams(caption: Caption, n: int) -> Counter[Gram]:
-    """All n-grams of 1 to ``n`` tokens, counted."""
+    """Count all n-grams of 1 to ``n`` tokens."""
     return Counter(tuple(caption[i : i + k]) for k in range(1, n + 1) for i in range(len(caption) - k + 1))
 
 
 def _check(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> None:
     if len(candidates) != len(references):
         raise ValueError(
-            f"{len(candidates)} candidates for the references of {len(references)} pictures: must be one for each"
+            f"{len(candidates)} candidates for the references of {len(references)} images: must be one for each"
         )
     _check_references(references)
     _check_tokens(candidates)
@@ -226,10 +226,10 @@ def _check(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]
 
 def _check_references(references: Sequence[Sequence[Caption]]) -> None:
     if not references:
-        raise ValueError("references of 0 pictures: must be at least 1")
+        raise ValueError("references of 0 images: must be at least 1")
     for place, people in enumerate(references):
         if not people:
-            raise ValueError(f"picture {place} of {len(references)} (from 0) has 0 references: must be at least 1")
+            raise ValueError(f"image {place} of {len(references)} (from 0) has 0 references: must be at least 1")
         _check_tokens(people)
 
 

@@ -1,4 +1,4 @@
-"""The captions that a model writes for held-out pictures, measured against people's (or the data's own)."""
+"""Scores of generated captions of held-out images against the data's captions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from plugins.metrics.caption_scores import best_constant, bleu, cider, rouge_l, 
 from plugins.metrics.java_scores import java_scores
 from plugins.metrics.settings import ExampleSettings
 
-ACROSS = 3  # pictures in a row of the sheet
+IMAGES_PER_ROW = 3  # of the sheet
 TITLES = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": "SPICE"}
 
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``captions``; None for a model that writes no captions of its own accord, or for fewer than 2 pictures.
+    """Section ``captions``; None for a model that is no captioner, or for fewer than 2 images.
 
-    Captions are written greedily, guided by nothing. ``cider`` is CIDEr-D from 0 to 10, ``cider_constant`` that of the
-    one reference that scores best when given to every picture: what a model that looks at nothing can reach.
-    ``meteor`` and ``spice`` are there where pycocoevalcap, Java and their files are.
+    Captions are generated greedily under the null guide. ``cider`` is CIDEr-D from 0 to 10. ``cider_constant`` is the
+    CIDEr-D of the one reference that scores best as the caption of every image, so a model that ignores the image can
+    reach it. ``meteor`` and ``spice`` are reported if pycocoevalcap, Java and their files are installed.
     """
     examples = evaluation.examples(evaluation.settings.split, evaluation.settings_for(ExampleSettings).examples)
-    if not _writes(evaluation) or len(examples) < 2:
+    if not _is_captioner(evaluation) or len(examples) < 2:
         return None
     candidates = [tokenise(text) for text in write(evaluation, examples)]
     references = [[tokenise(text) for text in evaluation.data.references(example)] for example in examples]
@@ -61,14 +61,14 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
         ("written", *(f"{section[name]:.3f}" for name in names)),
         ("best constant caption", *constant),
     ]
-    return {"captions": [f"Captions of {section['pictures']} pictures, written greedily", *columns(rows)]}
+    return {"captions": [f"Captions of {section['pictures']} images, written greedily", *columns(rows)]}
 
 
 @hookimpl
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
-    """captions.png: the first held-out pictures, each with the caption written for it and the one that it has."""
+    """Draw captions.png: the first held-out images, each with its generated and its own caption."""
     chosen = evaluation.settings_for(ExampleSettings)
-    if not _writes(evaluation) or chosen.pictures == 0:
+    if not _is_captioner(evaluation) or chosen.pictures == 0:
         return None
     examples = evaluation.examples(evaluation.settings.split, chosen.examples)[: chosen.pictures]
     path = os.path.join(folder, "captions.png")
@@ -78,7 +78,7 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
 
 
 def write(evaluation: Evaluation, examples: Sequence[Example]) -> list[str]:
-    """A caption for each example's picture."""
+    """Generate a caption for the image of each example."""
     settings = Generation(max_length=evaluation.data.text_length - 1)
     chunk, texts = evaluation.settings.batch, []
     for start in range(0, len(examples), chunk):
@@ -88,8 +88,8 @@ def write(evaluation: Evaluation, examples: Sequence[Example]) -> list[str]:
 
 
 def sheet(examples: Sequence[Example], written: Sequence[str]) -> Figure:
-    """Pictures with what is written under them, and above them, in grey, what the data says."""
-    across = min(ACROSS, len(examples))
+    """Draw images with the generated captions below them and, in grey, the data's captions above."""
+    across = min(IMAGES_PER_ROW, len(examples))
     down = -(-len(examples) // across)
     figure = Figure(figsize=(3.9 * across, 5.1 * down), layout="constrained", facecolor="white")
     panels = figure.subplots(down, across, squeeze=False).flatten()
@@ -104,7 +104,7 @@ def sheet(examples: Sequence[Example], written: Sequence[str]) -> Figure:
     return figure
 
 
-def _writes(evaluation: Evaluation) -> bool:
-    """Whether it is a captioner: a decoder beside the picture alone. mPLUG's goes on from a text's beginning."""
+def _is_captioner(evaluation: Evaluation) -> bool:
+    """Return True for a decoder that generates from the image alone; mPLUG's continues the beginning of a text."""
     model = evaluation.model
     return model.decoder is not None and model.fusion is None and "words" in model.heads

@@ -1,9 +1,9 @@
-"""METEOR and SPICE: pycocoevalcap runs them in Java, so they are measured only where all of it is already there.
+"""METEOR and SPICE, which pycocoevalcap computes in Java. They are reported only if all of it is installed.
 
-METEOR's files come in pycocoevalcap's package. SPICE wants Stanford's CoreNLP models too, which pycocoevalcap would
-fetch; nothing is fetched here: SPICE is left out until they lie in its folder ``spice/lib``. Both score captions that
-are already cut into tokens. They work in a process of their own, which is ended with all that it started when time is
-up, so that no Java outlives a run.
+METEOR's files are part of pycocoevalcap. SPICE also needs Stanford's CoreNLP models, which pycocoevalcap would
+download. Nothing is downloaded here: SPICE is skipped unless they are in its folder ``spice/lib``. Both score tokenized
+captions. They run in a separate process, which is killed with its children at the time limit, so no Java process
+outlives a run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 Caption = Sequence[str]
 
 PEER = "pycocoevalcap"
-PATIENCE = 1800.0  # seconds for one measure: SPICE parses every caption
+TIMEOUT_SECONDS = 1800.0  # for one metric: SPICE parses every caption
 FILES = {  # below the package's folder
     "meteor": ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"),
     "spice": (
@@ -38,11 +38,11 @@ logger = logging.getLogger("patchbay")
 
 
 def java_scores(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> dict[str, float]:
-    """``meteor`` and ``spice``, from 0 to 1, of those that can be measured here; a failure is logged and left out.
+    """Compute ``meteor`` and ``spice``, from 0 to 1, if they are installed; a failure is logged and skipped.
 
     Args:
-        candidates: a caption for each picture, cut into tokens.
-        references: of each picture, those that people wrote.
+        candidates: a tokenized caption for each image.
+        references: the tokenized reference captions of each image.
     """
     scores = {}
     for name in available():
@@ -54,7 +54,7 @@ def java_scores(candidates: Sequence[Caption], references: Sequence[Sequence[Cap
 
 
 def available() -> list[str]:
-    """Of METEOR and SPICE those whose files, and Java, are here."""
+    """List the metrics whose files, and Java, are installed."""
     spec = importlib.util.find_spec(PEER) if shutil.which("java") else None
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     return [
@@ -65,13 +65,13 @@ def available() -> list[str]:
 
 
 def _score(name: str, candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> float:
-    """By a process of its own.
+    """Compute one metric in a separate process.
 
     Raises:
-        ValueError: it failed, or took longer than ``PATIENCE``.
+        ValueError: it failed, or took longer than ``TIMEOUT_SECONDS``.
     """
     given = {str(i): [" ".join(caption)] for i, caption in enumerate(candidates)}
-    wanted = {str(i): [" ".join(caption) for caption in people] for i, people in enumerate(references)}
+    expected = {str(i): [" ".join(caption) for caption in people] for i, people in enumerate(references)}
     where = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, "-m", __name__, name],
@@ -83,26 +83,26 @@ def _score(name: str, candidates: Sequence[Caption], references: Sequence[Sequen
         start_new_session=True,
     ) as process:
         try:
-            said, complaint = process.communicate(json.dumps([wanted, given]), timeout=PATIENCE)
+            output, errors = process.communicate(json.dumps([expected, given]), timeout=TIMEOUT_SECONDS)
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)  # with the Java that it started
             if isinstance(error, subprocess.TimeoutExpired):
-                raise ValueError(f"it took longer than {PATIENCE:g} s") from None
+                raise ValueError(f"it took longer than {TIMEOUT_SECONDS:g} s") from None
             raise
     if process.returncode:
-        raise ValueError((complaint.strip().splitlines() or [f"its process ended with {process.returncode}"])[-1])
-    score = float(said.split()[-1])  # after what Java may have said
+        raise ValueError((errors.strip().splitlines() or [f"its process ended with {process.returncode}"])[-1])
+    score = float(output.split()[-1])  # Java may print before it
     if not math.isfinite(score):
         raise ValueError(f"it gives {score}")
     return score
 
 
 def main(name: str) -> None:
-    """The other process: captions come as JSON on standard input, the score goes to standard output."""
-    wanted, given = json.load(sys.stdin)
+    """Read captions as JSON from standard input, print the score to standard output; run in the other process."""
+    expected, given = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
         scorer = getattr(importlib.import_module(f"{PEER}.{name}.{name}"), name.capitalize())()
-        score, _ = scorer.compute_score(wanted, given)
+        score, _ = scorer.compute_score(expected, given)
     print(float(score))
 
 

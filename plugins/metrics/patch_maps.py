@@ -1,7 +1,7 @@
-"""patches.png and patches_withheld.png: what the pruner sees in held-out pictures, for a right and for a wrong text.
+"""patches.png and patches_withheld.png: the pruner's scores on held-out images for a right and a wrong text.
 
-One row a picture: the picture with its boxes; the scores of its patches for the phrase of one object; the patches
-that are kept for it; the scores for the phrase of something that is not there, on the same scale.
+Each row has the image with its boxes, the patch scores for the phrase of one object, the patches kept for that phrase,
+and the scores for the phrase of an absent object, on the same scale. Letters: B images, P patches, H x W pixels.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ from core.types import Example, Region
 from plugins.metrics.patches import score
 from plugins.metrics.settings import ExampleSettings
 
-TRUE = "#39ff6a"  # the box that the phrase points out
-DIM = 0.18  # of a dropped patch's brightness
-HEAT = "inferno"
+TARGET_COLOUR = "#39ff6a"  # of the boxes that the phrase describes
+DROPPED_BRIGHTNESS = 0.18  # fraction of the brightness that a dropped patch keeps
+COLOUR_MAP = "inferno"
 
 
 @dataclass(frozen=True)
 class Row:
-    """All that one row of a sheet shows."""
+    """Content of one row of a sheet."""
 
     example: Example
-    right: Tensor  # (rows, columns) shares 0 .. 1 of the patches
+    right: Tensor  # (rows, columns) scores of the patches, 0 .. 1
     wrong: Tensor  # the same for the absent object's phrase
     kept: Tensor  # (rows, columns) bool
 
 
 @hookimpl
 def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[str] | None:
-    """One sheet for the measured split and one for ``withheld``, ``evaluate.pictures`` rows each; None for a model
-    whose first pruner scores no patches."""
+    """Draw a sheet of ``evaluate.pictures`` rows for the measured split and one for ``withheld``.
+
+    None for a model whose first pruner scores no patches.
+    """
     chosen = evaluation.settings_for(ExampleSettings)
     count = chosen.pictures
     if evaluation.model.lacks("scores") or count == 0:
         return None
-    made = []
+    written = []
     splits = {"patches.png": evaluation.settings.split, "patches_withheld.png": "withheld"}
     for name, split in splits.items():
         if split not in evaluation.data.splits():
@@ -59,32 +61,32 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
         if examples:
             path = os.path.join(folder, name)
             with paths.open(path, "wb") as file:
-                sheet(rows(evaluation, examples), f"{split} picture").savefig(file, dpi=130)
-            made.append(path)
-    return made
+                sheet(rows(evaluation, examples), f"{split} image").savefig(file, dpi=130)
+            written.append(path)
+    return written
 
 
 @torch.no_grad()
 def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
-    """Score and prune the pictures, guided by the phrase of each one's first region."""
+    """Score and prune the images, guided by the phrase of the first region of each."""
     model = evaluation.model
     grid = model.backbone.grid
     with evaluation.autocast():
         right, wrong = score(evaluation, examples)
         text = evaluation.data.tokenizer([example.regions[0].phrase for example in examples]).to(evaluation.device)
         words = None if model.text_tower is None else model.encode_text(text)
-        seen = model.kept_patches(model.trunk(evaluation.images(examples)), words)
+        tokens = model.kept_patches(model.trunk(evaluation.images(examples)), words)
     kept = torch.ones(right.shape, dtype=torch.bool)
-    if seen.source is not None:
+    if tokens.source is not None:
         stays = torch.zeros(len(examples), right.shape[1] + 1, dtype=torch.bool)
-        kept = stays.scatter(1, seen.source.cpu() + 1, True)[:, 1:]  # a fused token's source is -1
+        kept = stays.scatter(1, tokens.source.cpu() + 1, True)[:, 1:]  # (B, P); the source of a fused token is -1
     maps = [part.unflatten(1, grid) for part in (right.sigmoid(), wrong.sigmoid(), kept)]
     return [Row(example, *parts) for example, *parts in zip(examples, *maps, strict=True)]
 
 
 def sheet(rows: Sequence[Row], title: str) -> Figure:
-    """The rows under one another, with one scale for all scores; ``title`` stands over the pictures."""
-    height = 3.6 * len(rows) + 0.9  # inches, 0.35 of them for the heads
+    """Draw the rows below each other, with one scale for all scores and ``title`` above the images."""
+    height = 3.6 * len(rows) + 0.9  # inches, 0.35 of them for the titles
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.09, wspace=0.02, rect=(0, 0, 1, 1 - 0.35 / height))
     figure = Figure(figsize=(11.6, height), layout=layout, facecolor="white")
     axes = figure.subplots(len(rows), 4, squeeze=False)
@@ -102,9 +104,9 @@ def sheet(rows: Sequence[Row], title: str) -> Figure:
         wrong.title.set_color("#b2182b")
         for panel in (picture, right, kept):
             for target in targets:
-                _outline(panel, target, TRUE, 1.8)
+                _outline(panel, target, TARGET_COLOUR, 1.8)
     for panel, head in zip(
-        axes[0], (title, "scores for this phrase", "what the later blocks see", "scores for a wrong text"),
+        axes[0], (title, "scores for this phrase", "input of the later blocks", "scores for a wrong text"),
         strict=True,
     ):  # fmt: skip
         panel.annotate(
@@ -117,6 +119,7 @@ def sheet(rows: Sequence[Row], title: str) -> Figure:
 
 
 def _show(panel: Axes, image: Tensor, text: str) -> None:
+    """Draw an image (H, W, 3) without ticks."""
     height, width = image.shape[:2]
     panel.imshow(image.numpy(), extent=(0, width, height, 0), interpolation="nearest")
     panel.set_xticks([])
@@ -125,21 +128,27 @@ def _show(panel: Axes, image: Tensor, text: str) -> None:
 
 
 def _heat(panel: Axes, shares: Tensor, image: Tensor, text: str) -> Any:
-    """Scores over a faint grey picture, one square a patch."""
+    """Draw scores (rows, columns) over the image (H, W, 3) in faint grey, one square a patch."""
     height, width = image.shape[:2]
     grey = image.float().mean(2)
     _show(panel, grey.unsqueeze(2).expand(-1, -1, 3).byte(), text)
     return panel.imshow(
-        shares.numpy(), cmap=HEAT, vmin=0, vmax=1, alpha=0.72, extent=(0, width, height, 0), interpolation="nearest"
+        shares.numpy(),
+        cmap=COLOUR_MAP,
+        vmin=0,
+        vmax=1,
+        alpha=0.72,
+        extent=(0, width, height, 0),
+        interpolation="nearest",
     )
 
 
 def _dimmed(image: Tensor, kept: Tensor) -> Tensor:
-    """The picture with the patches that were dropped darkened."""
+    """Darken the dropped patches of an image (H, W, 3); ``kept`` is (rows, columns)."""
     height, width = image.shape[:2]
-    mask = kept.float()[None, None]
-    share = torch.nn.functional.interpolate(mask, size=(height, width), mode="nearest")[0, 0]
-    return (image * (DIM + (1 - DIM) * share).unsqueeze(2)).byte()
+    mask = kept.float()[None, None]  # (1, 1, rows, columns)
+    share = torch.nn.functional.interpolate(mask, size=(height, width), mode="nearest")[0, 0]  # (H, W)
+    return (image * (DROPPED_BRIGHTNESS + (1 - DROPPED_BRIGHTNESS) * share).unsqueeze(2)).byte()
 
 
 def _outline(panel: Axes, region: Region, colour: str, width: float, style: str = "-") -> None:
