@@ -36,8 +36,8 @@ def tokenise(caption: str) -> list[str]:
 
     pycocoevalcap's tokenizer (Stanford's, in Java) differs: it keeps the full stop of known abbreviations ("st."),
     brackets ("-lrb-"), marks written twice ("!!"), web addresses, "#cute", "<tag>", two words joined by a full stop,
-    and the apostrophe of '90s; and it cuts gonna and y'all in two, rock'n'roll in three. On 500 captions of COCO both give
-    the same tokens and the same scores.
+    and the apostrophe of '90s; and it cuts gonna and y'all in two, rock'n'roll in three. On 500 captions of COCO both
+    give the same tokens and the same scores.
     """
     return _TOKEN.findall(_CLITIC.sub(" ", caption.lower().replace("’", "'")))
 
