@@ -15,6 +15,7 @@ from core import runtime
 from plugins import layers
 from plugins.layers import (
     Attention,
+    OpenClipLayer,
     PostNormLayer,
     PreNormLayer,
     attend,
@@ -261,3 +262,44 @@ def test_attending_by_products_is_softmax_in_the_values_precision():
     assert attend(query, query, query, None, fused=False).dtype == torch.bfloat16
     expected = F.scaled_dot_product_attention(query.float(), query.float(), query.float())
     assert torch.allclose(attend(query, query, query, None, fused=False).float(), expected, atol=0.05)
+
+
+@torch.no_grad()
+def test_attention_maps_are_the_weights_of_attention():
+    attention, x = shaken(Attention(D, HEADS, 0.0)), torch.randn(B, N, D)
+    keys, weights = attention.attention_maps(x, key_mask(some_keys()))
+    _, values = attention.keys_values(x)
+    assert not weights[1, :, :, 4:].any(), "masked keys have weight 0"
+    out = attention.out((weights @ values).transpose(1, 2).flatten(2))
+    assert torch.allclose(out, attention(x, x, key_mask(some_keys())), atol=1e-5)
+    assert torch.equal(keys, attention.keys_values(x)[0])
+
+
+@torch.no_grad()
+def test_the_halves_of_a_layer_make_the_layer():
+    layer, x = shaken(PreNormLayer(D, HEADS, 0.0)), torch.randn(B, N, D)
+    mask = key_mask(some_keys())
+    assert torch.allclose(layer.mlp(layer.attend(x, mask)), layer(x, mask), atol=1e-6)
+
+
+@torch.no_grad()
+def test_open_clips_layer_is_two_layers():
+    """Self-attention and MLP, then cross-attention to the normalised source and a second MLP."""
+    layer, x, source = shaken(OpenClipLayer(D, HEADS, 0.0, 24)), torch.randn(B, L, D), torch.randn(B, N, 24)
+    first = layer.self_layer(x, causal_mask(L, x.device))
+    normed = layer.cross.source_norm(source)
+    keys, values = layer.cross.split_heads(layer.cross.key(normed)), layer.cross.split_heads(layer.cross.value(normed))
+    query = layer.cross.split_heads(layer.cross.query(layer.cross_norm(first)))
+    weights = (query @ keys.transpose(-2, -1) / (D // HEADS) ** 0.5).masked_fill(~key_mask(some_keys()), -torch.inf)
+    second = first + layer.cross.out((weights.softmax(-1) @ values).transpose(1, 2).flatten(2))
+    expected = second + layer.fc2(F.gelu(layer.fc1(layer.norm(second))))
+    out = layer(x, causal_mask(L, x.device), source, key_mask(some_keys()))
+    assert torch.allclose(out, expected, atol=1e-4)
+    assert layer.attention is layer.self_layer.attention
+
+
+@pytest.mark.parametrize("layer", [PostNormLayer(D, HEADS, 0.5), PreNormLayer(D, HEADS, 0.5)])
+def test_dropout_is_for_training_alone(layer):
+    x = torch.randn(B, N, D)
+    assert not torch.equal(layer.train()(x, None), layer(x, None))
+    assert torch.equal(layer.eval()(x, None), layer(x, None))

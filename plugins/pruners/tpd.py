@@ -21,8 +21,8 @@ class TextAwarePatchDetector(TokenPruner):
     An MLP scores each patch v_i, concatenated with the text's [CLS] state t: a_i = sigmoid(MLP([v_i ; t])). The K
     patches with the largest a_i are kept in image order and the others fused into one token: [CLS], K patches, fused.
     The scores are trained by the objective ``pta``. The paper's details are not known to us; our choices are the MLP
-    (three linear maps, D + G -> D -> D / 2 -> 1, with GELU), LayerNorm on patch and text, K = ceil(keep_rate * P), and
-    the fused token, the sum of a_i v_i over the dropped patches.
+    (three linear maps, D + G -> D -> D / 2 -> 1, with GELU) and its sigmoid, LayerNorm on patch and text,
+    K = ceil(keep_rate * P), and the fused token, the sum of a_i v_i over the dropped patches.
 
     Args:
         keep_rate: fraction of the patches that are kept, above 0.
