@@ -29,7 +29,7 @@ def patchbay_norm(monkeypatch):
 
 
 def test_tutorial_package_is_the_one_that_tests_install():
-    module, _ = blocks("python")
+    module, *_ = blocks("python")
     (project,) = blocks("toml")
     assert module == (GOOD / "patchbay_norm.py").read_text(encoding="utf-8")
     assert project == (GOOD / "pyproject.toml").read_text(encoding="utf-8")
