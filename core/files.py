@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RECIPE, SIZES, VERSIONS, REPORT = "recipe.yaml", "sizes.json", "versions.json", "report.json"  # in a run's folder
 WEIGHTS, STATE = "model.safetensors", "state.json"
-paths = PathManager()  # the manager named "patchbay": register handlers on it
+paths = PathManager()  # plugins register their handlers on it
 
 
 def recipe_folder() -> str:
@@ -51,10 +51,10 @@ def near_recipe(name: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """A UTF-8 file's text.
+    """Read a UTF-8 file.
 
     Raises:
-        ValueError: not to be read, or not UTF-8; names the file.
+        ValueError: the file cannot be read, or is not UTF-8; names the file and the position.
     """
     try:
         with paths.open(path, "r", encoding="utf-8") as file:
@@ -82,7 +82,7 @@ def read_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def write_text(path: str, text: str) -> None:
-    """Put a file in place when it is whole and flushed to the disk."""
+    """Write a file atomically: to PATH.part, flushed to the disk, then renamed."""
     part = path + ".part"
     with open(part, "w", encoding="utf-8") as file:
         file.write(text)
@@ -92,7 +92,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def sync(path: str) -> None:
-    """Wait until the disk holds a file's content, or a folder's entries."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -101,4 +101,5 @@ def sync(path: str) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")

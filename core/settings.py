@@ -9,17 +9,18 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from registry.part import Between, Count, Fraction, NonNegativeFloat, NonNegativeInt
 
 T = TypeVar("T")
-Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean, which with 1 would learn nothing
+Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean; 1 would keep it constant
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose names start with ``prefix`` get their own learning rate; 0 freezes them."""
+    """A learning rate for the parameters whose names start with ``prefix``; 0 freezes them."""
 
     prefix: str  # "model.backbone"
     lr: NonNegativeFloat
 
 
+# arguments: the keys of one section of a recipe
 @dataclass(frozen=True)
 class TrainSettings:
     """The ``train:`` section of a recipe."""
@@ -31,26 +32,26 @@ class TrainSettings:
         "accumulate": "gradient_accumulation_steps",
         "final_lr": "min_lr_ratio",
     }
-    free_on_resume: ClassVar = frozenset({"save_every", "log_every", "workers"})  # may differ from the run continued
+    free_on_resume: ClassVar = frozenset({"save_every", "log_every", "workers"})  # a resumed run may change them
 
-    init_from: str = ""  # a folder of a run or an import, whose weights are taken over where they fit
+    init_from: str = ""  # folder of a run or import; its weights initialise the parameters that they fit
     steps: Count = 1000
-    batch: Count = 64  # of all ranks together
+    batch: Count = 64  # examples of all ranks together
     optimizer: Literal["adamw", "adafactor", "muon"] = "adamw"
     lr: NonNegativeFloat = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup: NonNegativeInt = 100  # steps
-    min_lr_ratio: Fraction = 0.01  # as a share of lr
+    min_lr_ratio: Fraction = 0.01  # final learning rate as a fraction of lr
     weight_decay: NonNegativeFloat = 0.02
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     groups: list[Group] = field(default_factory=list)
-    gradient_accumulation_steps: Count = 1  # batches to one optimizer step
-    gradcache_chunks: Count = 1  # of a batch, computed in turn; contrastive losses use all of them, itm only its own
-    ema: Decay = 0.0  # decay of the running mean of the weights, which is then saved and measured; 0: none
-    max_grad_norm: NonNegativeFloat = 1.0  # greatest gradient norm; 0: no clipping
+    gradient_accumulation_steps: Count = 1  # batches in one optimizer step
+    gradcache_chunks: Count = 1  # parts of a batch in turn; contrastive losses use the whole batch, itm its part
+    ema: Decay = 0.0  # decay of the weights' running mean, which is then saved and evaluated; 0: none
+    max_grad_norm: NonNegativeFloat = 1.0  # maximum gradient norm; 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    workers: NonNegativeInt = 1  # processes that draw batches ahead
-    log_every: Count = 20
+    workers: NonNegativeInt = 1  # processes that prepare batches
+    log_every: Count = 20  # steps
     save_every: NonNegativeInt = 500  # steps between checkpoints; 0: only at the end
 
 
@@ -64,7 +65,7 @@ class RunSettings:
     resume: bool = False
     seed: NonNegativeInt = 0
     device: str = "auto"
-    evaluate: bool = True  # measure and draw when training ends
+    evaluate: bool = True  # evaluate when training ends
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class EvaluateSettings:
     """The ``evaluate:`` section of a recipe."""
 
     split: str = "test"  # tune on "validation"
-    batch: Count = 64
+    batch: Count = 64  # examples
 
 
 @dataclass(frozen=True)

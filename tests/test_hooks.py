@@ -131,7 +131,7 @@ def test_bar_on_a_terminal(tmp_path, monkeypatch):
 
 
 def test_clock():
-    assert [progress.clock(s) for s in (0.4, 133, 3733)] == ["0:00", "2:13", "1:02:13"]
+    assert [progress.format_seconds(s) for s in (0.4, 133, 3733)] == ["0:00", "2:13", "1:02:13"]
 
 
 # curves
@@ -150,9 +150,9 @@ def test_curves_of_one_line_only(tmp_path):
 
 
 def test_smoothing():
-    assert curves.smoothed([1.0, 2, 3]) == [1.5, 2, 2.5]
-    assert curves.smoothed([4.0] * 100) == [4.0] * 100
-    assert curves.smoothed([5.0]) == [5.0]
+    assert curves.running_mean([1.0, 2, 3]) == [1.5, 2, 2.5]
+    assert curves.running_mean([4.0] * 100) == [4.0] * 100
+    assert curves.running_mean([5.0]) == [5.0]
 
 
 # TensorBoard

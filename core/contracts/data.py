@@ -1,4 +1,4 @@
-"""What every data part and tokenizer must hold; third parties import this from core.contracts.parts."""
+"""Checks of the contracts of data and tokenizers; third parties import them from core.contracts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.kinds import Data, Tokenizer
 
 
 def check_data(data: Data) -> None:
-    """Batches are a pure function of their number; held-out examples are fixed, whole, and inside their pictures."""
+    """Check that batches depend on their arguments alone, held-out examples are fixed, and boxes lie inside images."""
     reads = frozenset({"masked", "prefixed", "regions", "labels"})
     one, same, next_ = (data.batch(step, size=4, seed=0, reads=reads) for step in (5, 5, 6))
     assert all(torch.equal(*pair) for pair in ((one.images, same.images), (one.text.ids, same.text.ids))), (
@@ -20,19 +20,19 @@ def check_data(data: Data) -> None:
     size = data.image_size
     shape = (*((data.frames,) if data.frames else ()), 3, size, size)
     assert one.images.shape == (4, *shape) and one.images.dtype == torch.uint8, f"images: (B, {shape}) uint8"
-    assert one.masked is not None and one.prefixed is not None, "a wanted part is missing"
+    assert one.masked is not None and one.prefixed is not None, "masked or prefixed is missing"
     plain = data.batch(5, size=4, seed=0, reads=frozenset())
-    assert plain.regions is None and plain.labels is None, "a part was made that nobody reads"
-    assert torch.equal(plain.images, one.images), "reads must only add to a batch"
+    assert plain.regions is None and plain.labels is None, "a field is filled that reads does not list"
+    assert torch.equal(plain.images, one.images), "reads must not change the images"
     assert int(one.text.ids.max()) < data.tokenizer.vocabulary and one.text.ids.shape[1] <= data.text_length
     if one.regions is not None:
         boxes = one.regions.boxes
-        assert ((boxes >= 0) & (boxes <= 1)).all(), "boxes are shares of the picture's sides"
+        assert ((boxes >= 0) & (boxes <= 1)).all(), "boxes must be fractions of the image's sides"
     if data.classes:
         assert one.labels is not None and one.labels.shape == (4, len(data.classes)), "labels: (B, C)"
-        assert one.labels.is_floating_point() and (one.labels >= 0).all(), "labels are 0, 1, or shares"
+        assert one.labels.is_floating_point() and (one.labels >= 0).all(), "labels must be floats from 0"
         named = {name for _, name in data.labelled_examples(data.splits()[0], 4)}
-        assert named <= set(data.classes), "a held-out class is none of the data's"
+        assert named <= set(data.classes), "a held-out class is not in classes"
     check_tokenizer(data.tokenizer, [example.caption for example in data.held_out(data.splits()[0], 4)])
     for split in data.splits():
         examples = data.held_out(split, 8)
@@ -47,8 +47,8 @@ def check_data(data: Data) -> None:
 
 
 def check_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """[CLS] first, padding behind, masks right."""
+    """Check [CLS] at the start, one [SEP], and padding where the mask is False."""
     text = tokenizer(texts)
-    assert (text.ids[:, 0] == tokenizer.cls).all(), "every text starts with [CLS]"
-    assert (text.ids[~text.mask] == tokenizer.pad).all(), "padding is another token than [PAD]"
-    assert ((text.ids == tokenizer.sep).sum(1) == 1).all(), "every text ends with one [SEP]"
+    assert (text.ids[:, 0] == tokenizer.cls).all(), "a text does not start with [CLS]"
+    assert (text.ids[~text.mask] == tokenizer.pad).all(), "padding is not [PAD]"
+    assert ((text.ids == tokenizer.sep).sum(1) == 1).all(), "a text does not have exactly one [SEP]"

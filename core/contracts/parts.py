@@ -1,6 +1,6 @@
-"""What every part of a kind must hold. Tests run these over all that is registered; third parties import them.
+"""Checks of each kind's contract. Our tests run them on every registered part; third parties import them.
 
-Each check builds the part at a toy size and raises AssertionError with a sentence that says what was broken.
+Each check builds the part at a toy size and raises AssertionError with a sentence about the violation.
 Letters as in core.types.
 """
 
@@ -21,7 +21,7 @@ B, P, L, D, G = 3, 12, 7, 32, 16
 
 
 def check_pruner(part: Part[TokenPruner]) -> None:
-    """Shapes, provenance of kept tokens, untouched [CLS], rows apart, gradients, keep = 1, meta device, tracing."""
+    """Check a pruner's shapes, kept tokens, independence of rows, gradients, and use on meta and in tracing."""
     torch.manual_seed(0)
     pruner = part(dim=D, guide_dim=G).eval()
     tokens = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P))
@@ -32,17 +32,19 @@ def check_pruner(part: Part[TokenPruner]) -> None:
         return prune(pruner, tokens, guide, _cues(pruner, tokens))
 
     out = run(pruner, tokens, guide)
-    assert torch.equal(out.x[:, 0], tokens.x[:, 0]), "the [CLS] token changed: a pruner may only touch patches"
+    assert torch.equal(out.x[:, 0], tokens.x[:, 0]), "the [CLS] token changed: a pruner may change patches only"
     assert out.source is not None, "source is missing: return tokens.keep(...)"
     for row in range(B):
         kept = [int(i) for i in out.source[row] if i >= 0]
-        assert len(set(kept)) == len(kept) and all(0 <= i < P for i in kept), f"patches {kept} of {P}: twice or unknown"
+        assert len(set(kept)) == len(kept) and all(0 <= i < P for i in kept), (
+            f"patches {kept} of {P}: repeated (twice) or unknown"
+        )
         for place, i in enumerate(out.source[row].tolist()):
             if i >= 0:
-                own = torch.equal(out.patch_states[row, place], tokens.patch_states[row, i])
-                assert own, f"the token said to be patch {i} is not that patch's state"
+                equal = torch.equal(out.patch_states[row, place], tokens.patch_states[row, i])
+                assert equal, f"source gives patch {i} for a token that is not that patch's state"
 
-    if torch.equal(_states(pruner, tokens, guide, 2), _states(pruner, tokens, guide, 3)):  # not a random one
+    if torch.equal(_states(pruner, tokens, guide, 2), _states(pruner, tokens, guide, 3)):  # not a random pruner
         order = torch.tensor([2, 0, 1])
         mixed = run(pruner, tokens.rows(order), guide[order])
         assert torch.allclose(mixed.x, out.x[order], atol=1e-5), "rows of a batch influence each other"
@@ -54,7 +56,7 @@ def check_pruner(part: Part[TokenPruner]) -> None:
             assert fits, "permuting patches must permute scores"
         if not pruner.guided:
             blind = run(pruner, tokens, torch.randn(B, G))
-            assert torch.equal(blind.x, out.x), "guided is False, yet the guide changes the outcome"
+            assert torch.equal(blind.x, out.x), "guided is False, but the guide changes the result"
     _check_gradients(pruner, lambda: run(pruner, tokens, guide), "scores")
     rate = "keep_rate" if "keep_rate" in parameters(part.cls) else "keep"  # third parties may call it keep
     if rate in parameters(part.cls):
@@ -69,7 +71,7 @@ def check_pruner(part: Part[TokenPruner]) -> None:
 
 
 def check_backbone(part: Part[Backbone], image_size: int = 32) -> None:
-    """Trunk and finish add up, rows stay apart, ``grid`` and ``patches`` agree, pruning can be turned off."""
+    """Check a backbone's split, independence of rows, ``grid`` and ``patches``, and pruning turned off."""
     torch.manual_seed(0)
     backbone = part(image_size=image_size, guide_dim=G).eval()
     images, guide = torch.randint(0, 256, (B, 3, image_size, image_size), dtype=torch.uint8), torch.randn(B, G)
@@ -80,15 +82,15 @@ def check_backbone(part: Part[Backbone], image_size: int = 32) -> None:
         assert out.pooled is not None and out.pooled.shape == (B, backbone.dim), "pooled must be (B, dim)"
         assert torch.allclose(out.x, again.x, atol=1e-5), "forward is not finish(trunk(images))"
         one = backbone(images[1:2], guide[1:2])
-        assert torch.allclose(one.x[0], out.x[1], atol=1e-4), "pictures of a batch influence each other"
+        assert torch.allclose(one.x[0], out.x[1], atol=1e-4), "images of a batch influence each other"
         backbone.pruning = False
         whole = backbone.finish(trunk, guide)
-        shown = whole.patches[1] - whole.patches[0]
-        assert shown == backbone.grid[0] * backbone.grid[1], "pruning = False must keep every patch"
+        num_patches = whole.patches[1] - whole.patches[0]
+        assert num_patches == backbone.grid[0] * backbone.grid[1], "pruning = False must keep every patch"
 
 
 def check_pooler(part: Part[Pooler]) -> None:
-    """Shapes, rows apart, hidden tokens change nothing, gradients reach every parameter."""
+    """Check a pooler's shapes, independence of rows, masking and gradients."""
     torch.manual_seed(0)
     pooler = part(dim=D).eval()
     mask = torch.arange(P).expand(B, -1) < P - 2
@@ -99,12 +101,12 @@ def check_pooler(part: Part[Pooler]) -> None:
         assert out.x.ndim == 3 and out.x.shape[2] == pooler.dim, "tokens must be (B, Q, dim)"
         assert torch.allclose(one.pooled[0], out.pooled[1], atol=1e-5), "rows of a batch influence each other"
         hidden = dataclasses.replace(image, x=image.x.masked_fill(~mask[..., None], 9.0))
-        assert torch.allclose(pooler(hidden).x, out.x, atol=1e-5), "hidden tokens change the pooled ones"
+        assert torch.allclose(pooler(hidden).x, out.x, atol=1e-5), "masked tokens change the result"
     _check_gradients(pooler, lambda: Tokens(torch.cat([pooler(image).x, pooler(image).pooled[:, None]], 1)), "x")
 
 
 def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
-    """Padding changes nothing, words see both ways, [CLS] is pooled."""
+    """Check a text encoder's shapes, and that padding has no effect and the last word has one on [CLS]."""
     torch.manual_seed(0)
     encoder = part(vocabulary=vocabulary, text_length=32).eval()
     text, padded = _texts(vocabulary)
@@ -115,13 +117,15 @@ def check_text_encoder(part: Part[TextEncoder], vocabulary: int = 50) -> None:
         assert torch.allclose(out.pooled, other.pooled, atol=1e-5), "padding changes the pooled state"
         last = text.ids.clone()
         last[:, -1] = (last[:, -1] + 1) % vocabulary
-        assert not torch.allclose(encoder(Text(last, text.mask)).pooled, out.pooled), "[CLS] does not see the last word"
+        assert not torch.allclose(encoder(Text(last, text.mask)).pooled, out.pooled), (
+            "the last word has no effect on [CLS]"
+        )
     assert encoder.embedding.shape == (vocabulary, encoder.dim), "embedding must be (V, D)"
     _check_gradients(encoder, lambda: encoder(text), "x")
 
 
 def check_fusion(part: Part[Fusion]) -> None:
-    """Padding of the words changes nothing, no word is pruned, pruning can be turned off; the words see the picture."""
+    """Check a fusion's shapes, padding, independence of rows, dependence on the image, and pruning turned off."""
     torch.manual_seed(0)
     fusion = part(dim=D, image_dim=D).eval()
     image, words = Tokens(torch.randn(B, 1 + P, D), patches=(1, 1 + P)), torch.randn(B, L + 2, D)
@@ -131,9 +135,9 @@ def check_fusion(part: Part[Fusion]) -> None:
         out, padded = fusion(short, image), fusion(whole, image)
         assert out.text.x.shape == (B, L, fusion.dim), "fused words must be (B, L, dim)"
         assert torch.allclose(out.text.x, padded.text.x[:, :L], atol=1e-5), "padding changes the fused words"
-        assert torch.allclose(out.image.x, padded.image.x, atol=1e-5), "padding changes the fused picture"
+        assert torch.allclose(out.image.x, padded.image.x, atol=1e-5), "padding changes the fused image"
         other = fusion(short, dataclasses.replace(image, x=torch.randn(B, 1 + P, D)))
-        assert not torch.allclose(out.text.x, other.text.x, atol=1e-3), "the words do not see the picture"
+        assert not torch.allclose(out.text.x, other.text.x, atol=1e-3), "the image has no effect on the fused words"
         one = fusion(whole.rows(slice(1, 2)), image.rows(slice(1, 2)))
         assert torch.allclose(one.text.x[0], padded.text.x[1], atol=1e-4), "rows of a batch influence each other"
         scores, again = fusion.score(short, image), fusion.score(whole, image)
@@ -145,7 +149,7 @@ def check_fusion(part: Part[Fusion]) -> None:
 
 
 def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
-    """Causal in the words, sees the memory, masked memory changes nothing; going on from word to word as at once."""
+    """Check a decoder's causality, masking of its memory, and incremental decoding."""
     torch.manual_seed(0)
     decoder = part(memory_dim=D, vocabulary=vocabulary, text_length=32).eval()
     text, _ = _texts(vocabulary)
@@ -159,20 +163,20 @@ def check_decoder(part: Part[Decoder], vocabulary: int = 50) -> None:
         ids[:, 4] = (ids[:, 4] + 1) % vocabulary
         changed = decoder(decoder.encode_text(Text(ids, text.mask)), Tokens(memory, mask=mask)).x
         assert torch.allclose(out[:, :4], changed[:, :4], atol=1e-5), "a later word changes an earlier state"
-        assert not torch.allclose(out[:, 4:], changed[:, 4:], atol=1e-4), "a word does not reach later states"
+        assert not torch.allclose(out[:, 4:], changed[:, 4:], atol=1e-4), "a word has no effect on later states"
         hidden = memory.clone()
         hidden[:, -2:] = 9.0
         same = decoder(decoder.encode_text(text), Tokens(hidden, mask=mask)).x
         assert torch.allclose(out, same, atol=1e-5), "masked memory changes the states"
         if isinstance(decoder, StepwiseDecoder):
-            under_way = decoder.start_decoding(Tokens(memory, mask=mask), L)
-            steps = [under_way(text.map(lambda t, i=i: t[:, i : i + 1])) for i in range(L)]  # type: ignore[misc]
-            assert torch.allclose(torch.cat(steps, 1), out, atol=1e-5), "word by word the states differ"
+            state = decoder.start_decoding(Tokens(memory, mask=mask), L)
+            steps = [state(text.map(lambda t, i=i: t[:, i : i + 1])) for i in range(L)]  # type: ignore[misc]
+            assert torch.allclose(torch.cat(steps, 1), out, atol=1e-5), "incremental decoding gives other states"
     _check_gradients(decoder, lambda: decoder(decoder.encode_text(text), Tokens(memory, mask=mask)), "x")
 
 
 def check_head(part: Part[Head], vocabulary: int = 50) -> None:
-    """Keeps leading shape, passes gradients."""
+    """Check that a head keeps the leading dimensions and passes gradients."""
     torch.manual_seed(0)
     embeddings = {name: nn.Parameter(torch.randn(vocabulary, D)) for name in ("text", "decoder")}
     head = part(dim=D, vocabulary=vocabulary, classes=5, embeddings=embeddings)
@@ -186,32 +190,33 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
 
 
 def _cues(pruner: TokenPruner, tokens: Tokens) -> BlockCues:
-    """Plausible keys and attention for an in_block pruner: two heads over the states themselves."""
+    """Keys and attention for an in_block pruner: two heads over the states (B, N, D) themselves."""
     if pruner.place == "after_block":
         return BlockCues()
 
-    def look() -> tuple[Tensor, Tensor]:
+    def attention_maps() -> tuple[Tensor, Tensor]:
         keys = tokens.x.unflatten(-1, (2, -1)).transpose(1, 2)  # (B, 2, N, D / 2)
         return keys, (keys @ keys.transpose(-2, -1) / D**0.5).softmax(-1)
 
-    return BlockCues(look)
+    return BlockCues(attention_maps)
 
 
 def _states(pruner: TokenPruner, tokens: Tokens, guide: Tensor, seed: int) -> Tensor:
+    """The states and scores of one pass under a seed, (B, E)."""
     torch.manual_seed(seed)
     out = prune(pruner, tokens, guide, _cues(pruner, tokens))
-    return torch.cat([part.flatten(1) for part in (out.x, out.scores) if part is not None], 1)  # (B, N D + P)
+    return torch.cat([part.flatten(1) for part in (out.x, out.scores) if part is not None], 1)
 
 
 def _texts(vocabulary: int) -> tuple[Text, Text]:
-    """The same words without and with two more places of padding."""
+    """Texts (B, L), and the same with padding (B, L + 2)."""
     ids = torch.randint(5, vocabulary, (B, L))
     longer = torch.cat([ids, torch.zeros(B, 2, dtype=torch.long)], 1)
     return Text(ids, torch.ones_like(ids, dtype=torch.bool)), Text(longer, torch.arange(L + 2).expand(B, -1) < L)
 
 
 def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, apart: Sequence[nn.Module] = ()) -> None:
-    """Gradients reach every parameter but those ``apart``."""
+    """Check that gradients reach every parameter except those of ``apart``."""
     if not any(p.requires_grad for p in module.parameters()):
         return
     module.zero_grad()
@@ -220,17 +225,17 @@ def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, a
     (value.float() * torch.randn_like(value.float())).sum().backward()
     others = {id(p) for other in apart for p in other.parameters()}
     mine = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in others]
-    cold = [name for name, p in mine if p.grad is None]
-    assert not cold, f"no gradient reaches {', '.join(cold)}"
+    missing = [name for name, p in mine if p.grad is None]
+    assert not missing, f"no gradient reaches {', '.join(missing)}"
 
 
 class _Traced(nn.Module):
-    """A pruner as a function of tensors."""
+    """A pruner as a module from tensors to a tensor."""
 
     def __init__(self, pruner: TokenPruner):
         super().__init__()
         self.pruner = pruner
 
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:  # (B, 1 + P, D), (B, G) -> (B, 1 + K, D)
         tokens = Tokens(x, patches=(1, 1 + P))
         return prune(self.pruner, tokens, guide, _cues(self.pruner, tokens)).x

@@ -13,7 +13,7 @@ from core.hookspecs import hookimpl
 from core.training.trainer import Trainer
 from plugins.hooks.metrics_log import lines
 
-ACROSS = 3  # panels in a row
+MAX_COLUMNS = 3  # panels in a row
 
 
 @hookimpl
@@ -26,13 +26,13 @@ def training_ends(trainer: Trainer) -> None:
 
 
 def plot(steps: Sequence[int], losses: dict[str, Sequence[float]]) -> Figure:
-    """One panel a loss: the values thin, their running mean thick, the last mean in the title."""
-    across = min(ACROSS, len(losses))
+    """One panel for each loss: values thin, running mean thick, its last value in the title."""
+    across = min(MAX_COLUMNS, len(losses))
     down = math.ceil(len(losses) / across)
     figure = Figure(figsize=(3.9 * across, 2.7 * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for panel, (name, values) in zip(axes, losses.items(), strict=False):
-        mean = smoothed(values)
+        mean = running_mean(values)
         panel.plot(steps, values, color="#9ecae1", linewidth=0.9)
         panel.plot(steps, mean, color="#08519c", linewidth=1.8)
         panel.set_title(f"{name}   {mean[-1]:.3g}", fontsize=11, loc="left")
@@ -46,8 +46,8 @@ def plot(steps: Sequence[int], losses: dict[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def smoothed(values: Sequence[float], share: float = 0.04) -> list[float]:
-    """Running mean over about ``share`` of the values, over those there are at either end."""
-    half = max(1, round(len(values) * share / 2)) if len(values) > 2 else 0
+def running_mean(values: Sequence[float], window: float = 0.04) -> list[float]:
+    """Centred running mean; ``window`` is its width as a fraction of the values. At the ends it is narrower."""
+    half = max(1, round(len(values) * window / 2)) if len(values) > 2 else 0
     windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return [sum(window) / len(window) for window in windows]

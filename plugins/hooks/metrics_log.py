@@ -1,8 +1,8 @@
 """metrics.jsonl in the run's folder: one JSON object every ``log_every`` steps.
 
-{step, loss, <each objective>, lr, grad_norm, images_per_second, wait_share, seconds}: losses are means since the line
-before, ``loss`` their weighted sum; ``lr`` is the greatest of the groups', ``grad_norm`` the last step's before
-clipping, ``seconds`` the training time of the whole run, resumed parts included.
+{step, loss, <each objective>, lr, grad_norm, images_per_second, wait_share, seconds}: losses are means since the
+previous line, ``loss`` is their weighted sum; ``lr`` is the highest of the groups' learning rates, ``grad_norm`` the
+last step's norm before clipping, ``seconds`` the training time of the whole run, resumed parts included.
 """
 
 from __future__ import annotations
@@ -50,15 +50,14 @@ def after_step(trainer: Trainer, losses: dict[str, Tensor]) -> None:
 
 
 def lines(folder: str) -> list[dict[str, Any]]:
-    """What the journal of a run's folder says, oldest first, up to the first line that cannot be read; empty where
-    there is none."""
+    """Read metrics.jsonl from a run's folder, up to the first invalid line; empty if there is no file."""
     path = os.path.join(folder, FILE)
     if not paths.exists(path):
         return []
-    found = []
-    for line in read_text(path).split("\n")[:-1]:  # a run that was killed may leave half a line at the end
+    entries = []
+    for line in read_text(path).split("\n")[:-1]:  # a killed run may leave half a line at the end
         try:
-            found.append(json.loads(line))
+            entries.append(json.loads(line))
         except ValueError:
             break
-    return found
+    return entries

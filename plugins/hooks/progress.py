@@ -1,4 +1,4 @@
-"""Shows training on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Progress of training on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def training_ends(trainer: Trainer) -> None:
 
 
 class Progress:
-    """The bar, or the lines, of one run."""
+    """The progress bar or lines of one run."""
 
     def __init__(self, trainer: Trainer):
         self.meter = Meter(trainer)
@@ -45,6 +45,7 @@ class Progress:
             )
 
     def advance(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
+        """Count one step; print its losses if it is one to log, or the first."""
         self.meter.add(losses)
         if self.bar is not None:
             self.bar.update()
@@ -53,37 +54,39 @@ class Progress:
             return
         reading = self.meter.read(trainer)
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{shown(reading.losses)}  {pace(reading)}")
+            self.bar.set_postfix_str(f"{format_losses(reading.losses)}  {format_speed(reading)}")
         else:
-            print(line(trainer, reading), file=sys.stderr, flush=True)
+            print(format_line(trainer, reading), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def line(trainer: Trainer, reading: Reading) -> str:
-    """One plain line: step, losses, learning rate, speed, share of waiting, time left."""
+def format_line(trainer: Trainer, reading: Reading) -> str:
+    """One line: step, losses, learning rate, speed, fraction of the time spent waiting, time left."""
     steps = trainer.settings.steps
     done = trainer.step - trainer.first_step
     left = (time.perf_counter() - trainer.started) / done * (steps - trainer.step)
     rate = max(trainer.learning_rates.values())
     step = f"step {trainer.step:>{len(str(steps))}}/{steps}"
-    return f"{step}  {shown(reading.losses)}  lr {rate:.2g}  {pace(reading)}  {clock(left)} left"
+    return (
+        f"{step}  {format_losses(reading.losses)}  lr {rate:.2g}  {format_speed(reading)}  {format_seconds(left)} left"
+    )
 
 
-def shown(losses: dict[str, float]) -> str:
+def format_losses(losses: dict[str, float]) -> str:
     """``loss 5.123  itc 3.21 itm 0.66``"""
     total, *others = losses.items()
     return f"loss {total[1]:.3f}  " + " ".join(f"{name} {value:.3g}" for name, value in others)
 
 
-def pace(reading: Reading) -> str:
+def format_speed(reading: Reading) -> str:
     """``412 images/s  wait 3 %``"""
     return f"{reading.images_per_second:.0f} images/s  wait {100 * reading.wait_share:.0f} %"
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """``2:13``, ``1:02:13``"""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
