@@ -1,4 +1,4 @@
-"""Patchbay's core. ``from core import hookimpl, TokenPruner`` is what a third party needs; torch loads only then."""
+"""Public names for plugins, such as ``from core import hookimpl, TokenPruner``. Each is imported at first use."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ def __getattr__(name: str) -> Any:
 
 
 def _check_siblings() -> None:
-    """``plugins`` and ``registry`` are common names: make sure that ours are the ones that Python finds.
+    """Check that Python finds Patchbay's own ``plugins`` and ``registry``, which are common names.
 
     Raises:
-        ImportError: another package of that name comes first; names its file.
+        ImportError: another package of that name comes first.
     """
     home = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     for name in ("plugins", "registry"):
         spec = importlib.util.find_spec(name)
-        won = "nothing" if spec is None else spec.origin or str(list(spec.submodule_search_locations or ()))
-        if os.path.realpath(won) != os.path.join(home, name, "__init__.py"):
+        origin = "nothing" if spec is None else spec.origin or str(list(spec.submodule_search_locations or ()))
+        if os.path.realpath(origin) != os.path.join(home, name, "__init__.py"):
             raise ImportError(
-                f"Patchbay needs the package {name!r} beside {os.path.join(home, 'core')}, but Python found {won}. "
-                "Take that file off the path, or run from Patchbay's own folder."
+                f"Patchbay needs its own package {os.path.join(home, name)}, but Python found {origin}. "
+                "Import patchbay first: it loads its own packages."
             )
 
 

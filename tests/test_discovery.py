@@ -145,8 +145,7 @@ def test_a_plugin_that_prints_when_imported_leaves_standard_output_alone(monkeyp
         print("hello")
         return offers("whole", Whole)
 
-    monkeypatch.setattr(metadata, "entry_points", lambda **_: [entry("noisy", "noisy")])
-    monkeypatch.delenv(discovery.NO_AUTOLOAD, raising=False)
+    monkeypatch.setattr(discovery, "entry_points", lambda: [entry("noisy", "noisy")])
     monkeypatch.setattr(metadata.EntryPoint, "load", load)
     assert cli.main(["list", "--json"]) == 0
     printed = capsys.readouterr()
@@ -180,4 +179,4 @@ def test_another_package_of_our_name_is_named(tmp_path, name):
     other.write_text("")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import core"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert f"needs the package {name!r} beside {ROOT / 'core'}, but Python found {other}" in done.stderr
+    assert f"needs its own package {ROOT / name}, but Python found {other}" in done.stderr
