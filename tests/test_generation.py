@@ -18,8 +18,8 @@ from plugins.compute.torch_macs import counter, macs
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.generation.beam import Beams
 from plugins.generation.caption import caption
-from plugins.generation.generate import generate, uniform
-from plugins.generation.sampling import HEAD, draw, penalise
+from plugins.generation.generate import generate, sampling_noise
+from plugins.generation.sampling import NUCLEUS_TOKENS, apply_repetition_penalty, sample_token
 from plugins.generation.settings import Generation
 from plugins.generation.uncached import UncachedDecodeState
 
@@ -64,6 +64,10 @@ class Toy:
         memory = self.memory() if memory is None else memory
         prompts = self.prompts([1, 3, 5, 2]) if prompts is None else prompts
         return generate(self.decoder, self.head, memory, prompts, settings, end=END, pad=PAD, **more)
+
+
+def captions(model, images, settings, **more):
+    return [text for text, _ in caption(model, SOURCE.tokenizer, images, settings, **more)]
 
 
 def ids(written):
@@ -114,15 +118,15 @@ def test_cached_texts_equal_uncached(mode, dtype, layout, unimodal):
 def test_a_text_depends_on_its_own_row_alone(mode):
     """Permuting a batch permutes its texts; alone, without the padding of longer prompts, each is the same."""
     toy = Toy()
-    memory, prompts, numbers = toy.memory(), toy.prompts([1, 3, 5, 2]), uniform(0, range(4), 16)
+    memory, prompts, numbers = toy.memory(), toy.prompts([1, 3, 5, 2]), sampling_noise(0, range(4), 16)
     settings = Generation(mode=mode, max_length=16)
-    texts = ids(toy.write(settings, memory, prompts, numbers=numbers))
+    texts = ids(toy.write(settings, memory, prompts, noise=numbers))
     order = torch.tensor([2, 0, 3, 1])
-    mixed = toy.write(settings, memory.rows(order), prompts.rows(order), numbers=numbers[order])
+    mixed = toy.write(settings, memory.rows(order), prompts.rows(order), noise=numbers[order])
     assert ids(mixed) == [texts[i] for i in order]
     for row in range(4):
         one = slice(row, row + 1)
-        assert ids(toy.write(settings, memory.rows(one), prompts.rows(one), numbers=numbers[one])) == [texts[row]]
+        assert ids(toy.write(settings, memory.rows(one), prompts.rows(one), noise=numbers[one])) == [texts[row]]
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -257,7 +261,7 @@ def test_repetition_is_penalised():
     assert varied.ids.count(7) == 1
     logits = torch.tensor([[2.0, -2.0, 3.0, -1.0]])
     held, mask = torch.tensor([[0, 1, 2]]), torch.tensor([[True, True, False]])
-    assert torch.equal(penalise(logits, held, mask, 2.0), torch.tensor([[1.0, -4.0, 3.0, -1.0]]))
+    assert torch.equal(apply_repetition_penalty(logits, held, mask, 2.0), torch.tensor([[1.0, -4.0, 3.0, -1.0]]))
 
 
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}])
@@ -274,7 +278,7 @@ def test_draws_follow_the_distribution():
 
     def shares(**settings):
         settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **settings}
-        words = draw(logits.expand(20_000, -1), numbers, **settings)
+        words = sample_token(logits.expand(20_000, -1), numbers, **settings)
         return words.bincount(minlength=5) / 20_000
 
     def expected(logits):
@@ -286,24 +290,24 @@ def test_draws_follow_the_distribution():
     assert torch.allclose(shares(top_k=2), expected([no, 3.0, no, 2.0, no]), atol=1e-3)
     assert torch.allclose(shares(top_p=0.7), expected([no, 3.0, no, 2.0, no]), atol=1e-3)  # 0.64 alone is too few
     assert torch.allclose(shares(top_p=0.6), expected([no, 3.0, no, no, no]), atol=1e-3)
-    edge = draw(logits.expand(2, -1), torch.tensor([0.0, 1.0]), temperature=1.0, top_k=0, top_p=1.0)
+    edge = sample_token(logits.expand(2, -1), torch.tensor([0.0, 1.0]), temperature=1.0, top_k=0, top_p=1.0)
     assert edge.tolist() == [0, 4]
 
 
 def test_a_nucleus_wider_than_the_head_is_found_by_sorting():
     """Beside a narrow row, over more words than are looked at first."""
     torch.manual_seed(0)
-    logits, numbers = torch.randn(2, 3 * HEAD, dtype=torch.float64), torch.tensor([0.9999, 0.9999])
+    logits, numbers = torch.randn(2, 3 * NUCLEUS_TOKENS, dtype=torch.float64), torch.tensor([0.9999, 0.9999])
     logits[1, 5] = 30.0
     shares, order = logits[0].softmax(0).sort(descending=True)
     last = int((shares.cumsum(0) < 0.8).sum())
-    assert last > HEAD
-    assert draw(logits, numbers, 1.0, 0, 0.8).tolist() == [int(order[last]), 5]
+    assert last > NUCLEUS_TOKENS
+    assert sample_token(logits, numbers, 1.0, 0, 0.8).tolist() == [int(order[last]), 5]
 
 
 def test_numbers_belong_to_rows():
-    assert torch.equal(uniform(3, [5, 8], 6), uniform(3, [8, 5], 6)[[1, 0]])
-    assert not torch.equal(uniform(3, [5], 6), uniform(4, [5], 6))
+    assert torch.equal(sampling_noise(3, [5, 8], 6), sampling_noise(3, [8, 5], 6)[[1, 0]])
+    assert not torch.equal(sampling_noise(3, [5], 6), sampling_noise(4, [5], 6))
 
 
 def test_what_is_computed_how_often():
@@ -396,7 +400,7 @@ def test_faults():
 def test_captions_of_models(make, prompts, mode):
     model, images = make(), small.batch(SOURCE, 4).images
     texts = [
-        caption(model, SOURCE.tokenizer, images, Generation(mode=mode, max_length=6, cached=cached), prompts=prompts)
+        captions(model, images, Generation(mode=mode, max_length=6, cached=cached), prompts=prompts)
         for cached in (True, False)
     ]
     assert texts[0] == texts[1]
@@ -418,16 +422,16 @@ def test_captions_begin_where_training_does():
     model = coca()
     words = Text(text.ids, text.mask & (text.ids != SOURCE.tokenizer.sep))
     expected = worded(model, model.encode_image(model.backbone.trunk(images)), words)
-    assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == expected
-    unprompted = caption(model, SOURCE.tokenizer, images, settings)
-    assert caption(model, SOURCE.tokenizer, images, settings, prompts=[""] * 4) == unprompted
+    assert captions(model, images, settings, prompts=starts) == expected
+    unprompted = captions(model, images, settings)
+    assert captions(model, images, settings, prompts=[""] * 4) == unprompted
 
     model, seen = small.copa(SOURCE), []
     model.decoder.multimodal[0].cross.key.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     with torch.no_grad():
         memory = Step(model, Batch(images, text)).fuse(slice(None), model.encode_text(text)).memory
     start = Text(text.ids[:, :1], text.mask[:, :1])
-    assert caption(model, SOURCE.tokenizer, images, settings, prompts=starts) == worded(model, memory, start)
+    assert captions(model, images, settings, prompts=starts) == worded(model, memory, start)
     assert torch.equal(seen[0], seen[1])
 
 

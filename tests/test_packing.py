@@ -80,7 +80,8 @@ def test_captions_of_a_packed_model(make, mode):
     pack(packed)
     assert not any(type(module) is nn.Linear for module in packed.modules())
     settings = Generation(mode=mode, max_length=6)
-    assert caption(packed, SOURCE.tokenizer, images, settings) == caption(model, SOURCE.tokenizer, images, settings)
+    texts = [[text for text, _ in caption(m, SOURCE.tokenizer, images, settings)] for m in (packed, model)]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("autocast", [True, False])

@@ -1,37 +1,40 @@
-"""From logits to the next word: pure functions. Letters: R texts under way, V words, k words to draw from."""
+"""Pure functions from logits to the next token. Letters: R texts, S tokens of a text, V vocabulary, k candidates."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-HEAD = 256  # likeliest words among which a nucleus is looked for before all are sorted
+NUCLEUS_TOKENS = 256  # the likeliest tokens, among which a nucleus is searched before all are sorted
 
 
-def penalise(logits: Tensor, ids: Tensor, mask: Tensor, penalty: float) -> Tensor:
-    """CTRL's repetition penalty (Keskar et al. 2019, section 4.1), keeping signs apart.
+def apply_repetition_penalty(logits: Tensor, ids: Tensor, mask: Tensor, penalty: float) -> Tensor:
+    """Apply CTRL's repetition penalty (Keskar et al. 2019, section 4.1), with the sign of each logit respected.
 
     Args:
         logits: (R, V).
-        ids: (R, S) what the texts hold; those outside ``mask`` (R, S) do not count.
+        ids: (R, S) tokens of the texts; those outside ``mask`` (R, S) do not count.
         penalty: above 1 makes repetition rarer.
+
+    Returns:
+        (R, V): logits of repeated tokens are divided by the penalty if positive, else multiplied by it.
     """
-    held = torch.zeros_like(logits).scatter_add_(1, ids, mask.to(logits.dtype)) > 0  # (R, V)
-    return torch.where(held, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    repeated = torch.zeros_like(logits).scatter_add_(1, ids, mask.to(logits.dtype)) > 0  # (R, V)
+    return torch.where(repeated, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def ban(logits: Tensor, word: int) -> Tensor:
-    """The same with one word impossible."""
-    return logits.index_fill(1, torch.tensor([word], device=logits.device), -torch.inf)
+def mask_token(logits: Tensor, token: int) -> Tensor:
+    """Return logits (R, V) in which one token is impossible."""
+    return logits.index_fill(1, torch.tensor([token], device=logits.device), -torch.inf)
 
 
-def draw(logits: Tensor, numbers: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """A word for each row by the inverse of its cumulative distribution.
+def sample_token(logits: Tensor, noise: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Sample a token for each row by the inverse of its cumulative distribution.
 
     Args:
         logits: (R, V).
-        numbers: (R,) from [0, 1): a row's word depends on its own number alone.
-        temperature, top_k, top_p: as in ``Generation``, in this order.
+        noise: (R,) from [0, 1): a row's token depends on its own number alone.
+        temperature, top_k, top_p: as in ``Generation``, applied in this order.
 
     Returns:
         (R,) int64.
@@ -39,25 +42,29 @@ def draw(logits: Tensor, numbers: Tensor, temperature: float, top_k: int, top_p:
     logits = logits / temperature
     if top_k:
         values, order = logits.topk(min(top_k, int(logits.shape[1])))  # (R, k), likeliest first
-        return _pick(values.softmax(1), order, numbers, top_p)
-    shares = logits.softmax(1)
+        return _pick(values.softmax(1), order, noise, top_p)
+    probabilities = logits.softmax(1)  # (R, V)
     if top_p == 1:
-        order = torch.arange(int(shares.shape[1]), device=shares.device).expand_as(shares)
-        return _pick(shares, order, numbers, top_p)
-    values, order = shares.topk(min(HEAD, int(shares.shape[1])))
-    words = _pick(values, order, numbers, top_p)
-    short = (values.sum(1) < top_p).nonzero().flatten()  # rows whose nucleus is larger
-    if len(short):
-        values, order = shares[short].sort(dim=1, descending=True, stable=True)
-        words[short] = _pick(values, order, numbers[short], top_p)
-    return words
+        order = torch.arange(int(probabilities.shape[1]), device=probabilities.device).expand_as(probabilities)
+        return _pick(probabilities, order, noise, top_p)
+    values, order = probabilities.topk(min(NUCLEUS_TOKENS, int(probabilities.shape[1])))  # (R, k)
+    tokens = _pick(values, order, noise, top_p)  # (R,)
+    larger = (values.sum(1) < top_p).nonzero().flatten()  # rows whose nucleus has more than NUCLEUS_TOKENS
+    if len(larger):
+        values, order = probabilities[larger].sort(dim=1, descending=True, stable=True)
+        tokens[larger] = _pick(values, order, noise[larger], top_p)
+    return tokens
 
 
-def _pick(shares: Tensor, order: Tensor, numbers: Tensor, top_p: float) -> Tensor:
-    """One of the words ``order`` (R, k) with probabilities ``shares`` (R, k), the fewest first that hold ``top_p``."""
+def _pick(probabilities: Tensor, order: Tensor, noise: Tensor, top_p: float) -> Tensor:
+    """Pick from the tokens ``order`` (R, k), of which the fewest first with a total of ``top_p`` are possible -> (R,).
+
+    Args:
+        probabilities: (R, k), of these tokens.
+    """
     if top_p < 1:
-        shares = shares.masked_fill(shares.cumsum(1) - shares >= top_p, 0)
-    steps = shares.cumsum(1)
-    chosen = torch.searchsorted(steps, (numbers.to(steps) * steps[:, -1])[:, None], right=True)
-    last = (shares > 0).int().cumsum(1).argmax(1, keepdim=True)  # where rounding leads past the end
-    return order.gather(1, chosen.minimum(last)).squeeze(1)
+        probabilities = probabilities.masked_fill(probabilities.cumsum(1) - probabilities >= top_p, 0)
+    cumulative = probabilities.cumsum(1)  # (R, k)
+    chosen = torch.searchsorted(cumulative, (noise.to(cumulative) * cumulative[:, -1])[:, None], right=True)  # (R, 1)
+    last = (probabilities > 0).int().cumsum(1).argmax(1, keepdim=True)  # (R, 1): rounding may lead past the end
+    return order.gather(1, chosen.minimum(last)).squeeze(1)  # (R,)

@@ -1,4 +1,4 @@
-"""How texts are generated."""
+"""Settings and results of text generation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Generation:
     """Settings of ``generate``.
 
     Args:
-        mode: ``greedy``: the likeliest word each time; ``sample``: drawn; ``beam``: the best text of a beam search.
-        max_length: the most tokens written, the end token among them; the prompt is not counted.
-        min_length: tokens written before the end token may follow.
-        temperature: divides the logits before a draw.
-        top_k: draw from the k likeliest words; 0: from all.
-        top_p: draw from the fewest likeliest words that together have this probability (Holtzman et al. 2020).
+        mode: ``greedy``: the likeliest token each time; ``sample``: sampled; ``beam``: the best text of a beam search.
+        max_length: the most tokens generated, end token included, prompt excluded.
+        min_length: tokens generated before the end token is possible.
+        temperature: divides the logits before sampling.
+        top_k: sample from the k likeliest tokens; 0: from all.
+        top_p: sample from the fewest likeliest tokens with this total probability (Holtzman et al. 2020).
         beams: width of the beam search.
         length_penalty: a text's score is its log-probability over its length, end token included, to this power.
-        repetition_penalty: logits of words that the text holds already, prompt included, are divided by it where
-            positive and multiplied where negative (Keskar et al. 2019); 1: none.
-        cached: keep keys and values from word to word, where the decoder can.
+        repetition_penalty: logits of tokens that the text already contains, prompt included, are divided by it if
+            positive, else multiplied by it (Keskar et al. 2019); 1: none.
+        cached: cache keys and values if the decoder can (``StepwiseDecoder``).
 
     Raises:
         ValueError: a setting is out of its range.
@@ -53,15 +53,17 @@ class Generation:
             "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
         }
         wrong = [
-            f"{name} is {getattr(self, name)!r}; it must be {said}" for name, (fits, said) in ranges.items() if not fits
+            f"{name} is {getattr(self, name)!r}; it must be {permitted}"
+            for name, (fits, permitted) in ranges.items()
+            if not fits
         ]
         if wrong:
             raise ValueError("; ".join(wrong))
 
 
 @dataclass(frozen=True)
-class Written:
-    """One text."""
+class GeneratedText:
+    """A generated text and its score."""
 
     ids: tuple[int, ...]  # without prompt and end token
-    score: float  # log-probability, the end token's included, over the length to the power of length_penalty
+    score: float  # log-probability, end token included, divided by length ** length_penalty

@@ -16,8 +16,8 @@ from torch import Tensor
 from core.model import LoadedModel
 from core.runtime import autocast
 from core.types import Tokens
-from plugins.generation.caption import scored
-from plugins.generation.generate import uniform
+from plugins.generation.caption import caption
+from plugins.generation.generate import sampling_noise
 from plugins.inference.inputs import Picture, Pictures, Texts, asked, chunks, pictures_of, prepared, texts_of
 from plugins.inference.settings import generation, longest_written
 from plugins.metrics.features import cosines, features, match_log_odds
@@ -76,10 +76,10 @@ class Predictor:
                 if len(beginnings) < len(chunk):
                     raise ValueError(f"{len(known)} prompts for more pictures; there must be one for each, or one text")
                 rows = range(done, done + len(chunk))
-                numbers = uniform(seed, rows, chosen.max_length) if chosen.mode == "sample" else None
+                numbers = sampling_noise(seed, rows, chosen.max_length) if chosen.mode == "sample" else None
                 with self._computing():
                     shown = self._shown(chunk)
-                    found = scored(self.model, self.tokenizer, shown, chosen, prompts=beginnings, numbers=numbers)
+                    found = caption(self.model, self.tokenizer, shown, chosen, prompts=beginnings, noise=numbers)
                 yield from found
                 done += len(chunk)
             if starts is not None and done < len(starts):

@@ -19,7 +19,7 @@ from core.training.optimizer import make_optimizer
 from core.types import Batch, Text
 from plugins.compute.torch_macs import counter, macs
 from plugins.generation.generate import generate
-from plugins.generation.settings import Generation, Written
+from plugins.generation.settings import GeneratedText, Generation
 from plugins.inference.packing import PackedLinear, pack
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
@@ -33,7 +33,7 @@ class Ours:
         self.tokenizer = load_tokenizer(ours, sizes.text_length)
         self.step: Callable[[], float] | None = None
 
-    def write(self, count: int, length: int, beams: int) -> list[Written]:
+    def write(self, count: int, length: int, beams: int) -> list[GeneratedText]:
         """Texts of ``length`` tokens, start and end included."""
         images, start = self.job["images"][:count], torch.full((count, 1), self.tokenizer.cls)
         how = Generation(

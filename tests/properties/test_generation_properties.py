@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from core.types import Text, Tokens
 from plugins.decoders.decoupled import DecoupledDecoder
-from plugins.generation.generate import generate, uniform
-from plugins.generation.settings import Generation, Written
+from plugins.generation.generate import generate, sampling_noise
+from plugins.generation.settings import GeneratedText, Generation
 from properties.drawing import PROFILE
 
 PAD, START, END, LENGTH, DIM = 0, 1, 2, 20, 8
@@ -51,16 +51,16 @@ class Writer:
         ids[:, 0] = START
         present = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         self.prompts = Text(ids.masked_fill(~present, PAD), present)
-        self.numbers = uniform(seed, range(len(lengths)), LENGTH)  # (B, LENGTH)
+        self.numbers = sampling_noise(seed, range(len(lengths)), LENGTH)  # (B, LENGTH)
 
     def __repr__(self) -> str:
         return f"Writer of {self.words} words, prompts {self.prompts.ids.tolist()}"
 
-    def write(self, chosen: Generation, rows: Tensor | None = None) -> list[Written]:
+    def write(self, chosen: Generation, rows: Tensor | None = None) -> list[GeneratedText]:
         rows = torch.arange(len(self.numbers)) if rows is None else rows
         memory, prompts, numbers = self.memory.rows(rows), self.prompts.rows(rows), self.numbers[rows]
         return generate(
-            self.decoder, self.head, memory, prompts, chosen, end=END, pad=PAD, numbers=numbers[:, : chosen.max_length]
+            self.decoder, self.head, memory, prompts, chosen, end=END, pad=PAD, noise=numbers[:, : chosen.max_length]
         )
 
 
@@ -92,11 +92,11 @@ def generations(draw: st.DrawFn, **fixed: Any) -> Generation:
     return Generation(**{**drawn, **fixed})
 
 
-def ids(written: list[Written]) -> list[tuple[int, ...]]:
+def ids(written: list[GeneratedText]) -> list[tuple[int, ...]]:
     return [text.ids for text in written]
 
 
-def scores(written: list[Written]) -> Any:
+def scores(written: list[GeneratedText]) -> Any:
     return pytest.approx([text.score for text in written], abs=1e-7)
 
 
@@ -189,7 +189,7 @@ def test_the_widest_beam_is_at_least_as_likely_as_any_text(writer, chosen, more)
     """A beam as wide as the number of texts, which have at most two words, misses none."""
     chosen = replace(chosen, max_length=2, min_length=0, beams=writer.words**2)
     likeliest = writer.write(chosen)
-    writer.numbers = uniform(more, range(len(writer.numbers)), LENGTH)
+    writer.numbers = sampling_noise(more, range(len(writer.numbers)), LENGTH)
     drawn = writer.write(replace(chosen, mode="sample", temperature=1.0, top_k=0, top_p=1.0))
     assert all(one.score >= other.score - 1e-7 for one, other in zip(likeliest, drawn, strict=True))
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plugins.generation.generate import uniform
-from plugins.generation.sampling import ban, draw, penalise
+from plugins.generation.generate import sampling_noise
+from plugins.generation.sampling import apply_repetition_penalty, mask_token, sample_token
 from properties.drawing import PROFILE
 
 SEEDS = st.integers(0, 2**31)
@@ -55,7 +55,7 @@ def possible(row: list[float], number: float, top_k: int, top_p: float) -> set[i
 )
 @example(logits=torch.tensor([[-math.inf, 0.0]]), number=0.0, temperature=1.0, top_k=0, top_p=1.0)
 def test_a_word_is_drawn_by_the_cumulative_distribution(logits, number, temperature, top_k, top_p):
-    words = draw(logits, torch.full((len(logits),), number, dtype=torch.float64), temperature, top_k, top_p)
+    words = sample_token(logits, torch.full((len(logits),), number, dtype=torch.float64), temperature, top_k, top_p)
     for row, word in zip((logits / temperature).tolist(), words.tolist(), strict=True):
         assert row[word] > -math.inf
         assert word in possible([logit - max(row) for logit in row], number, top_k, top_p)
@@ -64,7 +64,7 @@ def test_a_word_is_drawn_by_the_cumulative_distribution(logits, number, temperat
 @settings(PROFILE, max_examples=100)
 @given(logits=distributions(), numbers=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), top_k=st.integers(1, 9))
 def test_a_larger_number_draws_no_likelier_word(logits, numbers, top_k):
-    low, high = (draw(logits, torch.full((len(logits),), n), 1.0, top_k, 1.0) for n in sorted(numbers))
+    low, high = (sample_token(logits, torch.full((len(logits),), n), 1.0, top_k, 1.0) for n in sorted(numbers))
     one, other = (logits.gather(1, words[:, None]) for words in (low, high))
     assert (one >= other).all()
 
@@ -76,21 +76,21 @@ def test_repetition_is_penalised_by_its_formula(logits, data, penalty):
     length = data.draw(st.integers(0, 6))
     texts = torch.randint(words, (rows, length))
     mask = torch.rand(rows, length) < 0.6
-    penalised = penalise(logits, texts, mask, penalty)
+    penalised = apply_repetition_penalty(logits, texts, mask, penalty)
     for row in range(rows):
         present = set(texts[row][mask[row]].tolist())
         for word in range(words):
             logit = float(logits[row, word])
             changed = (logit / penalty if logit > 0 else logit * penalty) if word in present else logit
             assert float(penalised[row, word]) == pytest.approx(changed)
-    assert torch.equal(penalise(logits, texts, mask, 1.0), logits)
+    assert torch.equal(apply_repetition_penalty(logits, texts, mask, 1.0), logits)
 
 
 @PROFILE
 @given(logits=distributions(), data=st.data())
 def test_a_ban_leaves_the_other_words(logits, data):
     word = data.draw(st.integers(0, logits.shape[1] - 1))
-    without = ban(logits, word)
+    without = mask_token(logits, word)
     assert (without[:, word] == -torch.inf).all()
     rest = torch.arange(logits.shape[1]) != word
     assert torch.equal(without[:, rest], logits[:, rest])
@@ -99,8 +99,8 @@ def test_a_ban_leaves_the_other_words(logits, data):
 @PROFILE
 @given(seed=SEEDS, rows=st.lists(st.integers(0, 10**6), min_size=1, max_size=5), length=st.integers(1, 9))
 def test_numbers_belong_to_seed_and_row(seed, rows, length):
-    numbers = uniform(seed, rows, length)
+    numbers = sampling_noise(seed, rows, length)
     assert ((numbers >= 0) & (numbers < 1)).all()
-    assert all(torch.equal(uniform(seed, [row], length)[0], numbers[i]) for i, row in enumerate(rows))
-    assert torch.equal(uniform(seed, rows, length + 3)[:, :length], numbers)
-    assert not torch.equal(uniform(seed + 1, rows, length), numbers)
+    assert all(torch.equal(sampling_noise(seed, [row], length)[0], numbers[i]) for i, row in enumerate(rows))
+    assert torch.equal(sampling_noise(seed, rows, length + 3)[:, :length], numbers)
+    assert not torch.equal(sampling_noise(seed + 1, rows, length), numbers)
