@@ -439,7 +439,7 @@ def test_a_model_without_a_decoder_cannot_caption():
     model = coca()
     with pytest.raises(ValueError, match="no head 'other'; it has: image, text, temperature, words"):
         caption(model, SOURCE.tokenizer, small.batch(SOURCE, 1).images, Generation(), head="other")
-    with pytest.raises(ValueError, match="1 prompts for 2 pictures"):
+    with pytest.raises(ValueError, match="1 prompts for 2 images"):
         caption(model, SOURCE.tokenizer, small.batch(SOURCE, 2).images, Generation(), prompts=["a"])
     model.decoder = None
     with pytest.raises(ValueError, match="no decoder"):
