@@ -27,9 +27,9 @@ from plugins.data.coco import Coco
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
 from plugins.heads.scale_bias import ScaleBias
-from plugins.inference.inputs import prepared
+from plugins.inference.inputs import preprocess
 from plugins.inference.predictor import Predictor
-from plugins.inference.settings import generation
+from plugins.inference.settings import generation_settings
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
 from registry.part import Part
@@ -198,7 +198,7 @@ def test_pictures_are_prepared_as_held_out_ones(tmp_path, files):
     data = Coco(sources=[source], image_size=32, held_out=0.25)
     sizes = ModelSpec.of(data)
     for example in data.held_out("train", 4):
-        assert torch.equal(prepared(tmp_path / example.key, sizes), example.image)
+        assert torch.equal(preprocess(tmp_path / example.key, sizes), example.image)
 
 
 @pytest.mark.parametrize("crop", [False, True])
@@ -206,12 +206,12 @@ def test_pictures_are_prepared_as_held_out_ones(tmp_path, files):
 def test_paths_pictures_and_tensors_agree(tmp_path, crop, size):
     sizes = ModelSpec(64, 20, 9, crop=crop)
     (file,) = paint(tmp_path, 1, size)
-    path = prepared(file, sizes)
+    path = preprocess(file, sizes)
     assert path.shape == (3, 64, 64)
     assert path.dtype == torch.uint8
     opened = Image.open(file)
     for other in (Path(file), opened, tensor(file)):
-        assert torch.equal(prepared(other, sizes), path)
+        assert torch.equal(preprocess(other, sizes), path)
     assert opened.size == size
     if size == (64, 64):
         assert torch.equal(path, tensor(file))
@@ -221,7 +221,7 @@ def test_a_large_photo_agrees_within_its_decoder(tmp_path):
     (file,) = paint(tmp_path, 1, (1600, 1200))
     Image.open(file).save(tmp_path / "large.jpg", quality=95)
     with Image.open(tmp_path / "large.jpg") as opened:
-        one, two = (prepared(p, ModelSpec(64, 20, 9)).float() for p in (tmp_path / "large.jpg", opened))
+        one, two = (preprocess(p, ModelSpec(64, 20, 9)).float() for p in (tmp_path / "large.jpg", opened))
         assert opened.size == (1600, 1200)
     assert (one - two).abs().max() <= 4  # of 255: a JPEG file is decoded small
 
@@ -229,12 +229,12 @@ def test_a_large_photo_agrees_within_its_decoder(tmp_path):
 def test_cropped_to_the_middle_or_squeezed(tmp_path):
     wide = Image.new("RGB", (300, 100), (255, 0, 0))
     wide.paste((0, 255, 0), (100, 0, 200, 100))
-    cropped, squeezed = (prepared(wide, ModelSpec(20, 20, 9, crop=crop)) for crop in (True, False))
+    cropped, squeezed = (preprocess(wide, ModelSpec(20, 20, 9, crop=crop)) for crop in (True, False))
     assert (cropped[:, :, 2:-2].float().mean((1, 2)) - torch.tensor([0.0, 255, 0])).abs().max() < 3
     assert (squeezed[0, :, :5] > 250).all()
     strip = Image.new("RGB", (20_000, 2), (255, 0, 0))  # 100 million pixels where it is enlarged whole
     strip.paste((0, 255, 0), (9_990, 0, 10_010, 2))
-    middle = prepared(strip, ModelSpec(200, 20, 9, crop=True))
+    middle = preprocess(strip, ModelSpec(200, 20, 9, crop=True))
     assert (middle.float().mean((1, 2)) - torch.tensor([0.0, 255, 0])).abs().max() < 3
 
 
@@ -248,15 +248,15 @@ def test_the_right_way_up(tmp_path, orientation):
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     sizes = ModelSpec(16, 20, 9, crop=False)
-    want = prepared(upright, sizes).int()
-    assert (prepared(tmp_path / "turned.png", sizes).int() - want).abs().max() <= 2
-    assert (prepared(Image.open(tmp_path / "turned.png"), sizes).int() - want).abs().max() <= 2
+    want = preprocess(upright, sizes).int()
+    assert (preprocess(tmp_path / "turned.png", sizes).int() - want).abs().max() <= 2
+    assert (preprocess(Image.open(tmp_path / "turned.png"), sizes).int() - want).abs().max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "I;16", "1"])
 def test_modes(mode):
     picture = Image.new(mode, (20, 30))
-    assert prepared(picture, ModelSpec(16, 20, 9)).shape == (3, 16, 16)
+    assert preprocess(picture, ModelSpec(16, 20, 9)).shape == (3, 16, 16)
 
 
 def test_what_is_no_picture(captioner, tmp_path):
@@ -354,9 +354,9 @@ def test_pictures_are_read_as_they_are_needed(captioner, files):
 
 def test_prompts(captioner, files):
     assert all(text.startswith("there is") for text in captioner.caption(files, "there is", max_length=2))
-    with pytest.raises(ValueError, match="2 prompts for more pictures"):
+    with pytest.raises(ValueError, match="2 prompts for more images"):
         captioner.caption(files, ["a", "b"])
-    with pytest.raises(ValueError, match="6 prompts for 5 pictures"):
+    with pytest.raises(ValueError, match="6 prompts for 5 images"):
         captioner.caption(files, ["a"] * 6)
     assert captioner.caption(files[:1], "a " * 16)  # room is left for what is written
     with pytest.raises(ValueError, match="after a prompt of 18 it must be at most 3"):
@@ -368,17 +368,17 @@ def test_prompts(captioner, files):
 
 
 def test_settings_of_generation():
-    assert generation({}, 40) == Generation(max_length=30)
-    assert generation({}, 12).max_length == 12
-    assert generation({"beams": 3}, 40).mode == "beam"
-    assert generation({"temperature": 0.5, "top_p": 0.9}, 40).mode == "sample"
-    assert generation({"beams": 3, "mode": "greedy"}, 40).mode == "greedy"
+    assert generation_settings({}, 40) == Generation(max_length=30)
+    assert generation_settings({}, 12).max_length == 12
+    assert generation_settings({"beams": 3}, 40).mode == "beam"
+    assert generation_settings({"temperature": 0.5, "top_p": 0.9}, 40).mode == "sample"
+    assert generation_settings({"beams": 3, "mode": "greedy"}, 40).mode == "greedy"
     with pytest.raises(ValueError, match=r"no setting 'beam'. Did you mean 'beams'"):
-        generation({"beam": 3}, 40)
+        generation_settings({"beam": 3}, 40)
     with pytest.raises(ValueError, match="beams is for a beam search, top_k for draws"):
-        generation({"beams": 3, "top_k": 3}, 40)
+        generation_settings({"beams": 3, "top_k": 3}, 40)
     with pytest.raises(ValueError, match="top_p is 2; it must be above 0"):
-        generation({"top_p": 2}, 40)
+        generation_settings({"top_p": 2}, 40)
 
 
 def test_match_by_fusion_is_a_probability(matcher, files):
@@ -389,7 +389,7 @@ def test_match_by_fusion_is_a_probability(matcher, files):
     model, sizes = matcher.model, matcher.sizes
     with torch.no_grad():  # a pair by hand
         words = model.encode_text(matcher.tokenizer(CLASSES).rows(slice(1, 2)))
-        image = model.encode_image(model.trunk(prepared(files[2], sizes)[None]), words.pooled)
+        image = model.encode_image(model.trunk(preprocess(files[2], sizes)[None]), words.pooled)
         odds = model.heads["match"](model.fusion(words, image).text.x[:, 0]).softmax(1)
     near(found[2, 1], odds[0, 1])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.inference.verbs import Shown, answer, count, parser
+from plugins.inference.verbs import ImageStream, count, parser, run_image_verb
 
 if TYPE_CHECKING:
     from plugins.inference.predictor import Predictor
@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
     args = options.parse_intermixed_args(argv)
     settings = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
 
-    def captioned(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
+    def captioned(model: Predictor, images: ImageStream) -> Iterator[dict[str, Any]]:
         for place, (text, score) in enumerate(model.captions(images, args.prompt, seed=args.seed, **settings)):
             yield {"image": images.names[place], "caption": text, "score": score}
 
-    return run_cli(lambda: answer(args, captioned))
+    return run_cli(lambda: run_image_verb(args, captioned))

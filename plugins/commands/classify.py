@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.inference.verbs import TEXT_HELP, Shown, answer, count, lines_of, parser
+from plugins.inference.verbs import TEXT_HELP, ImageStream, count, lines_of, parser, run_image_verb
 
 if TYPE_CHECKING:
     from plugins.inference.predictor import Predictor
@@ -28,13 +28,13 @@ def main(argv: Sequence[str]) -> int:
     options.add_argument("--top", type=count, default=5, metavar="K", help="number of classes per image (default: 5)")
     args = options.parse_intermixed_args(argv)
 
-    def classified(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
+    def classified(model: Predictor, images: ImageStream) -> Iterator[dict[str, Any]]:
         names = None if args.classes is None else _names(args.classes)
         for place, ranked in enumerate(model.classified(images, names, args.prompt, args.top)):
             best, odds = ranked[0]
             yield {"image": images.names[place], "class": best, "score": odds, "top": dict(ranked)}
 
-    return run_cli(lambda: answer(args, classified))
+    return run_cli(lambda: run_image_verb(args, classified))
 
 
 def _names(given: str) -> list[str]:

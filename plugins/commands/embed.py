@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.inference.verbs import TEXT_HELP, Shown, answer, parser, texts_of, usable
+from plugins.inference.verbs import TEXT_HELP, ImageStream, check_output_path, parser, run_image_verb, texts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
         options.error("nothing to embed: give images, --text or --texts")
     if args.out and args.out.endswith(TENSORS):
         return run_cli(lambda: _save(args))
-    return run_cli(lambda: answer(args, lambda model, images: _records(model, images, texts_of(args))))
+    return run_cli(lambda: run_image_verb(args, lambda model, images: _records(model, images, texts_of(args))))
 
 
-def _records(model: Predictor, images: Shown, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _records(model: Predictor, images: ImageStream, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     if texts:
         for text, row in zip(texts, model.embed_texts(texts), strict=True):
             yield {"text": text, "embedding": _numbers(row)}
@@ -64,10 +64,10 @@ def _save(args: Any) -> int:
 
     from core.files import write_json
 
-    out, args.out = usable(args.out), None
+    out, args.out = check_output_path(args.out), None
     texts = texts_of(args)
 
-    def save(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
+    def save(model: Predictor, images: ImageStream) -> Iterator[dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
         if images.files:
             tensors["images"] = model.embed_images(images)
@@ -78,4 +78,4 @@ def _save(args: Any) -> int:
         write_json(names, {"images": images.names, "texts": texts})
         yield {"tensors": out, "names": names, **{name: list(tensor.shape) for name, tensor in tensors.items()}}
 
-    return answer(args, save)
+    return run_image_verb(args, save)

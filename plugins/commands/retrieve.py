@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import run_cli
 from core.hookspecs import hookimpl
-from plugins.inference.verbs import TEXT_HELP, Shown, answer, count, parser, texts_of
+from plugins.inference.verbs import TEXT_HELP, ImageStream, count, parser, run_image_verb, texts_of
 
 if TYPE_CHECKING:
     from plugins.inference.predictor import Predictor
@@ -27,10 +27,10 @@ def main(argv: Sequence[str]) -> int:
     if not (args.text or args.texts):
         options.error("give --text or --texts")
 
-    def retrieved(model: Predictor, images: Shown) -> Iterator[dict[str, Any]]:
+    def retrieved(model: Predictor, images: ImageStream) -> Iterator[dict[str, Any]]:
         texts = texts_of(args)
         for text, matches in zip(texts, model.retrieve(images, texts, args.top), strict=True):
             for rank, (place, score) in enumerate(matches):
                 yield {"text": text, "rank": rank + 1, "image": images.names[place], "score": score}
 
-    return run_cli(lambda: answer(args, retrieved))
+    return run_cli(lambda: run_image_verb(args, retrieved))

@@ -1,6 +1,6 @@
-"""What the verbs of a model take: one picture or text, or many, from anywhere.
+"""Inputs of a predictor: one or many images or texts, and the preprocessing of images.
 
-Letters: S the side of the model's pictures, (h, w) a picture's own size.
+Letters: S side of the model's images, (h, w) original size of an image.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from core.model import ModelSpec
 from plugins.data.augment import squared
 from plugins.data.image_files import read_rgb, shrink
 
-Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, or a picture, or (3, h, w) uint8
-Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n pictures
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, an image, or (3, h, w) uint8
+Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n images
 Texts: TypeAlias = str | Iterable[str]
 T = TypeVar("T")
-THIN = 8  # times its short side: of a longer strip the middle is looked at
+MAX_ASPECT_RATIO = 8  # of longer images the middle is used
 LABELS = "{labels}"  # where a prompt has the class's name
 
 
 def pictures_of(given: Pictures) -> Iterator[Picture]:
-    """One picture or many as many, none of them read."""
+    """Iterate over one or many images, (3, h, w) each if they are tensors, without reading files."""
     if isinstance(given, (str, os.PathLike, Image.Image)) or (isinstance(given, Tensor) and given.ndim == 3):
         return iter([given])
     return iter(given)
 
 
 def texts_of(given: Texts) -> list[str]:
-    """One text or many as many.
+    """List one or many texts.
 
     Raises:
-        ValueError: something among them is no text.
+        ValueError: an item is not a string.
     """
     texts = [given] if isinstance(given, str) else list(given)
     wrong = next((text for text in texts if not isinstance(text, str)), None)
@@ -50,11 +50,11 @@ def texts_of(given: Texts) -> list[str]:
     return texts
 
 
-def asked(names: Sequence[str], prompts: Sequence[str]) -> list[str]:
-    """Every name in every prompt, the names of a prompt together.
+def fill_prompts(names: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Fill every name into every prompt; texts are ordered by prompt, then by name.
 
     Raises:
-        ValueError: there are no names, or one twice, or a prompt without a place for it.
+        ValueError: there are no names, a name is repeated, or a prompt has no placeholder.
     """
     if not names:
         raise ValueError("there are no classes to choose from")
@@ -66,41 +66,45 @@ def asked(names: Sequence[str], prompts: Sequence[str]) -> list[str]:
 
 
 def chunks(many: Iterable[T], size: int) -> Iterator[list[T]]:
-    """``size`` at a time; no more of them are asked for than that."""
+    """Split into lists of ``size``, and take no item before its list is due."""
     rest = iter(many)
     while chunk := list(islice(rest, size)):
         yield chunk
 
 
-def prepared(picture: Picture, sizes: ModelSpec) -> Tensor:
-    """A picture as the model was measured with, (3, S, S) uint8, whatever it came in.
+def preprocess(picture: Picture, sizes: ModelSpec) -> Tensor:
+    """Convert an image to the model's input in evaluation, (3, S, S) uint8.
 
-    The right way up, as its metadata say; CMYK, palettes, grey, 16 bits and transparency as in
-    plugins.data.image_files.rgb. Where ``sizes.crop`` is set the short side becomes S and the middle is cut out,
-    else the
-    whole is squeezed to the square as data parts do with held-out pictures; bicubic, with a filter against aliasing.
+    Rotated by its EXIF orientation; CMYK, palettes, grey, 16 bits and transparency as in plugins.data.image_files.rgb.
+    With ``sizes.crop`` the short side is resized to S and the center cropped, else the whole is resized to the square,
+    as data parts do with held-out images; bicubic, antialiased.
 
     Raises:
-        ValueError: not such a picture; a file is named.
+        ValueError: the image is invalid; names its file.
     """
     side = sizes.image_size
-    room = side if sizes.crop else ceil(side * sqrt(2))  # data: crops of half the area have S x S pixels
+    room = side if sizes.crop else ceil(side * sqrt(2))  # as data parts: crops of half the area have S x S pixels
     if isinstance(picture, (str, os.PathLike)):
         pixels, _ = read_rgb(os.fspath(picture), room, upright=True)  # (h, w, 3)
     else:
-        pixels = shrink(_opened(picture), room)
+        pixels = shrink(_to_pil(picture), room)
     image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, h, w)
     if not sizes.crop:
         return squared(image, side)
     short, long = sorted(image.shape[1:])
-    if long > THIN * short:  # of a strip, its middle first: enlarged it would not fit into memory
-        image = functional.center_crop(image, [min(edge, THIN * short) for edge in image.shape[1:]])
+    if long > MAX_ASPECT_RATIO * short:  # crop first: a resized strip would not fit into memory
+        image = functional.center_crop(image, [min(edge, MAX_ASPECT_RATIO * short) for edge in image.shape[1:]])
     if short < side:
         image = functional.resize(image, [side], functional.InterpolationMode.BICUBIC)
     return functional.center_crop(image, [side, side])
 
 
-def _opened(picture: Image.Image | Tensor) -> Image.Image:
+def _to_pil(picture: Image.Image | Tensor) -> Image.Image:
+    """Convert a tensor (3, h, w) uint8 to a PIL image.
+
+    Raises:
+        ValueError: neither such a tensor nor a PIL image.
+    """
     if isinstance(picture, Image.Image):
         return picture
     if not isinstance(picture, Tensor):

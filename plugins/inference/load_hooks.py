@@ -1,4 +1,4 @@
-"""What ``core.load`` asks of plugins: the vocabulary in a folder, and the model made ready for use."""
+"""Hooks of ``core.load``: read the vocabulary in a folder, and prepare the model for inference."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ def read_tokenizer(folder: str, length: int) -> Tokenizer:
 
 @hookimpl(trylast=True)
 def wrap_loaded_model(loaded: LoadedModel) -> Predictor:
-    ready(loaded.model, loaded.device, loaded.precision)
+    prepare_for_inference(loaded.model, loaded.device, loaded.precision)
     return Predictor(loaded)
 
 
-def ready(model: Model, device: torch.device, precision: str) -> None:
-    """Pack the linear maps (plugins.inference.packing), save those whose results are wanted in full precision
-    whatever it
-    is."""
+def prepare_for_inference(model: Model, device: torch.device, precision: str) -> None:
+    """Pack linear layers (plugins.inference.packing), except those of heads whose results stay in float32."""
     if precision == "fp32":
         if device.type == "cpu":
             pack(model)

@@ -1,4 +1,4 @@
-"""Linear maps laid out for the processor that is to run them: for inference alone."""
+"""Linear layers with weights in the layout of the processor's kernels, for inference only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from core.runtime import can_pack
 
 
 def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Exchange the model's linear maps for packed ones, in place: it can be run from then on, not trained or saved.
+    """Replace linear layers by packed ones, in place. The model cannot be trained or saved afterwards.
 
-    On a CPU with oneDNN, weights in the order in which its kernels read them; torch leaves fp32 products to MKL, which
-    is two to three times slower on a processor that is not Intel's, and lays bf16 weights out anew at every call.
-    A CPU whose oneDNN refuses the type multiplies plainly, after one logged sentence.
-    Elsewhere bf16 alone changes anything: weights are half as long, and no autocast has to shorten them.
+    On a CPU with oneDNN, weights are stored in the layout of its kernels. Without it torch uses MKL for fp32, two to
+    three times slower on processors not made by Intel, and reorders bf16 weights at every call. If oneDNN does not
+    support the type, a warning is logged and the layout is unchanged. On other devices only bf16 has an effect:
+    weights take half the memory and need no cast by autocast.
 
     Args:
-        dtype: of weights and products: float32 or bfloat16. What comes out is of this type too.
+        dtype: of weights, products and outputs: float32 or bfloat16.
     """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -27,20 +27,20 @@ def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
 
 
 class PackedLinear(nn.Module):
-    """A linear map whose weights nobody else reads: (..., in) of any floating type -> (..., out)."""
+    """Linear layer with packed weights: (..., in) of any floating type -> (..., out)."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype):
         super().__init__()
         weight = linear.weight.detach().to(dtype).contiguous()
-        self.bytes = weight.nbytes  # that each use reads
+        self.bytes = weight.nbytes  # of memory that each call reads
         self.by_onednn = weight.device.type == "cpu" and can_pack(dtype)
         if self.by_onednn:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-        self.weight = weight  # no buffer: oneDNN's layout has no strides, which moving and saving would ask for
+        self.weight = weight  # not a buffer: oneDNN's layout has no strides, which moving and saving need
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
+        x = x.to(self.weight.dtype)  # (..., in)
         if not self.by_onednn:
             return F.linear(x, self.weight, self.bias)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")

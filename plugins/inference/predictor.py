@@ -1,6 +1,6 @@
-"""A model out of its folder: captions, features, matching, classes and retrieval of pictures and texts at hand.
+"""Inference with a loaded model: captions, features, matching, classification and retrieval.
 
-Letters: n pictures, m texts, C classes, T prompts, E the width of the contrast; the rest as in core.types.
+Letters: n images, m texts, C classes, T prompts, E width of the contrastive features; the rest as in core.types.
 """
 
 from __future__ import annotations
@@ -18,25 +18,23 @@ from core.runtime import autocast
 from core.types import Tokens
 from plugins.generation.caption import caption
 from plugins.generation.generate import sampling_noise
-from plugins.inference.inputs import Picture, Pictures, Texts, asked, chunks, pictures_of, prepared, texts_of
-from plugins.inference.settings import generation, longest_written
+from plugins.inference.inputs import Picture, Pictures, Texts, chunks, fill_prompts, pictures_of, preprocess, texts_of
+from plugins.inference.settings import generation_settings, max_generated_tokens
 from plugins.metrics.features import cosines, features, match_log_odds
 from plugins.metrics.zero_shot import ENSEMBLE, ensemble
 
-Ranked = list[tuple[str, float]]  # names with their probabilities, the likeliest first
+Ranked = list[tuple[str, float]]  # classes with their probabilities, likeliest first
 
 
 class Predictor:
-    """What ``core.load`` gives. Every verb takes one or many, and always gives as many as it was given, in their order.
+    """Inference with a model: the result of ``core.load``. Methods accept one input or many and preserve order.
 
-    Pictures are paths, PIL images or uint8 tensors (3, h, w), in lists or iterators, brought to the model's size as it
-    was measured with; ``batch`` of them are in memory at a time, and only what is returned is kept. Where a text would
-    guide a pruner and there is none, the null guide does. Features, cosines and probabilities are float32 on the CPU.
+    Images are paths, PIL images or uint8 tensors (3, h, w), in lists or iterators, resized as in evaluation; ``batch``
+    are in memory at once. Without a text, pruners get the null guide. Results are float32 on the CPU.
 
     Attributes:
-        model, tokenizer, sizes, device, precision: as loaded; the model's linear maps are packed, so that it can be
-            run, not trained or saved.
-        batch: pictures, texts or pairs to a pass; may be set, and changes no result beyond rounding.
+        model, tokenizer, sizes, device, precision: as loaded; packed linear layers cannot be trained or saved.
+        batch: images, texts or pairs per forward pass; may be set. Results change by rounding only.
     """
 
     def __init__(self, loaded: LoadedModel, batch: int = 32):
@@ -44,154 +42,154 @@ class Predictor:
         self.device, self.precision, self.batch = loaded.device, loaded.precision, batch
 
     def caption(self, images: Pictures, prompts: Texts | None = None, *, seed: int = 0, **settings: Any) -> list[str]:
-        """A caption of each picture, its prompt included.
+        """Generate a caption for each image, its prompt included.
 
         Args:
-            prompts: one beginning for all, or one for each.
-            seed: of ``sample``: a picture's draws depend on it and on the picture's place alone.
+            prompts: one beginning for all, or one for each image.
+            seed: for mode ``sample``: an image's tokens depend on the seed and on its index.
             settings: of plugins.generation.settings.Generation: ``mode``, ``beams``, ``top_p``, ... Without ``mode``,
-                ``beams`` means beam search, ``temperature``, ``top_k`` or ``top_p`` sampling, and nothing of these the
-                likeliest words. ``max_length`` is 30, or less where the decoder cannot read as much.
+                ``beams`` selects beam search, ``temperature``, ``top_k`` or ``top_p`` select sampling; the default is
+                greedy. ``max_length`` defaults to 30, or to the decoder's limit if that is less.
 
         Raises:
-            ValueError: the model writes nothing, a setting or a picture is wrong, or prompts and pictures differ in
-                number.
+            ValueError: the model has no decoder, a setting or an image is invalid, or the numbers of prompts and
+                images differ.
         """
         return [text for text, _ in self.captions(images, prompts, seed=seed, **settings)]
 
     def captions(
         self, images: Pictures, prompts: Texts | None = None, *, seed: int = 0, **settings: Any
     ) -> Iterator[tuple[str, float]]:
-        """As ``caption``, one after the other while pictures are read, each with its score (``Written.score``)."""
+        """Generate captions with their scores (``GeneratedText.score``) as images are read, like ``caption``."""
         self._need("caption", "decoder", "heads.words")
         starts = None if prompts is None or isinstance(prompts, str) else texts_of(prompts)
         same = prompts if isinstance(prompts, str) else ""
         known = starts if starts else [same]
-        chosen = generation(settings, longest_written(self.model, self.tokenizer, self.sizes.text_length, known))
+        chosen = generation_settings(
+            settings, max_generated_tokens(self.model, self.tokenizer, self.sizes.text_length, known)
+        )
 
-        def written() -> Iterator[tuple[str, float]]:
+        def generated() -> Iterator[tuple[str, float]]:
             done = 0
             for chunk in chunks(pictures_of(images), self.batch):
                 beginnings = [same] * len(chunk) if starts is None else starts[done : done + len(chunk)]
                 if len(beginnings) < len(chunk):
-                    raise ValueError(f"{len(known)} prompts for more pictures; there must be one for each, or one text")
+                    raise ValueError(f"{len(known)} prompts for more images; there must be one for each, or one text")
                 rows = range(done, done + len(chunk))
-                numbers = sampling_noise(seed, rows, chosen.max_length) if chosen.mode == "sample" else None
+                noise = sampling_noise(seed, rows, chosen.max_length) if chosen.mode == "sample" else None
                 with self._computing():
-                    shown = self._shown(chunk)
-                    found = caption(self.model, self.tokenizer, shown, chosen, prompts=beginnings, noise=numbers)
-                yield from found
+                    pixels = self._preprocess(chunk)  # (b, 3, S, S)
+                    texts = caption(self.model, self.tokenizer, pixels, chosen, prompts=beginnings, noise=noise)
+                yield from texts
                 done += len(chunk)
             if starts is not None and done < len(starts):
-                raise ValueError(f"{len(starts)} prompts for {done} pictures; there must be one for each, or one text")
+                raise ValueError(f"{len(starts)} prompts for {done} images; there must be one for each, or one text")
 
-        return written()
+        return generated()
 
     def embed_images(self, images: Pictures) -> Tensor:
-        """(n, E), each of length 1."""
-        found = list(self.image_features(images))
-        return torch.cat(found) if found else self.embed_texts([""])[:0]
+        """Return the features of images (n, E), of length 1."""
+        parts = list(self.image_features(images))
+        return torch.cat(parts) if parts else self.embed_texts([""])[:0]  # (n, E)
 
     def image_features(self, images: Pictures) -> Iterator[Tensor]:
-        """As ``embed_images``, a batch (b, E) at a time while pictures are read."""
+        """Return the features of ``embed_images`` in batches (b, E), as images are read."""
         self._need("images' features", "heads.image")
 
-        def found() -> Iterator[Tensor]:
+        def batches() -> Iterator[Tensor]:
             for chunk in chunks(pictures_of(images), self.batch):
                 with self._computing():
-                    seen = features(self.model, "image", self.model.encode_image(self.model.trunk(self._shown(chunk))))
-                yield seen.cpu()
+                    image = self.model.encode_image(self.model.trunk(self._preprocess(chunk)))  # (b, N, D)
+                    vectors = features(self.model, "image", image)  # (b, E)
+                yield vectors.cpu()
 
-        return found()
+        return batches()
 
     def embed_texts(self, texts: Texts) -> Tensor:
-        """(m, E), each of length 1; the words beyond the model's greatest length are cut off."""
+        """Return the features of texts (m, E), of length 1; texts are cut at the model's greatest length."""
         self._need("texts' features", "text", "heads.text")
         given = texts_of(texts)
         with self._computing():
-            parts = [features(self.model, "text", self._read(part)).cpu() for part in chunks(given or [""], self.batch)]
+            states = map(self._encode_texts, chunks(given or [""], self.batch))  # (b, L, D) each
+            parts = [features(self.model, "text", part).cpu() for part in states]  # (b, E) each
         return torch.cat(parts)[: len(given)]
 
     @property
     def matches_by(self) -> str:
-        """What ``match`` gives: "match", "sigmoid" or "cosine"."""
+        """The score that ``match`` returns: "match", "sigmoid" or "cosine"."""
         if not any(map(self.model.lacks, ("text", "fusion", "heads.match"))):
             return "match"
         return "cosine" if self.model.lacks("heads.sigmoid") else "sigmoid"
 
     def match(self, images: Pictures, texts: Texts) -> Tensor:
-        """How well every picture (down) goes with every text (across), (n, m).
+        """Score every image with every text, (n, m), by the best score that the model has (``matches_by``).
 
-        By the model's best means (``matches_by``): ``match``: the probability from 0 to 1 that they belong together, by
-        fusion and matching head, each picture pruned under the very text; a pass for every pair. Else ``sigmoid``: the
-        same probability by cosine, learnt scale and bias (SigLIP). Else ``cosine``: the cosine of their features from
-        -1 to 1, which orders pairs but is no probability: a contrast by softmax learns nothing about a pair alone.
+        ``match``: the probability that they belong together, by fusion and matching head, each image pruned with the
+        text as guide; one pass per pair. Else ``sigmoid``: the same by cosine, learned scale and bias (SigLIP). Else
+        ``cosine``: of their features, -1 to 1, no probability: a softmax contrast learns nothing about a single pair.
         """
         given = texts_of(texts)
         if self.matches_by == "match":
-            found = list(self._matched(images, given))
+            scores = list(self._match_probabilities(images, given))
         else:
-            wanted = self.embed_texts(given)
-            found = [cosines(seen, wanted) for seen in self.image_features(images)]
+            text = self.embed_texts(given)  # (m, E)
+            scores = [cosines(image, text) for image in self.image_features(images)]  # (b, m) each
             if self.matches_by == "sigmoid":
-                found = [self._logits(similar, "sigmoid").sigmoid() for similar in found]
-        return torch.cat(found) if found else torch.zeros(0, len(given))
+                scores = [self._logits(part, "sigmoid").sigmoid() for part in scores]
+        return torch.cat(scores) if scores else torch.zeros(0, len(given))  # (n, m)
 
     def retrieve(self, images: Pictures, texts: Texts, top: int = 5) -> list[list[tuple[int, float]]]:
-        """For each text the ``top`` pictures that are nearest to it, as (place among ``images``, cosine), best first.
+        """Rank images by cosine: for each text the ``top`` best as (index in ``images``, cosine), best first.
 
-        Of equal ones the first given comes first. A model without contrastive heads compares by ``match`` instead.
+        Ties are ordered by index. A model without contrastive heads ranks by ``match``.
         """
         given = texts_of(texts)
         if self.model.lacks("heads.image") or self.model.lacks("heads.text"):
-            parts = self._matched(images, given)
+            parts = self._match_probabilities(images, given)
         else:
-            wanted = self.embed_texts(given)
-            parts = (cosines(seen, wanted) for seen in self.image_features(images))
+            text = self.embed_texts(given)  # (m, E)
+            parts = (cosines(image, text) for image in self.image_features(images))
         best, place, done = torch.zeros(len(given), 0), torch.zeros(len(given), 0, dtype=torch.int64), 0
         for part in parts:  # (b, m)
-            new = torch.arange(done, done + len(part)).expand(len(given), -1)
-            scores, places = torch.cat([best, part.T], 1), torch.cat([place, new], 1)
+            new = torch.arange(done, done + len(part)).expand(len(given), -1)  # (m, b)
+            scores, places = torch.cat([best, part.T], 1), torch.cat([place, new], 1)  # (m, top + b)
             order = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
             best, place, done = scores.gather(1, order), places.gather(1, order), done + len(part)
         return [list(zip(p, s, strict=True)) for p, s in zip(place.tolist(), best.tolist(), strict=True)]
 
     def classify(
-        self,
-        images: Pictures,
-        classes: Iterable[str] | None = None,
-        prompts: Texts | None = None,
-        top: int = 5,
+        self, images: Pictures, classes: Iterable[str] | None = None, prompts: Texts | None = None, top: int = 5
     ) -> list[Ranked]:
-        """For each picture the ``top`` likeliest classes with their probabilities among all of them.
+        """Classify images: for each the ``top`` likeliest classes with their probabilities among all classes.
 
         Args:
-            classes: names for zero-shot classification: each is put into every prompt, and stands for the mean of their
-                features; a picture's cosines with them go through the model's temperature, then softmax. None: those
-                that the model's own head ``classify`` was trained on.
-            prompts: texts with ``{labels}`` where the name belongs; those that models are measured with by default.
+            classes: names for zero-shot classification: a class's feature is the mean over all prompts with its name;
+                probabilities are the softmax of cosines over the model's temperature. None: the classes of the
+                model's head ``classify``.
+            prompts: texts with ``{labels}`` in place of the name; None: those of the evaluation (``ENSEMBLE``).
 
         Raises:
-            ValueError: no classes and no such head, a class twice, or prompts without classes or ``{labels}``.
+            ValueError: no classes and no such head, a repeated class, or prompts without classes or ``{labels}``.
         """
         return list(self.classified(images, classes, prompts, top))
 
     def classified(
         self, images: Pictures, classes: Iterable[str] | None = None, prompts: Texts | None = None, top: int = 5
     ) -> Iterator[Ranked]:
-        """As ``classify``, one after the other while pictures are read."""
+        """Classify images one by one as they are read, like ``classify``. Raises: ValueError, as there."""
         if classes is None:
             if self.model.lacks("heads.classify"):
                 raise ValueError("the model has no head for classes of its own: give the classes to choose from")
             if prompts is not None:
                 raise ValueError("prompts need classes: the model's own head for classes reads no text")
-            names, parts = list(self.sizes.classes), self._own_logits(images)
+            names, parts = list(self.sizes.classes), self._head_logits(images)
         else:
             names = texts_of(classes)
-            wanted = self._class_features(names, ENSEMBLE if prompts is None else texts_of(prompts))
-            parts = (
-                self._logits(cosines(seen, wanted), "temperature", "sigmoid") for seen in self.image_features(images)
-            )
+            templates = ENSEMBLE if prompts is None else texts_of(prompts)
+            filled = self.embed_texts(fill_prompts(names, templates))  # (T C, E)
+            text = ensemble(filled.view(len(templates), len(names), -1))  # (C, E)
+            similar = (cosines(image, text) for image in self.image_features(images))  # (b, C) each
+            parts = (self._logits(part, "temperature", "sigmoid") for part in similar)
 
         def ranked(part: Tensor) -> list[Ranked]:
             odds, order = part.softmax(1).sort(dim=1, descending=True, stable=True)  # (b, C)
@@ -200,47 +198,43 @@ class Predictor:
 
         return chain.from_iterable(map(ranked, parts))
 
-    def _class_features(self, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
-        """(C, E)"""
-        return ensemble(self.embed_texts(asked(names, prompts)).view(len(prompts), len(names), -1))
-
-    def _own_logits(self, images: Pictures) -> Iterator[Tensor]:
-        """(b, C) by the head ``classify``, a batch at a time."""
+    def _head_logits(self, images: Pictures) -> Iterator[Tensor]:
+        """Compute logits by the head ``classify``, in batches (b, C)."""
         for chunk in chunks(pictures_of(images), self.batch):
             with self._computing():
-                pooled = self.model.encode_image(self.model.trunk(self._shown(chunk))).pooled
+                pooled = self.model.encode_image(self.model.trunk(self._preprocess(chunk))).pooled
             assert pooled is not None
             yield self._logits(pooled.float(), "classify")
 
     def _logits(self, features: Tensor, *heads: str) -> Tensor:
-        """Through the first of the heads that the model has, in full precision: bf16 would make ties."""
+        """Apply the first of ``heads`` that the model has, in float32, for bf16 makes ties: (b, D) -> (b, C)."""
         for head in heads:
             if head in self.model.heads:
                 with torch.no_grad():
                     return Tensor.cpu(self.model.heads[head](features.to(self.device)))
         return features
 
-    def _matched(self, images: Pictures, texts: Sequence[str]) -> Iterator[Tensor]:
-        """Probabilities (b, m) by the matching head, a batch of pictures at a time."""
+    def _match_probabilities(self, images: Pictures, texts: Sequence[str]) -> Iterator[Tensor]:
+        """Compute probabilities by the matching head, in batches (b, m)."""
         self._need("matching", "text", "fusion", "heads.match")
+        m = len(texts)
         with self._computing():
-            words = self._read(texts)  # (m, L, D)
+            words = self._encode_texts(texts)  # (m, L, D)
         for chunk in chunks(pictures_of(images), self.batch):
             with self._computing():
-                trunk = self.model.trunk(self._shown(chunk))
-                seen = trunk if self.model.guided else self.model.encode_image(trunk)
-                pairs = torch.arange(len(chunk) * len(texts), device=self.device).split(self.batch)
-                odds = [
-                    match_log_odds(self.model, seen.rows(p // len(texts)), words.rows(p % len(texts))) for p in pairs
-                ]
-            yield torch.cat(odds).float().sigmoid().view(len(chunk), len(texts)).cpu()
+                trunk = self.model.trunk(self._preprocess(chunk))
+                image = trunk if self.model.guided else self.model.encode_image(trunk)  # (b, N, D)
+                pairs = torch.arange(len(chunk) * m, device=self.device).split(self.batch)
+                odds = [match_log_odds(self.model, image.rows(p // m), words.rows(p % m)) for p in pairs]
+            yield torch.cat(odds).float().sigmoid().view(len(chunk), m).cpu()
 
-    def _read(self, texts: Sequence[str]) -> Tokens:
+    def _encode_texts(self, texts: Sequence[str]) -> Tokens:
+        """Return the states of texts, (m, L, D)."""
         return self.model.encode_text(self.tokenizer(texts).to(self.device))
 
-    def _shown(self, chunk: Sequence[Picture]) -> Tensor:
-        """(b, 3, S, S) on the device."""
-        return torch.stack([prepared(picture, self.sizes) for picture in chunk]).to(self.device)
+    def _preprocess(self, chunk: Sequence[Picture]) -> Tensor:
+        """Preprocess images -> (b, 3, S, S) uint8 on the device."""
+        return torch.stack([preprocess(image, self.sizes) for image in chunk]).to(self.device)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

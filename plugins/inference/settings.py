@@ -1,4 +1,4 @@
-"""How captions are to be written, from the settings that somebody gave."""
+"""Settings of caption generation: mode and length that the user did not set."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from core.model import Model
 from plugins.generation.settings import Generation
 from registry import near
 
-MODES = {"beams": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}  # what they are read by
-USUAL = 30  # words
+MODES = {
+    "beams": "beam",
+    "temperature": "sample",
+    "top_k": "sample",
+    "top_p": "sample",
+}  # used in one mode
+DEFAULT_MAX_TOKENS = 30
 
 
-def generation(given: Mapping[str, Any], room: int) -> Generation:
-    """The mode that the settings speak of, where they do not name it; no more words than there is ``room`` for.
+def generation_settings(given: Mapping[str, Any], room: int) -> Generation:
+    """Build ``Generation`` from a user's settings, which may imply the mode; at most ``room`` tokens by default.
 
     Raises:
-        ValueError: an unknown setting, one out of range, or some for a beam search and others for draws.
+        ValueError: a setting is unknown or out of range, or some are for beam search and others for sampling.
     """
     known = [field.name for field in dataclasses.fields(Generation)]
     for name in given:
@@ -29,24 +34,24 @@ def generation(given: Mapping[str, Any], room: int) -> Generation:
     if "mode" not in given and len(modes) > 1:
         raise ValueError(f"{modes['beam']} is for a beam search, {modes['sample']} for draws: give one, or the mode")
     mode = next(iter(modes), "greedy")
-    return Generation(**{"mode": mode, "max_length": max(1, min(USUAL, room)), **given})
+    return Generation(**{"mode": mode, "max_length": max(1, min(DEFAULT_MAX_TOKENS, room)), **given})
 
 
-def longest_written(model: Model, tokenizer: Tokenizer, length: int, prompts: Sequence[str]) -> int:
-    """How many words the decoder can write behind the longest of the prompts; it reads ``length`` at most.
+def max_generated_tokens(model: Model, tokenizer: Tokenizer, length: int, prompts: Sequence[str]) -> int:
+    """Count the tokens that the decoder can generate after the longest prompt; ``length`` is the model's limit.
 
-    With a fusion it starts from [CLS] alone, for the text encoder reads the prompts.
+    With a fusion the decoder starts from [CLS] alone: the text encoder encodes the prompts.
 
     Raises:
-        ValueError: a prompt leaves no room.
+        ValueError: a prompt is too long.
     """
     if isinstance(model.decoder, StepwiseDecoder):
         length = model.decoder.text_length
     if model.fusion is not None:
         return length
     longest = int(tokenizer(prompts).mask.sum(1).max())
-    if longest >= length:  # it may have been cut
+    if longest >= length:  # the tokenizer may have cut it
         raise ValueError(
             f"a prompt is too long for a model that reads {length} tokens: with its ends it may be {length - 1}"
         )
-    return length - longest + 2  # a prompt is read without its [SEP]
+    return length - longest + 2  # the [SEP] of the prompt is not decoded

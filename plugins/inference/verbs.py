@@ -1,6 +1,6 @@
-"""What the verbs on pictures share: their arguments, the pictures one after the other, the lines that they print.
+"""Shared by the commands on images: arguments, reading of images, and JSON lines.
 
-Imports no torch by itself: the verbs' modules, which this one serves, are imported to ask for help.
+Does not import torch at its top: the command line imports these modules also to print help.
 """
 
 from __future__ import annotations
@@ -24,30 +24,37 @@ if TYPE_CHECKING:
     from plugins.inference.predictor import Predictor
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
-READERS, AHEAD = 4, 64  # threads that read pictures, and how many pictures they may be ahead
+READ_THREADS = 4
+READ_AHEAD_IMAGES = 64  # read before the model needs them, at most
 TEXT_HELP = "may be given more than once"
 
 
 def parser(verb: str, description: str, images: str = "+") -> argparse.ArgumentParser:
-    """FOLDER IMAGES... and the options that all of these verbs have."""
-    made = argparse.ArgumentParser(
+    """Build a parser with FOLDER, IMAGES... and the common options."""
+    arguments = argparse.ArgumentParser(
         prog=f"patchbay {verb}",
         description=f"{description} Prints JSON, a line each as soon as it is known. Pictures that cannot be read are "
         "named on standard error and passed over; the exit status is then 1.",
     )
-    made.add_argument("folder", help="what patchbay run or patchbay import made")
+    arguments.add_argument("folder", help="what patchbay run or patchbay import made")
     files = f"picture files, and folders to be searched for {' '.join(ENDINGS)}"
-    made.add_argument("images", nargs=images, default=[] if images == "*" else None, help=files)
-    made.add_argument("--out", metavar="FILE", help="print into this file")
-    made.add_argument("--batch", type=count, default=32, metavar="N", help="pictures or texts to a pass (default: 32)")
-    made.add_argument("--device", default="auto", help="as torch names it (default: the accelerator, if there is one)")
+    arguments.add_argument("images", nargs=images, default=[] if images == "*" else None, help=files)
+    arguments.add_argument("--out", metavar="FILE", help="print into this file")
+    arguments.add_argument(
+        "--batch", type=count, default=32, metavar="N", help="images or texts per pass (default: 32)"
+    )
+    arguments.add_argument("--device", default="auto", help="a torch device name (default: the accelerator if any)")
     precisions = ("auto", "fp32", "bf16")
-    made.add_argument("--precision", default="auto", choices=precisions, help="default: bf16 where that is faster")
-    return made
+    arguments.add_argument("--precision", default="auto", choices=precisions, help="default: bf16 where that is faster")
+    return arguments
 
 
 def count(text: str) -> int:
-    """An argument that is a whole number above 0."""
+    """Parse a whole number above 0.
+
+    Raises:
+        ArgumentTypeError: it is less than 1.
+    """
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"it must be at least 1, got {number}")
@@ -55,10 +62,10 @@ def count(text: str) -> int:
 
 
 def lines_of(file: str) -> list[str]:
-    """The lines of a text file that hold anything.
+    """Read the lines of a text file that are not blank.
 
     Raises:
-        ValueError: not to be read, or empty; names it.
+        ValueError: the file cannot be read or has no such line; names it.
     """
     from core.files import read_text
 
@@ -69,53 +76,53 @@ def lines_of(file: str) -> list[str]:
 
 
 def texts_of(args: argparse.Namespace) -> list[str]:
-    """Those of ``--text`` and of the file of ``--texts``."""
+    """Collect the texts of ``--text`` and of the file ``--texts``."""
     return [*(args.text or ()), *(lines_of(args.texts) if args.texts else ())]
 
 
 def files_of(given: Iterable[str]) -> list[str]:
-    """Files as they are given, folders as the pictures in them and their subfolders, in order of their paths.
+    """List files, and the images in folders and their subfolders, sorted by path.
 
     Raises:
-        ValueError: a folder without pictures.
+        ValueError: a folder has no images.
     """
     from core.files import paths
     from plugins.data.drawing.cutout_files import list_files
 
-    found: list[str] = []
+    files: list[str] = []
     for path in given:
         inside = list_files(path, ENDINGS) if paths.isdir(path) else [path]
         if not inside:
             raise ValueError(f"{path}: no picture in this folder; looked for {', '.join(ENDINGS)}")
-        found += inside
-    return found
+        files += inside
+    return files
 
 
 @dataclass
-class Shown:
-    """Pictures on their way to a model. Those that cannot be read are named, counted and passed over."""
+class ImageStream:
+    """Images for a model, read in threads. Those that cannot be read are reported, counted and skipped."""
 
     model: Predictor
     files: list[str]
     bar: tqdm[Any]
-    names: list[str] = field(default_factory=list)  # of those that could be read, in the order in which they came
+    names: list[str] = field(default_factory=list)  # of the files that could be read, in their order
     faults: int = 0
 
     def __iter__(self) -> Iterator[Tensor]:
-        """(3, S, S) uint8 each, read ahead by a few threads."""
-        from plugins.inference.inputs import prepared
+        """Iterate over preprocessed images, (3, S, S) uint8 each."""
+        from plugins.inference.inputs import preprocess
 
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
             rest = iter(self.files)
-            waiting: deque[tuple[str, Future[Tensor]]] = deque()
+            pending: deque[tuple[str, Future[Tensor]]] = deque()
 
-            def ask(number: int) -> None:
-                waiting.extend((file, pool.submit(prepared, file, self.model.sizes)) for file in islice(rest, number))
+            def submit(number: int) -> None:
+                pending.extend((file, pool.submit(preprocess, file, self.model.sizes)) for file in islice(rest, number))
 
-            ask(AHEAD)
-            while waiting:
-                file, future = waiting.popleft()
-                ask(1)
+            submit(READ_AHEAD_IMAGES)
+            while pending:
+                file, future = pending.popleft()
+                submit(1)
                 self.bar.update()
                 try:
                     picture = future.result()
@@ -127,11 +134,11 @@ class Shown:
                 yield picture
 
 
-def answer(args: argparse.Namespace, work: Callable[[Predictor, Shown], Iterator[dict[str, Any]]]) -> int:
-    """Load the model, print what the work tells of the pictures, and count what was passed over.
+def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStream], Iterator[dict[str, Any]]]) -> int:
+    """Load the model and print the records of ``work`` as JSON lines.
 
     Returns:
-        1 where a picture was, else 0.
+        The exit status: 1 if an image could not be read, else 0.
     """
     from tqdm import tqdm
 
@@ -139,29 +146,29 @@ def answer(args: argparse.Namespace, work: Callable[[Predictor, Shown], Iterator
 
     files = files_of(args.images)
     if args.out:
-        usable(args.out)
+        check_output_path(args.out)
     model: Predictor = load(args.folder, args.device, args.precision)
     model.batch = args.batch
     with ExitStack() as stack:
         silent = not (files and sys.stderr.isatty())
         bar = stack.enter_context(tqdm(total=len(files), unit="image", dynamic_ncols=True, disable=silent))
-        shown = Shown(model, files, bar)
-        records = work(model, shown)
-        first = list(islice(records, 1))  # what is wrong with the request shows before an older file is emptied
-        stream = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else sys.stdout
+        stream = ImageStream(model, files, bar)
+        records = work(model, stream)
+        first = list(islice(records, 1))  # an invalid request fails before an older file is emptied
+        output = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else sys.stdout
         for record in chain(first, records):
-            bar.write(json.dumps(record, ensure_ascii=False), file=stream)
-            stream.flush()
-    if shown.faults:
-        print(f"{shown.faults} of {len(files)} pictures could not be read", file=sys.stderr)
-    return 1 if shown.faults else 0
+            bar.write(json.dumps(record, ensure_ascii=False), file=output)
+            output.flush()
+    if stream.faults:
+        print(f"{stream.faults} of {len(files)} pictures could not be read", file=sys.stderr)
+    return 1 if stream.faults else 0
 
 
-def usable(out: str) -> str:
-    """Where a file of results is to go, before work is done for it.
+def check_output_path(out: str) -> str:
+    """Return the path of an output file after a check that its folder exists.
 
     Raises:
-        ValueError: its folder does not exist.
+        ValueError: the folder does not exist.
     """
     folder = os.path.dirname(out) or "."
     if not os.path.isdir(folder):
