@@ -76,8 +76,8 @@ def test_two_ranks_are_one_batch(ranks, name):
     (alone, loss), (together, mean) = one_process_and_ranks(name, ranks)
     torch.testing.assert_close(mean, loss, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
-    learnt = {"itc": "heads.temperature.log", "siglip": "heads.sigmoid.bias"}
-    assert {f"model.{learnt[loss]}" for loss in LOSSES[name]} <= set(alone)
+    parameter = {"itc": "heads.temperature.log", "siglip": "heads.sigmoid.bias"}
+    assert {f"model.{parameter[loss]}" for loss in LOSSES[name]} <= set(alone)
 
 
 @pytest.mark.parametrize("name", ["itc_local", "siglip_local"])

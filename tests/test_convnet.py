@@ -38,15 +38,15 @@ def pictures(count=2):
 )
 @torch.no_grad()
 def test_tokens_are_the_cells_row_by_row(net, stride, dim, grid):
-    made, images = convnet(net, stride=stride), pictures()
-    mean, deviation = (torch.tensor(made.net.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    cells = made.net((images / 255 - mean) / deviation)  # (B, D, h, w)
-    tokens = made(images)
-    assert (made.dim, made.grid) == (dim, grid) == (cells.shape[1], cells.shape[2:])
+    backbone, images = convnet(net, stride=stride), pictures()
+    mean, deviation = (torch.tensor(backbone.net.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    cells = backbone.net((images / 255 - mean) / deviation)  # (B, D, h, w)
+    tokens = backbone(images)
+    assert (backbone.dim, backbone.grid) == (dim, grid) == (cells.shape[1], cells.shape[2:])
     assert tokens.patches == (0, grid[0] * grid[1])
     for row, column in ((0, 0), (0, grid[1] - 1), (grid[0] - 1, 0)):
-        own = tokens.x[:, row * grid[1] + column]
-        torch.testing.assert_close(own, cells[:, :, row, column], atol=1e-4, rtol=1e-4)
+        token = tokens.x[:, row * grid[1] + column]
+        torch.testing.assert_close(token, cells[:, :, row, column], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(tokens.pooled, cells.mean((2, 3)), atol=1e-4, rtol=1e-4)
     assert convnet(net, stride=stride, pooled="none")(images).pooled is None
 
@@ -59,31 +59,33 @@ def test_timms_weights_are_taken_over_without_the_classifier(tmp_path):
             tensor.add_(torch.rand_like(tensor) * 0.1)
     file = str(tmp_path / "resnet.safetensors")
     save_file(theirs.state_dict(), file)
-    made, images = convnet("test_resnet", weights=file), pictures()
-    assert torch.equal(made.trunk(images).x, made.net((images.float() - made.mean) / made.deviation).flatten(2).mT)
-    expected = theirs.forward_features((images.float() - made.mean) / made.deviation).flatten(2).mT
-    torch.testing.assert_close(made(images).x, expected)
+    backbone, images = convnet("test_resnet", weights=file), pictures()
+    assert torch.equal(
+        backbone.trunk(images).x, backbone.net((images.float() - backbone.mean) / backbone.deviation).flatten(2).mT
+    )
+    expected = theirs.forward_features((images.float() - backbone.mean) / backbone.deviation).flatten(2).mT
+    torch.testing.assert_close(backbone(images).x, expected)
 
 
 @pytest.mark.parametrize(
-    ("net", "change", "said"),
+    ("net", "change", "message"),
     [
         ("test_resnet", lambda t: t.pop("conv1.0.weight"), "does not fit this network: lacks conv1.0.weight"),
         ("test_resnet", lambda t: t.update(more=torch.zeros(1)), "has what this network does not compute, more"),
         ("test_resnet", lambda t: t.update({"bn1.bias": torch.zeros(2)}), r"has bn1.bias \(2,\) for \(\d+,\)"),
     ],
 )
-def test_weights_that_do_not_fit(net, change, said, tmp_path):
+def test_weights_that_do_not_fit(net, change, message, tmp_path):
     state = timm.create_model(net).state_dict()
     change(state)
     file = str(tmp_path / "net.safetensors")
     save_file(state, file)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         convnet(net, weights=file)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"net": "convnet_tiny"}, "timm has no network named 'convnet_tiny'. Did you mean 'convnext_tiny'"),
         ({"net": "vit_tiny_patch16_224"}, "'vit_tiny_patch16_224' does not accept an image of 64 pixels"),
@@ -91,8 +93,8 @@ def test_weights_that_do_not_fit(net, change, said, tmp_path):
         ({"net": "test_resnet", "weights": "nowhere.safetensors"}, "nowhere.safetensors: cannot be read"),
     ],
 )
-def test_refusals(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_refusals(settings, message):
+    with pytest.raises(ValueError, match=message):
         convnet(**settings)
 
 

@@ -27,9 +27,9 @@ def embeddings(**widths):
     return {name: nn.Parameter(torch.randn(V, width)) for name, width in (widths or {"text": D, "decoder": D}).items()}
 
 
-def vocabulary(tied="text", held=None):
+def vocabulary(tied="text", tables=None):
     torch.manual_seed(0)
-    return Vocabulary(tied=tied, dim=D, vocabulary=V, embeddings=embeddings() if held is None else held)
+    return Vocabulary(tied=tied, dim=D, vocabulary=V, embeddings=embeddings() if tables is None else tables)
 
 
 def test_projection_gives_unit_vectors_in_fp32():
@@ -67,24 +67,24 @@ def test_vocabulary_is_berts_language_model_head(tied):
 
 @pytest.mark.parametrize("tied", ["text", "decoder"])
 def test_tying_shares_the_very_parameter(tied):
-    held = embeddings()
-    before = held[tied].detach().clone()
-    head = vocabulary(tied, held)
-    assert head.words.weight is held[tied]
-    assert torch.equal(held[tied], before), "tying must not start the embeddings anew"
+    tables = embeddings()
+    before = tables[tied].detach().clone()
+    head = vocabulary(tied, tables)
+    assert head.words.weight is tables[tied]
+    assert torch.equal(tables[tied], before), "tying must not start the embeddings anew"
     model = nn.ModuleDict({"head": head, "text": nn.Embedding(V, D)})
-    model["text"].weight = held[tied]
-    assert sum(p is held[tied] for p in model.parameters()) == 1, "counted once"
+    model["text"].weight = tables[tied]
+    assert sum(p is tables[tied] for p in model.parameters()) == 1, "counted once"
     twin = copy.deepcopy(model)
     assert twin["head"].words.weight is twin["text"].weight, "a copy (a teacher) stays tied"
     head(torch.randn(B, D)).square().sum().backward()
-    assert held[tied].grad.abs().sum() > 0
+    assert tables[tied].grad.abs().sum() > 0
 
 
 def test_untied_has_its_own_matrix():
-    held = embeddings()
-    own = vocabulary("none", held).words.weight
-    assert all(own is not parameter for parameter in held.values())
+    tables = embeddings()
+    matrix = vocabulary("none", tables).words.weight
+    assert all(matrix is not parameter for parameter in tables.values())
 
 
 def test_tying_to_what_does_not_fit_is_refused():

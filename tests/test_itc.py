@@ -20,11 +20,11 @@ def logits(rows=8, columns=8):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
 
 
-def cross_entropy(scores, own, smoothing=0.0):
+def cross_entropy(scores, target_index, smoothing=0.0):
     """By numpy: -sum of target * log softmax, averaged over rows."""
     scores = np.asarray(scores)
     logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-    target = (1 - smoothing) * np.eye(scores.shape[1])[np.asarray(own)] + smoothing / scores.shape[1]
+    target = (1 - smoothing) * np.eye(scores.shape[1])[np.asarray(target_index)] + smoothing / scores.shape[1]
     return -(target * logs).sum(1).mean()
 
 
@@ -42,16 +42,16 @@ def test_contrast_is_the_formula(smoothing):
 
 
 def test_contrast_of_own_pairs_with_all():
-    scores, own = logits(), torch.tensor([5, 6, 7])
-    expected = cross_entropy(scores[5:], own, 0.2) + cross_entropy(scores[:, 5:].T, own, 0.2)
-    assert float(contrastive_loss(scores[5:], scores[:, 5:], own, 0.2)) == pytest.approx(expected, abs=1e-12)
+    scores, target_index = logits(), torch.tensor([5, 6, 7])
+    expected = cross_entropy(scores[5:], target_index, 0.2) + cross_entropy(scores[:, 5:].T, target_index, 0.2)
+    assert float(contrastive_loss(scores[5:], scores[:, 5:], target_index, 0.2)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_objective_is_cosines_over_the_temperature(step, smoothing):
     scores = small.similarity(step).detach().double().numpy() / 0.07
-    own = range(len(scores))
-    expected = (cross_entropy(scores, own, smoothing) + cross_entropy(scores.T, own, smoothing)) / 2
+    target_index = range(len(scores))
+    expected = (cross_entropy(scores, target_index, smoothing) + cross_entropy(scores.T, target_index, smoothing)) / 2
     assert ImageTextContrast(smoothing=smoothing)(step).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -72,9 +72,9 @@ def test_defaults_are_the_two_cross_entropies_to_the_bit(step):
         return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
 
     scores = step.model.heads["temperature"](small.similarity(step).float())
-    own = torch.arange(len(scores))
+    target_index = torch.arange(len(scores))
     plain = torch.nn.functional.cross_entropy
-    before = (plain(scores, own) + plain(scores.T, own)) / 2
+    before = (plain(scores, target_index) + plain(scores.T, target_index)) / 2
     now = ImageTextContrast()(step)
     assert torch.equal(now, before)
     for one, other in zip(gradients(now), gradients(before), strict=True):
@@ -91,15 +91,15 @@ def test_first_loss_is_ln_of_the_batch(size):
     assert loss == pytest.approx(math.log(size), rel=0.05)
 
 
-@pytest.mark.parametrize("made", [ImageTextContrast(), MomentumContrast(queue=8)], ids=["itc", "itc_momentum"])
-def test_cosines_are_multiplied_in_full_precision(made, monkeypatch):
+@pytest.mark.parametrize("objective", [ImageTextContrast(), MomentumContrast(queue=8)], ids=["itc", "itc_momentum"])
+def test_cosines_are_multiplied_in_full_precision(objective, monkeypatch):
     source = small.data()
     model = small.copa(source)
-    made.on_model_built(model)
-    seen = []
+    objective.on_model_built(model)
+    dtypes = []
     temperature = type(model.heads["temperature"])
     forward = temperature.forward
-    monkeypatch.setattr(temperature, "forward", lambda head, x: seen.append(x.dtype) or forward(head, x))
+    monkeypatch.setattr(temperature, "forward", lambda head, x: dtypes.append(x.dtype) or forward(head, x))
     with torch.autocast("cpu", torch.bfloat16):
-        made(Step(model, small.batch(source)))
-    assert set(seen) == {torch.float32}
+        objective(Step(model, small.batch(source)))
+    assert set(dtypes) == {torch.float32}

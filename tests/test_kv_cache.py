@@ -32,16 +32,16 @@ def decoder():
 @torch.no_grad()
 @pytest.mark.parametrize("cuts", [(1,) * L, (L,), (2, 1, 3)])
 def test_words_in_pieces_attend_like_words_at_once(cuts):
-    own, x = attention(), words()
-    whole = own(x, x, causal_mask(L, x.device))
-    cache, parts, start = KVCache(own, L), [], 0
+    layer, x = attention(), words()
+    whole = layer(x, x, causal_mask(L, x.device))
+    cache, parts, start = KVCache(layer, L), [], 0
     for count in cuts:
         mask = causal_mask(L, x.device)[:, :, start : start + count, : start + count]
         parts.append(cache.attend(x[:, start : start + count], mask))
         start += count
     assert cache.used == L
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-12)
-    keys, values = own.keys_values(x)
+    keys, values = layer.keys_values(x)
     assert torch.allclose(cache.buffers[0], keys) and torch.allclose(cache.buffers[1], values)
 
 
@@ -49,13 +49,13 @@ def test_words_in_pieces_attend_like_words_at_once(cuts):
 @pytest.mark.parametrize("index", [[2, 2, 0, 1], [3], [0, 0, 1, 1, 2, 2, 3, 3]])
 def test_selected_rows_continue_where_they_were(index):
     """Fewer, more or as many rows: each continues as if it had been decoded from the start."""
-    own, x, index = attention(), words(), torch.tensor(index)
-    cache = KVCache(own, L)
+    layer, x, index = attention(), words(), torch.tensor(index)
+    cache = KVCache(layer, L)
     cache.rows(index)  # before the first word there is nothing to select
     cache.attend(x[:, :3], causal_mask(3, x.device))
     cache.rows(index)
     out = cache.attend(x[index, 3:], causal_mask(L, x.device)[:, :, 3:])
-    whole = own(x[index], x[index], causal_mask(L, x.device))
+    whole = layer(x[index], x[index], causal_mask(L, x.device))
     assert torch.allclose(out, whole[:, 3:], atol=1e-12)
     assert cache.buffers[0].shape == (len(index), HEADS, L, D // HEADS)
 
@@ -64,16 +64,16 @@ def test_selected_rows_continue_where_they_were(index):
 @pytest.mark.parametrize("each", [1, 2])
 def test_rows_of_an_image_share_its_keys(each):
     """Equal to attention with the memory repeated for every row; the memory is projected once, for all steps."""
-    own, images = attention(source_dim=8, norm_source=True), R // each
+    layer, images = attention(source_dim=8, norm_source=True), R // each
     memory = torch.randn(images, N, 8, dtype=torch.float64)
     mask = torch.arange(N) < torch.arange(images)[:, None] + 2
     projections = []
-    own.key.register_forward_hook(lambda *_: projections.append(1))
-    attend = cross_attn(own, Tokens(memory, mask=mask))
+    layer.key.register_forward_hook(lambda *_: projections.append(1))
+    attend = cross_attn(layer, Tokens(memory, mask=mask))
     x = words()
     steps = torch.cat([attend(x[:, t : t + 1]) for t in range(L)], 1)
     assert len(projections) == 1
-    repeated = own(x, memory.repeat_interleave(each, 0), key_mask(mask.repeat_interleave(each, 0)))
+    repeated = layer(x, memory.repeat_interleave(each, 0), key_mask(mask.repeat_interleave(each, 0)))
     assert torch.allclose(steps, repeated, atol=1e-12)
 
 

@@ -54,10 +54,10 @@ def test_attend_is_a_weighted_mean_of_the_values(fused):
     torch.manual_seed(0)
     query, key, value = (torch.randn(B, HEADS, n, 4) for n in (L, N, N))
     out = attend(query, key, value, key_mask(some_keys()), fused)
-    for row, seen in ((0, N), (1, 4)):
+    for row, visible in ((0, N), (1, 4)):
         for head in range(HEADS):
             for word in range(L):
-                logits = [float(query[row, head, word] @ key[row, head, i]) / 2 for i in range(seen)]  # sqrt(4) = 2
+                logits = [float(query[row, head, word] @ key[row, head, i]) / 2 for i in range(visible)]  # sqrt(4) = 2
                 shares = [math.exp(x) / sum(map(math.exp, logits)) for x in logits]
                 expected = sum(share * value[row, head, i] for i, share in enumerate(shares))
                 assert torch.allclose(out[row, head, word], expected, atol=1e-5)
@@ -123,27 +123,27 @@ def test_causal_mask_looks_back_only():
 
 
 def test_attention_equals_torchs_own():
-    own = shaken(Attention(D, HEADS, 0.0, source_dim=24))
+    ours = shaken(Attention(D, HEADS, 0.0, source_dim=24))
     original = nn.MultiheadAttention(D, HEADS, kdim=24, vdim=24, batch_first=True).eval()
-    linears = (own.query, own.key, own.value)
+    linears = (ours.query, ours.key, ours.value)
     with torch.no_grad():
         for name, linear in zip(("q_proj_weight", "k_proj_weight", "v_proj_weight"), linears, strict=True):
             getattr(original, name).copy_(linear.weight)
         original.in_proj_bias.copy_(torch.cat([linear.bias for linear in linears]))
-        original.out_proj.load_state_dict(own.out.state_dict())
+        original.out_proj.load_state_dict(ours.out.state_dict())
     x, source = torch.randn(B, L, D), torch.randn(B, N, 24)
     expected = original(x, source, source, key_padding_mask=~some_keys())[0]
-    assert torch.allclose(own(x, source, key_mask(some_keys())), expected, atol=1e-5)
+    assert torch.allclose(ours(x, source, key_mask(some_keys())), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "norm_first"), [(PostNormLayer, False), (PreNormLayer, True)])
 @pytest.mark.parametrize("cross", [True, False])
 def test_layers_equal_torchs_own(kind, norm_first, cross):
     """The order self-attention, cross-attention, one MLP, with LayerNorm after (post) or before (pre) each."""
-    own = shaken(kind(D, HEADS, 0.0, D if cross else None))
-    made = nn.TransformerDecoderLayer if cross else nn.TransformerEncoderLayer
-    eps = own.norm.eps
-    original = made(D, HEADS, 4 * D, 0.0, "gelu", eps, batch_first=True, norm_first=norm_first).eval()
+    ours = shaken(kind(D, HEADS, 0.0, D if cross else None))
+    torch_layer = nn.TransformerDecoderLayer if cross else nn.TransformerEncoderLayer
+    eps = ours.norm.eps
+    original = torch_layer(D, HEADS, 4 * D, 0.0, "gelu", eps, batch_first=True, norm_first=norm_first).eval()
 
     def pack(attention):
         parts = (attention.query, attention.key, attention.value)
@@ -154,23 +154,23 @@ def test_layers_equal_torchs_own(kind, norm_first, cross):
             "out_proj.bias": attention.out.bias,
         }
 
-    original.self_attn.load_state_dict(pack(own.attention))
-    norms = [own.attention_norm, own.cross_norm, own.norm] if cross else [own.attention_norm, own.norm]
+    original.self_attn.load_state_dict(pack(ours.attention))
+    norms = [ours.attention_norm, ours.cross_norm, ours.norm] if cross else [ours.attention_norm, ours.norm]
     for i, norm in enumerate(norms, 1):
         getattr(original, f"norm{i}").load_state_dict(norm.state_dict())
-    original.linear1.load_state_dict(own.fc1.state_dict())
-    original.linear2.load_state_dict(own.fc2.state_dict())
+    original.linear1.load_state_dict(ours.fc1.state_dict())
+    original.linear2.load_state_dict(ours.fc2.state_dict())
     x, memory = torch.randn(B, L, D), torch.randn(B, N, D)
     words = torch.arange(L) < torch.tensor([[L], [3]])
     with torch.no_grad():
         if cross:
-            original.multihead_attn.load_state_dict(pack(own.cross))
+            original.multihead_attn.load_state_dict(pack(ours.cross))
             hidden = {"tgt_key_padding_mask": ~words, "memory_key_padding_mask": ~some_keys()}
             expected = original(x, memory, **hidden)
-            out = own(x, key_mask(words), memory, key_mask(some_keys()))
+            out = ours(x, key_mask(words), memory, key_mask(some_keys()))
         else:
             expected = original(x, src_key_padding_mask=~words)
-            out = own(x, key_mask(words))
+            out = ours(x, key_mask(words))
     assert torch.allclose(out[words], expected[words], atol=1e-4)
 
 
@@ -187,7 +187,7 @@ def test_heads_must_divide_the_width():
 @pytest.mark.parametrize("dim", [64, 768, 1024])
 def test_initial_weights(dim):
     """BERT's 0.02, and in towers narrower than BERT-base 1 / sqrt(dim)."""
-    for start, wanted in (
+    for start, deviation in (
         (initialise, 0.02),
         (lambda part: initialise_tower(part, dim), 0.02 if dim >= 768 else dim**-0.5),
     ):
@@ -195,8 +195,8 @@ def test_initial_weights(dim):
         part = nn.ModuleList([nn.Linear(dim, 500), nn.Embedding(500, dim), nn.LayerNorm(dim)])
         start(part)
         linear, embedding, norm = part
-        assert abs(float(linear.weight.detach().std()) / wanted - 1) < 0.05
-        assert abs(float(embedding.weight.detach().std()) / wanted - 1) < 0.05
+        assert abs(float(linear.weight.detach().std()) / deviation - 1) < 0.05
+        assert abs(float(embedding.weight.detach().std()) / deviation - 1) < 0.05
         assert not linear.bias.any()
         assert (norm.weight == 1).all()
 
@@ -228,7 +228,7 @@ def test_names_of_early_checkpoints_are_understood(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "wanted", "length", "message"),
+    ("config", "expected", "length", "message"),
     [
         ({}, {"num_attention_heads": 2}, 0, r"config\.json says \{'num_attention_heads': 4\}, this recipe has .*2\}"),
         ({}, {"vocab_size": 41}, 0, r"config\.json says \{'vocab_size': 40\}, this recipe has \{'vocab_size': 41\}"),
@@ -238,9 +238,9 @@ def test_names_of_early_checkpoints_are_understood(tmp_path):
         ({}, {}, 0, r"model\.safetensors: cannot be read as safetensors"),
     ],
 )
-def test_unfit_berts_are_refused_by_name(tmp_path, config, wanted, length, message):
+def test_unfit_berts_are_refused_by_name(tmp_path, config, expected, length, message):
     with pytest.raises(ValueError, match=message):
-        read_bert(folder(tmp_path, **config), wanted, length)
+        read_bert(folder(tmp_path, **config), expected, length)
 
 
 def test_a_config_that_is_no_config(tmp_path):

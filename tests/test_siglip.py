@@ -17,18 +17,18 @@ from registry.part import Part, PartError
 SOURCE = small.data()
 
 
-def reference(logits, own):
+def reference(logits, target):
     """By numpy: binary cross-entropy of every pair, summed over captions, averaged over pictures."""
     probability = 1 / (1 + np.exp(-np.asarray(logits)))
-    match = np.eye(probability.shape[1])[np.asarray(own)]
+    match = np.eye(probability.shape[1])[np.asarray(target)]
     return -(match * np.log(probability) + (1 - match) * np.log(1 - probability)).sum(1).mean()
 
 
-@pytest.mark.parametrize(("rows", "own"), [(8, range(8)), (3, [5, 6, 7])])
-def test_loss_is_the_formula(rows, own):
+@pytest.mark.parametrize(("rows", "target"), [(8, range(8)), (3, [5, 6, 7])])
+def test_loss_is_the_formula(rows, target):
     logits = torch.randn(rows, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
-    found = pairwise_sigmoid(logits, torch.tensor(list(own)))
-    assert float(found) == pytest.approx(reference(logits, list(own)), abs=1e-12)
+    loss = pairwise_sigmoid(logits, torch.tensor(list(target)))
+    assert float(loss) == pytest.approx(reference(logits, list(target)), abs=1e-12)
 
 
 def test_objective_is_t_times_cosines_plus_b():
@@ -62,9 +62,9 @@ def test_first_loss_is_small_as_the_paper_means_it():
     """b = -10 starts near what most pairs are: one missed match a picture, not a batch of false ones."""
     random = torch.Generator().manual_seed(0)
     image, text = (torch.nn.functional.normalize(torch.randn(256, 768, generator=random), dim=1) for _ in range(2))
-    own, cosines = torch.arange(256), image @ text.T
-    assert pairwise_sigmoid(ScaleBias()(cosines), own).item() == pytest.approx(10, rel=0.05)
-    assert pairwise_sigmoid(ScaleBias(bias=0.0)(cosines), own).item() > 150
+    target, cosines = torch.arange(256), image @ text.T
+    assert pairwise_sigmoid(ScaleBias()(cosines), target).item() == pytest.approx(10, rel=0.05)
+    assert pairwise_sigmoid(ScaleBias(bias=0.0)(cosines), target).item() > 150
 
 
 def test_beside_itc_and_every_objective_of_copa(monkeypatch):

@@ -91,11 +91,11 @@ def test_keep_one_without_fusing_equals_no_pruner():
 def test_words_are_never_pruned(name):
     """Whatever the pruner, the tokens of the words and of the picture's [CLS] leave it as they came."""
     model = stream(prune(name, keep_rate=0.3))
-    seen = []
-    model.pruners[0].register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
+    calls = []
+    model.pruners[0].register_forward_hook(lambda _, given, output: calls.append((given[0], output)))
     batch = small.batch(SOURCE)
     out = fused(model, batch)
-    ((before, after),) = seen
+    ((before, after),) = calls
     length = batch.text.ids.shape[1]
     assert before.patches == (length + 1, length + 17)
     assert torch.equal(before.x[:, : length + 1], after.x[:, : length + 1])
@@ -120,8 +120,8 @@ def test_the_detector_reads_the_cls_of_its_own_depth():
     changed = Step(model, other)
     assert not torch.allclose(model.score(changed.trunk, changed.text), expected, atol=1e-4), "the text is not read"
     turned = dataclasses.replace(batch, images=batch.images.roll(1, 0))
-    seen = Step(model, turned)
-    cls = run_blocks(fusion.blocks, {}, fusion._concatenate(seen.text, seen.image), last=2).x[:, 0]
+    turned_step = Step(model, turned)
+    cls = run_blocks(fusion.blocks, {}, fusion._concatenate(turned_step.text, turned_step.image), last=2).x[:, 0]
     assert not torch.allclose(cls, joined.x[:, 0], atol=1e-4), "[CLS] has not seen the picture"
 
 

@@ -17,10 +17,10 @@ B, L, N, D = 2, 5, 7, 16
 
 def fusion(**settings):
     torch.manual_seed(0)
-    made = SkipConnectedFusion(**{"num_heads": 4, "dim": D, "image_dim": D, **settings})
-    for parameter in made.parameters():
+    part = SkipConnectedFusion(**{"num_heads": 4, "dim": D, "image_dim": D, **settings})
+    for parameter in part.parameters():
         parameter.data.normal_(std=0.3)
-    return made.eval()
+    return part.eval()
 
 
 def words():
@@ -39,9 +39,9 @@ def picture(width=D):
     [(6, 3, "CCCJCC"), (6, 6, "CCCCCC"), (7, 3, "CCCJCCJ"), (4, 1, "CJJJ"), (1, 1, "C")],
 )
 def test_order_of_layers(layers, stride, order):
-    made = fusion(layers=layers, stride=stride)
-    assert "".join("J" if made.connected(j) else "C" for j in range(layers)) == order
-    crossing = "".join("J" if layer.cross is None else "C" for layer in made.layers)
+    part = fusion(layers=layers, stride=stride)
+    assert "".join("J" if part.connected(j) else "C" for j in range(layers)) == order
+    crossing = "".join("J" if layer.cross is None else "C" for layer in part.layers)
     assert crossing == order, "J layers have no cross-attention, C layers have it"
 
 
@@ -59,46 +59,46 @@ def test_co_attention_leaves_the_picture_unchanged():
 @torch.no_grad()
 def test_six_layers_equal_the_formula():
     """C C C, then J over the unpadded [picture ; words] row by row with the skip connection, then C C."""
-    made, text, image = fusion(), words(), picture()
-    out = made(text, image)
+    part, text, image = fusion(), words(), picture()
+    out = part(text, image)
     for row in range(B):
-        seen, said = (x.x[row : row + 1, x.mask[row]] for x in (image, text))
+        patches_x, tokens = (x.x[row : row + 1, x.mask[row]] for x in (image, text))
         for j in (0, 1, 2):
-            said = made.layers[j](said, None, seen)
-        count = seen.shape[1]
-        joint = made.layers[3](torch.cat([seen, said], 1), None)
-        seen, said = seen + joint[:, :count], joint[:, count:]
+            tokens = part.layers[j](tokens, None, patches_x)
+        count = patches_x.shape[1]
+        joint = part.layers[3](torch.cat([patches_x, tokens], 1), None)
+        patches_x, tokens = patches_x + joint[:, :count], joint[:, count:]
         for j in (4, 5):
-            said = made.layers[j](said, None, seen)
-        assert torch.allclose(out.text.x[row, text.mask[row]], said[0], atol=1e-4)
-        assert torch.allclose(out.image.x[row, image.mask[row]], seen[0], atol=1e-4)
+            tokens = part.layers[j](tokens, None, patches_x)
+        assert torch.allclose(out.text.x[row, text.mask[row]], tokens[0], atol=1e-4)
+        assert torch.allclose(out.image.x[row, image.mask[row]], patches_x[0], atol=1e-4)
 
 
 @torch.no_grad()
 def test_connected_attention_adds_to_the_picture():
     """With a J layer whose last norm returns a constant c, the picture becomes picture + c and the words c."""
-    made, image = fusion(layers=2, stride=1), picture()
-    made.layers[1].norm.weight.zero_()
-    made.layers[1].norm.bias.fill_(0.25)
-    out = made(words(), image)
+    part, image = fusion(layers=2, stride=1), picture()
+    part.layers[1].norm.weight.zero_()
+    part.layers[1].norm.bias.fill_(0.25)
+    out = part(words(), image)
     assert torch.allclose(out.image.x, image.x + 0.25)
     assert torch.allclose(out.text.x, torch.full((B, L, D), 0.25))
 
 
 @torch.no_grad()
 def test_connected_attention_shows_the_words_to_the_picture():
-    made, text, image = fusion(layers=2, stride=1), words(), picture()
+    part, text, image = fusion(layers=2, stride=1), words(), picture()
     other = Tokens(text.x + 1.0, mask=text.mask)
     other.x[:, :, 0] += 3.0
-    assert not torch.allclose(made(text, image).image.x, made(other, image).image.x, atol=1e-3)
+    assert not torch.allclose(part(text, image).image.x, part(other, image).image.x, atol=1e-3)
 
 
 @torch.no_grad()
 def test_hidden_picture_tokens_and_padding_change_nothing():
-    made, text, image = fusion(), words(), picture()
-    before = made(text, image)
+    part, text, image = fusion(), words(), picture()
+    before = part(text, image)
     text.x[~text.mask], image.x[~image.mask] = 5.0, -5.0
-    after = made(text, image)
+    after = part(text, image)
     assert torch.allclose(before.text.x[text.mask], after.text.x[text.mask], atol=1e-5)
     assert torch.allclose(before.image.x[image.mask], after.image.x[image.mask], atol=1e-5)
 
@@ -106,20 +106,20 @@ def test_hidden_picture_tokens_and_padding_change_nothing():
 @torch.no_grad()
 def test_no_picture_tokens_leave_words_among_themselves():
     """A J layer without picture tokens is a layer of self-attention over the words."""
-    made, text = fusion(layers=2, stride=1), words()
+    part, text = fusion(layers=2, stride=1), words()
     nothing = Tokens(torch.zeros(B, 0, D))
-    silent = made.layers[0]
+    silent = part.layers[0]
     silent.cross = silent.cross_norm = None
     mask = text.mask[:, None, None]
-    expected = made.layers[1](silent(text.x, mask), mask)
-    assert torch.allclose(made(text, nothing).text.x, expected, atol=1e-5)
+    expected = part.layers[1](silent(text.x, mask), mask)
+    assert torch.allclose(part(text, nothing).text.x, expected, atol=1e-5)
 
 
 def test_a_picture_of_another_width_is_brought_to_the_words():
-    made = fusion(image_dim=24)
-    out = made(words(), picture(24))
+    part = fusion(image_dim=24)
+    out = part(words(), picture(24))
     assert out.image.x.shape == (B, N, D)
-    linear, norm, _ = made.image_projection
+    linear, norm, _ = part.image_projection
     assert (linear.in_features, linear.out_features, norm.eps) == (24, D, 1e-12)
     out.memory.x.square().sum().backward()
     assert linear.weight.grad.abs().sum() > 0
@@ -127,20 +127,20 @@ def test_a_picture_of_another_width_is_brought_to_the_words():
 
 
 class Traced(nn.Module):
-    def __init__(self, made):
+    def __init__(self, part):
         super().__init__()
-        self.made = made
+        self.part = part
 
-    def forward(self, x, mask, seen):
-        return self.made(Tokens(x, mask=mask), Tokens(seen)).memory.x
+    def forward(self, x, mask, patches_x):
+        return self.part(Tokens(x, mask=mask), Tokens(patches_x)).memory.x
 
 
 @torch.no_grad()
 def test_runs_on_meta_and_under_tracing():
-    made, text, image = fusion(), words(), picture()
-    traced = torch.jit.trace(Traced(made), (text.x, text.mask, image.x))
+    part, text, image = fusion(), words(), picture()
+    traced = torch.jit.trace(Traced(part), (text.x, text.mask, image.x))
     swapped = (text.x.flip(0), text.mask.flip(0), image.x.flip(0))
-    assert torch.allclose(traced(*swapped), Traced(made)(*swapped), atol=1e-5)
-    out = made.to("meta")(text.to("meta"), image.to("meta"))
+    assert torch.allclose(traced(*swapped), Traced(part)(*swapped), atol=1e-5)
+    out = part.to("meta")(text.to("meta"), image.to("meta"))
     assert isinstance(out, Fused)
     assert out.memory.x.shape == (B, N + L, D)

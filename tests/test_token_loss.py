@@ -28,38 +28,38 @@ def case():
 
 def plain(head, states, targets, weights, smoothing):
     logits = head(states).log_softmax(1)
-    own = -logits[torch.arange(PLACES), targets]
-    return (((1 - smoothing) * own - smoothing * logits.mean(1)) * weights).sum()
+    losses = -logits[torch.arange(PLACES), targets]
+    return (((1 - smoothing) * losses - smoothing * logits.mean(1)) * weights).sum()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("max_logits", [1, 7 * WORDS, PLACES * WORDS])
 def test_value_and_gradients_are_the_plain_formulas(max_logits, smoothing):
     states, targets, weights, head = case()
-    learnt = [states, *head.parameters()]
+    inputs = [states, *head.parameters()]
     expected = plain(head, states, targets, weights, smoothing)
-    wanted = torch.autograd.grad(3 * expected, learnt)
-    found = token_loss(head, states, targets, weights, smoothing, max_logits)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(3 * found, learnt), wanted, rtol=1e-5, atol=2e-4)
+    expected_grads = torch.autograd.grad(3 * expected, inputs)
+    loss = token_loss(head, states, targets, weights, smoothing, max_logits)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(3 * loss, inputs), expected_grads, rtol=1e-5, atol=2e-4)
     with torch.no_grad():
         torch.testing.assert_close(token_loss(head, states, targets, weights, smoothing, max_logits), expected)
 
 
 def test_no_more_logits_than_allowed_and_none_are_kept():
     states, targets, weights, head = case()
-    seen, kept, own = [], [], {p.data_ptr() for p in head.parameters()}
-    head.words.register_forward_hook(lambda _module, _inputs, out: seen.append(len(out)))
+    rows, kept, pointers = [], [], {p.data_ptr() for p in head.parameters()}
+    head.words.register_forward_hook(lambda _module, _inputs, out: rows.append(len(out)))
 
     def keep(tensor):
-        if tensor.data_ptr() not in own:
+        if tensor.data_ptr() not in pointers:
             kept.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_loss(head, states, targets, weights, max_logits=5 * WORDS)
-    assert sum(seen) == PLACES
-    assert max(seen) == 5
+    assert sum(rows) == PLACES
+    assert max(rows) == 5
     assert sum(kept) == states.numel() + sum(p.numel() for p in head.parameters())  # gradients, no logits
 
 
@@ -73,12 +73,12 @@ def test_a_frozen_head_hands_gradients_on():
 
 def test_in_bf16_every_piece_reaches_the_matrix():
     states, targets, weights, head = case()
-    wanted = torch.autograd.grad(plain(head, states, targets, weights, 0.0), head.words.weight)[0]
+    expected_grads = torch.autograd.grad(plain(head, states, targets, weights, 0.0), head.words.weight)[0]
     with torch.autocast("cpu", torch.bfloat16):
         loss = token_loss(head, states, targets, weights, max_logits=4 * WORDS)
     assert loss.dtype == torch.float32
-    found = torch.autograd.grad(loss, head.words.weight)[0]
-    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.999
+    grads = torch.autograd.grad(loss, head.words.weight)[0]
+    assert F.cosine_similarity(grads.flatten(), expected_grads.flatten(), dim=0) > 0.999
 
 
 def test_labelled_places():
@@ -98,8 +98,10 @@ def test_captions_without_padding_lose_nothing(reduction):
     assert sum(rows) == words < batch.text.mask[:, 1:].numel()
 
     logits = model.heads["words"](model.decoder(step.decoder_text, step.image).x[:, :-1])
-    said = F.cross_entropy(logits.flatten(0, 1), batch.text.ids[:, 1:].flatten(), reduction="none", label_smoothing=0.1)
-    sums = (said.view(5, -1) * batch.text.mask[:, 1:]).sum(1)
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), batch.text.ids[:, 1:].flatten(), reduction="none", label_smoothing=0.1
+    )
+    sums = (losses.view(5, -1) * batch.text.mask[:, 1:]).sum(1)
     torch.testing.assert_close(loss, sums.mean() if reduction == "sequence_sum" else sums.sum() / words)
 
     step.num_target_tokens = batch.text.mask[:, 1:].numel()  # as where the host does not see the mask
