@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from registry.part import NonNegativeInt as NonNegativeInt
     from registry.part import Part as Part
     from registry.part import PartError as PartError
+    from registry.part import Pretrained as Pretrained
+    from registry.part import Vocabulary as Vocabulary
 
 
 def _public() -> dict[str, str]:

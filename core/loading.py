@@ -17,7 +17,7 @@ from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
 from core.training.checkpoint import weights_file
 from registry import near
-from registry.part import Part
+from registry.part import PRETRAINED, VOCABULARY, Part, settings_with
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -104,13 +104,14 @@ def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = 
 def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:
     """Load the recipe, data and trained model of a run.
 
-    A data part with a setting ``vocabulary`` gets the run's vocabulary unless an override names another.
+    A data part with a setting of the type ``Vocabulary`` gets the run's vocabulary unless an override names another.
 
     Raises:
         RecipeErrors, PartError, ValueError: a file is missing or damaged, or a part cannot be built here.
     """
     recipe = read(recipe_in(folder), overrides, catalog or discovery.load())
-    if not any(override.startswith("data.vocabulary=") for override in overrides):
+    names = tuple(f"data.{name}=" for name in settings_with(recipe.data.cls, VOCABULARY))
+    if not any(override.startswith(names) for override in overrides):
         recipe = with_vocabulary(recipe, folder)
     data = build_data(recipe)
     return recipe, data, build_model(recipe.model, ModelSpec.of(data), folder)
@@ -130,28 +131,26 @@ def recipe_in(folder: str) -> str:
 
 def with_vocabulary(recipe: Recipe, folder: str) -> Recipe:
     """Return the recipe with the vocabulary in ``folder`` in place of the one that its data would build."""
-    if "vocabulary" not in recipe.data.settings:
-        return recipe
-    settings = {**recipe.data.settings, "vocabulary": folder}
+    settings = {**recipe.data.settings, **dict.fromkeys(settings_with(recipe.data.cls, VOCABULARY), folder)}
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
 
 
 def with_start_vocabulary(recipe: Recipe) -> Recipe:
-    """Return the recipe with the vocabulary of ``train.init_from``, unless ``data.vocabulary`` is set.
+    """Return the recipe with the vocabulary of ``train.init_from``, unless the data's setting for it is set.
 
     Raises:
         ValueError: that folder has no weights.
     """
     weights_file(recipe.train.init_from)
-    unset = recipe.data.settings.get("vocabulary") == ""
+    unset = not any(recipe.data.settings[name] for name in settings_with(recipe.data.cls, VOCABULARY))
     return with_vocabulary(recipe, recipe.train.init_from) if unset else recipe
 
 
 def without_pretrained(value: Any) -> Any:
-    """Empty the settings ``weights`` of a part and of all parts in it; other values are returned as they are."""
+    """Empty the settings of the type ``Pretrained`` of a part and of all parts in it; return other values unchanged."""
     if isinstance(value, Part):
         settings = {key: without_pretrained(setting) for key, setting in value.settings.items()}
-        return dataclasses.replace(value, settings=settings | ({"weights": ""} if "weights" in settings else {}))
+        return dataclasses.replace(value, settings=settings | dict.fromkeys(settings_with(value.cls, PRETRAINED), ""))
     if isinstance(value, dict):
         return {key: without_pretrained(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

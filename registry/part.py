@@ -35,6 +35,9 @@ Fraction = Annotated[float, Between(0, 1)]
 Count = Annotated[int, Between(1)]
 NonNegativeInt = Annotated[int, Between(0)]
 NonNegativeFloat = Annotated[float, Between(0)]
+PRETRAINED, VOCABULARY = "file of pretrained weights", "folder or file of a vocabulary"
+Pretrained = Annotated[str, PRETRAINED]  # emptied when a model is loaded from a run, which has its weights
+Vocabulary = Annotated[str, VOCABULARY]  # set to the run's folder when a run is loaded or resumed
 
 
 class PartError(ValueError):
@@ -48,6 +51,11 @@ def parameters(call: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Paramet
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = inspect.signature(call).parameters.values()
     return {p.name: (hints.get(p.name, Any), p) for p in found if p.kind in named}
+
+
+def settings_with(cls: type, mark: str) -> list[str]:
+    """List the settings of a class whose annotation has a mark, such as PRETRAINED."""
+    return [name for name, (hint, _) in parameters(cls).items() if mark in getattr(hint, "__metadata__", ())]
 
 
 def is_filled(annotation: Any) -> bool:

@@ -32,7 +32,7 @@ from plugins.inference.predictor import Predictor
 from plugins.inference.settings import generation_settings
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
-from registry.part import Part
+from registry.part import Part, Pretrained
 
 CLASSES = ["red star", "blue ring", "green cross"]
 
@@ -129,12 +129,19 @@ def test_an_import_needs_no_more_than_a_model_in_its_recipe(tmp_path, coca, file
     assert model.embed_images(files).shape == (5, 32)
 
 
+class Started:
+    """A part with a file of pretrained weights, and a text that is no file."""
+
+    def __init__(self, *, weights: Pretrained = "", name: str = "", keep_rate: float = 1.0, **parts: object):
+        pass
+
+
 def test_files_that_a_run_started_from_may_be_gone():
-    inner = Part(dict, {"weights": "gone.safetensors", "keep_rate": 0.5})
-    outer = Part(dict, {"backbone": inner, "heads": {"a": inner}, "prune": [inner], "weights": "", "embed_dim": 3})
+    inner = Part(Started, {"name": "kept", "weights": "gone.safetensors", "keep_rate": 0.5})
+    outer = Part(Started, {"backbone": inner, "heads": {"a": inner}, "prune": [inner], "weights": "", "embed_dim": 3})
     bare = without_pretrained(outer)
     parts = [bare.settings["backbone"], bare.settings["heads"]["a"], bare.settings["prune"][0]]
-    assert all(part.settings == {"weights": "", "keep_rate": 0.5} for part in parts)
+    assert all(part.settings == {"name": "kept", "weights": "", "keep_rate": 0.5} for part in parts)
     assert bare.settings["embed_dim"] == 3
     assert inner.settings["weights"] == "gone.safetensors"
 

@@ -15,7 +15,7 @@ from core.kinds import Backbone
 from core.types import Tokens
 from plugins.backbones.weights import check_fit, read_weights, shape_mismatches
 from registry import near
-from registry.part import Filled
+from registry.part import Filled, Pretrained
 
 DEFAULT_STRIDE = 32  # pixels per cell of the last feature map in nearly every network
 
@@ -44,7 +44,7 @@ class ConvNet(Backbone):
         net: str = "convnext_tiny",
         stride: Literal[8, 16, 32] = 32,
         pooled: Literal["mean", "none"] = "mean",
-        weights: str = "",
+        weights: Pretrained = "",
         image_size: Filled[int],
     ):
         super().__init__()

@@ -18,7 +18,7 @@ from core.kinds import Backbone, TokenPruner
 from core.types import Tokens
 from plugins.backbones.weights import check_fit, read_weights, shape_mismatches
 from plugins.layers import fused_attention, initialise_tower
-from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt
+from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt, Pretrained
 
 CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
@@ -70,7 +70,7 @@ class ViT(Backbone):
         stem: Literal["linear", "conv"] = "linear",
         style: Literal["plain", "clip", "openclip"] = "plain",
         prune: Sequence[Prune] = (),
-        weights: str = "",
+        weights: Pretrained = "",
         image_size: Filled[int],
         guide_dim: Filled[int] = 0,
     ):

@@ -23,7 +23,7 @@ from plugins.data.drawing.compositing import Sprite
 from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
 from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Fraction, NonNegativeInt
+from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
 
 TRAVEL = (0.3, 0.45)  # distance from the first frame to the last, as a share of S, horizontal or vertical
 MIDDLE = (0.2, 0.8)  # its position half-way, as a share of S
@@ -82,7 +82,7 @@ class Clips(kinds.Data):
         text_length: Count = 24,
         mask: Fraction = 0.15,
         seed: NonNegativeInt = 0,
-        vocabulary: str = "",
+        vocabulary: Vocabulary = "",
     ):
         self.image_size, self.frames, self.still, self.seed = image_size, frames, distractors, seed
         self.train_size, self.text_length = train_size, text_length

@@ -21,7 +21,7 @@ from plugins.data.augment import random_crop, squared
 from plugins.data.batching import BatchOptions, make_batch
 from plugins.data.held_out import Cache, first_examples
 from plugins.data.randaugment import rand_augment
-from registry.part import Between, Count, Fraction, NonNegativeInt, parameters
+from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary, parameters
 
 MIN_CROP_AREA = {"light": 0.5, "strong": 0.2}  # share of an image's area
 
@@ -73,7 +73,7 @@ class Coco(kinds.Data):
         held_out: Annotated[float, Between(0, 0.4)] = 0.02,
         budget: Fraction = 0.01,
         seed: NonNegativeInt = 0,
-        vocabulary: str = "",
+        vocabulary: Vocabulary = "",
         vocabulary_size: NonNegativeInt = 0,
     ):
         self.image_size, self.text_length, self.augment = image_size, text_length, augment

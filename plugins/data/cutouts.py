@@ -20,7 +20,7 @@ from plugins.data.drawing.compositing import PlacedObject
 from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
 from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Fraction, NonNegativeInt
+from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
 
 VOCABULARY_IMAGES = 4000  # training images for the vocabulary
 
@@ -63,7 +63,7 @@ class Cutouts(kinds.Data):
         text_length: Count = 40,
         mask: Fraction = 0.15,
         seed: NonNegativeInt = 0,
-        vocabulary: str = "",
+        vocabulary: Vocabulary = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
         self.options, self.seed = BatchOptions(region_batch_size, mask), seed

@@ -15,7 +15,7 @@ from plugins.data.drawing import captions, compositing, shapes
 from plugins.data.drawing.scene_painter import CLASSES, Painter
 from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
-from registry.part import Between, Count, Fraction, NonNegativeInt
+from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
 
 VOCABULARY_SCENES = 2000  # training scenes for the vocabulary
 
@@ -56,7 +56,7 @@ class Scenes(kinds.Data):
         text_length: Count = 40,
         mask: Fraction = 0.15,
         seed: NonNegativeInt = 0,
-        vocabulary: str = "",
+        vocabulary: Vocabulary = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
         self.labelled = labelled

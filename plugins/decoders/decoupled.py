@@ -23,7 +23,7 @@ from plugins.layers import (
     key_mask,
 )
 from plugins.text.weights import load_bert_layer, read_bert, take
-from registry.part import Count, Filled, Fraction, NonNegativeInt, parameters
+from registry.part import Count, Filled, Fraction, NonNegativeInt, Pretrained, parameters
 
 LAYERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # of the unimodal half, of the multimodal half
     "bert": (PostNormLayer, PostNormLayer),
@@ -73,7 +73,7 @@ class DecoupledDecoder(StepwiseDecoder):
         dropout: Fraction = 0.1,
         cls: bool = False,
         mask: Literal["correct", "legacy"] = "correct",
-        weights: str = "",
+        weights: Pretrained = "",
         memory_dim: Filled[int],
         vocabulary: Filled[int],
         text_length: Filled[int],

@@ -14,7 +14,7 @@ from core.hookspecs import hookimpl
 from core.kinds import Fusion, TokenPruner
 from core.types import Fused, Tokens
 from plugins.layers import PreNormLayer, initialise_tower, key_mask
-from registry.part import Count, Filled, Fraction
+from registry.part import Count, Filled, Fraction, Pretrained
 
 
 class SingleStreamFusion(Fusion):
@@ -45,7 +45,7 @@ class SingleStreamFusion(Fusion):
         num_heads: Count = 12,
         dropout: Fraction = 0.0,
         prune: Sequence[Prune] = (),
-        weights: str = "",
+        weights: Pretrained = "",
         dim: Filled[int],
         image_dim: Filled[int],
     ):

@@ -13,7 +13,7 @@ from core.kinds import Fusion
 from core.types import Fused, Tokens
 from plugins.layers import PostNormLayer, initialise, key_mask
 from plugins.text.weights import load_bert_layer, read_bert
-from registry.part import Count, Filled, Fraction, NonNegativeInt
+from registry.part import Count, Filled, Fraction, NonNegativeInt, Pretrained
 
 
 class SkipConnectedFusion(Fusion):
@@ -48,7 +48,7 @@ class SkipConnectedFusion(Fusion):
         stride: Count = 3,
         num_heads: Count = 12,
         dropout: Fraction = 0.1,
-        weights: str = "",
+        weights: Pretrained = "",
         first_layer: NonNegativeInt = 6,
         dim: Filled[int],
         image_dim: Filled[int],

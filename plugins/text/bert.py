@@ -14,7 +14,7 @@ from core.kinds import TextEncoder
 from core.types import Text, Tokens
 from plugins.layers import fused_attention, initialise_tower
 from plugins.text.weights import read_bert, take
-from registry.part import Count, Filled, Fraction, NonNegativeInt
+from registry.part import Count, Filled, Fraction, NonNegativeInt, Pretrained
 
 
 class BertEncoder(TextEncoder):
@@ -42,7 +42,7 @@ class BertEncoder(TextEncoder):
         embed_dim: Count = 768,
         num_heads: Count = 12,
         dropout: Fraction = 0.1,
-        weights: str = "",
+        weights: Pretrained = "",
         vocabulary: Filled[int],
         text_length: Filled[int],
     ):

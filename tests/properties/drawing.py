@@ -56,6 +56,8 @@ def setting(catalog: Catalog, hint: Any) -> st.SearchStrategy[Any]:
     """Any value that an annotation accepts, as YAML has it."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        if str in get_args(hint):
+            return TEXTS
         (bounds,) = [extra for extra in hint.__metadata__ if isinstance(extra, Between)]
         return number(args[0], bounds)
     if hint in (int, float):
