@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from core.types import Batch, Fused, Tokens
 from registry.part import PartError
@@ -37,24 +38,37 @@ class once(Generic[T]):  # noqa: N801  (reads as a decorator)
         return value
 
 
-if TYPE_CHECKING:
-    from core.model import Model
-
 Rows = Tensor | slice
 
 
 class Step:
-    """One pass over one batch. Each feature is computed when first asked for, and once."""
+    """One pass over one batch. Each feature is computed when first read, and once.
 
-    def __init__(self, model: Model, batch: Batch):
+    Args:
+        image, text: features computed elsewhere, which replace this step's own.
+        num_target_tokens: counted by a caller with the batch on the host, because reading it from a GPU would wait.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        *,
+        image: Tokens | None = None,
+        text: Tokens | None = None,
+        num_target_tokens: int | None = None,
+    ):
         self.model, self.batch = model, batch
+        if image is not None:
+            self.image = image
+        if text is not None:
+            self.text = text
+        if num_target_tokens is not None:
+            self.num_target_tokens = num_target_tokens
 
     @once
     def num_target_tokens(self) -> int:
-        """How many words of the captions are to be predicted, [CLS] is not; all places where the host cannot see it.
-
-        A trainer, which has the batch on the host first, sets it: to ask the device would wait for it.
-        """
+        """Number of caption tokens to predict, without [CLS]; padding included if the batch is not on the host."""
         mask = self.batch.text.mask[:, 1:]  # (B, L - 1)
         on_host = type(mask) is Tensor and mask.device.type == "cpu"  # fake tensors are of another type
         return int(mask.sum()) if on_host else mask.numel()
@@ -129,7 +143,7 @@ class Objectives(nn.Module):
         PartError: an objective needs a slot that the model lacks; all such faults at once.
     """
 
-    ema_model: Model | None  # the running mean of the weights, where a trainer keeps one: restored with all else
+    ema_model: AveragedModel | None  # running mean of the weights, set by a trainer: saved with all else
 
     def __init__(self, model: Model, objectives: Mapping[str, Objective], weights: Mapping[str, float]):
         super().__init__()
@@ -155,13 +169,21 @@ class Objectives(nn.Module):
         """The parts of a batch that these objectives need made."""
         return frozenset(part for _, objective in self.items() for part in objective.batch_fields)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each loss unweighted and detached."""
-        step = Step(self.model, batch)
-        losses = {name: objective(step) for name, objective in self.items()}
-        total = sum(
-            (self.weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=batch.images.device)
-        )
+    def forward(
+        self, batch: Batch | Step, scales: Mapping[str, float] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the losses, and each loss unweighted and detached; all scalars.
+
+        Args:
+            batch: or a Step that was made of it, with features computed elsewhere.
+            scales: factor of each loss; an objective without one is left out. None: 1 for all.
+        """
+        step = Step(self.model, batch) if isinstance(batch, Batch) else batch
+        factors = dict.fromkeys(self.parts, 1.0) if scales is None else scales
+        losses = {name: factors[name] * objective(step) for name, objective in self.items() if name in factors}
+        total = torch.zeros((), device=step.batch.images.device)
+        for name, loss in losses.items():
+            total = total + self.weights[name] * loss
         return total, {name: loss.detach() for name, loss in losses.items()}
 
 

@@ -11,8 +11,9 @@ import torch
 from test_coca import SOURCE, coca
 from torch import Tensor
 
-from core.objectives import Objectives
-from core.training.gradients import BackwardPass, Chunk
+from core.objectives import Objectives, Step
+from core.training.backward import BackwardPass
+from core.training.gradcache import GradCache
 from core.training.loader import split_batch
 from core.types import Batch, Text
 from plugins.heads.scale_bias import ScaleBias
@@ -40,7 +41,8 @@ def pairs(size: int) -> Batch:
 
 def gradients(objectives: Objectives, batch: Batch, chunks: int, precision: str = "fp32"):
     torch.manual_seed(1)
-    losses = BackwardPass(objectives, chunks, CPU, precision)(batch)
+    run = BackwardPass(objectives, CPU, precision) if chunks == 1 else GradCache(objectives, chunks, CPU, precision)
+    losses = run(batch)
     return {name: p.grad for name, p in objectives.named_parameters() if p.grad is not None}, losses
 
 
@@ -95,7 +97,7 @@ def all_graphs_kept(objectives: Objectives, batch: Batch, chunks: int) -> dict[s
     words = batch.text.mask[:, 1:].sum()
     for index in range(chunks):
         piece = split_batch(batch, index, chunks)
-        step = Chunk(piece, int(piece.text.mask[:, 1:].sum()), {}).step(objectives)
+        step = Step(objectives.model, piece)
         images.append(step.image.pooled)
         texts.append(step.text.pooled)
         state = torch.get_rng_state()

@@ -241,7 +241,7 @@ def test_a_mean_that_would_learn_nothing_is_refused(setting):
 def test_statistics_of_batches_go_into_the_mean_and_stay_where_frozen(tmp_path, frozen, affine):
     made = trainer(tmp_path, ema=0.5)
     made.model.heads["norm"] = norm = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(not frozen)
-    made.ema_model.heads["norm"] = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(False)
+    made.ema_model.module.heads["norm"] = torch.nn.BatchNorm1d(3, affine=affine).requires_grad_(False)
 
     class Watch:
         @hookspecs.hookimpl

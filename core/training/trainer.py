@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pluggy
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from core import runtime
 from core.kinds import Data
@@ -20,7 +20,8 @@ from core.objectives import Objectives
 from core.runtime import pick_device, pick_precision
 from core.settings import PluginSettings, RunSettings, TrainSettings
 from core.training import checkpoint
-from core.training.gradients import BackwardPass
+from core.training.backward import BackwardPass
+from core.training.gradcache import GradCache
 from core.training.loader import StepBatches, load
 from core.training.optimizer import freeze, learning_rate, make_optimizer
 from core.types import Batch
@@ -70,12 +71,10 @@ class Trainer:
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.plugin_settings = plugin_settings or PluginSettings()
         self.weights = objectives.weights
-        self.ema_model = objectives.ema_model = (
-            copy.deepcopy(self.model).requires_grad_(False) if settings.ema else None
-        )
         self.is_main = runtime.rank() == 0  # of all ranks
         self.frozen = freeze(objectives, settings)
         self.optimizer = make_optimizer(objectives, settings, self.device)
+        self.ema_model = objectives.ema_model = _running_mean(self.model, settings.ema) if settings.ema else None
         self.state: dict[str, Any] = {}
         self.step = self.first_step = 0
         self.grad_norm = 0.0
@@ -83,7 +82,11 @@ class Trainer:
         self.checkpoint = checkpoint.newest(folder) if run.resume else None
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
-        self.gradients = BackwardPass(objectives, settings.gradcache_chunks, self.device, self.precision)
+        self.backward: BackwardPass | GradCache
+        if settings.gradcache_chunks > 1:
+            self.backward = GradCache(objectives, settings.gradcache_chunks, self.device, self.precision)
+        else:
+            self.backward = BackwardPass(objectives, self.device, self.precision)
 
     def settings_for(self, cls: type[T]) -> T:
         """Return the recipe's values of a class that a plugin declared in the hook ``settings``.
@@ -96,7 +99,7 @@ class Trainer:
     @property
     def result(self) -> Model:
         """What training is for: the model, or the running mean of its weights."""
-        return self.model if self.ema_model is None else self.ema_model
+        return self.model if self.ema_model is None else cast(Model, self.ema_model.module)
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -137,11 +140,7 @@ class Trainer:
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
             if self.ema_model is not None:
-                torch._foreach_lerp_(
-                    list(self.ema_model.parameters()), [p.detach() for p in self.model.parameters()], 1 - settings.ema
-                )
-                for mean, now in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
-                    mean.copy_(now)
+                self.ema_model.update_parameters(self.model)
             self.step += 1
             if self.is_main:
                 self.hooks.hook.after_step(trainer=self, losses=losses)
@@ -166,7 +165,7 @@ class Trainer:
             asked = time.perf_counter()
             batch = next(batches)
             self.data_wait_seconds += time.perf_counter() - asked
-            for name, loss in self.gradients(batch, 1 / count, last=number == count - 1).items():
+            for name, loss in self.backward(batch, 1 / count, last=number == count - 1).items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / count
         return runtime.all_reduce_mean(sums)
 
@@ -184,3 +183,10 @@ class Trainer:
             runtime.world_size(),
         )
         return load(wanted, settings.workers, pinned)
+
+
+def _running_mean(model: Model, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights that starts from the model's; buffers are copied."""
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)
+    average.n_averaged.fill_(1)  # at 0 the first update would copy the model instead of averaging
+    return average

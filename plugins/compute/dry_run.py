@@ -19,8 +19,9 @@ from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble
 from core.runtime import autocast, pick_device, pick_precision
+from core.training.gradcache import contrastive_losses, pooled_features
 from core.training.optimizer import freeze
-from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text, Tokens
+from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text
 from plugins.compute import memory, torch_macs
 from plugins.compute.fvcore_macs import Counted, Pair
 
@@ -134,21 +135,16 @@ class Dry:
         return max(saved.bytes, contrasts)
 
     def _contrasts(self) -> int:
-        """Bytes that the contrasts keep, which are computed of all chunks' features together:
-        core.training.gradients."""
+        """Bytes kept by the contrastive losses, computed of all chunks' features together: core.training.gradcache."""
+        if not any(objective.is_contrastive for _, objective in self.objectives.items()):
+            return 0
         saved = memory.Saved(self.objectives)
-        step = Step(self.model, self.batch(self.recipe.train.gradcache_chunks))
-        whole = self.recipe.train.batch
+        batch = self.batch(self.recipe.train.gradcache_chunks)
         with autocast(self.device, self.precision):
-            for side in ("image", "text"):
-                pooled = (
-                    getattr(step, side).pooled.new_empty(whole, getattr(step, side).pooled.shape[1]).requires_grad_()
-                )
-                setattr(step, side, Tokens(pooled[:, None], pooled))
+            features = pooled_features(Step(self.model, batch))
+            image, text = (x.new_empty(self.recipe.train.batch, x.shape[1]).requires_grad_() for x in features)
             with saved.watch():
-                for _, objective in self.objectives.items():
-                    if objective.is_contrastive:
-                        objective(step)
+                contrastive_losses(self.objectives, batch, image, text)
         return saved.bytes
 
     def cost(self) -> Cost:
