@@ -79,8 +79,9 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     catalog = discovery.load()
     recipe = read(path, overrides, catalog)
     folder = recipe.run.folder or _fresh_folder(path)
-    resumes = runtime.broadcast_bool(lambda: _check_folder(folder, recipe, catalog))
-    begins = not (resumes and checkpoint.newest(folder))
+    resumes = runtime.broadcast(lambda: _check_folder(folder, recipe, catalog))
+    newest = runtime.broadcast(lambda: checkpoint.newest(folder) if recipe.run.resume else None)
+    begins = not (resumes and newest)
     built = build(with_vocabulary(recipe, folder) if resumes else recipe, begins=begins)
     if runtime.rank() == 0:
         paths.mkdirs(folder)
@@ -98,6 +99,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         recipe.run,
         hooks=catalog.hooks,
         folder=folder,
+        resume_from=newest,
         plugin_settings=recipe.plugin_settings,
     )
     if trainer.is_main:

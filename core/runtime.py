@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 logger = logging.getLogger("patchbay")
+T = TypeVar("T")
 
 
 def _cpu_has_bf16() -> bool:
@@ -109,10 +110,13 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def broadcast_bool(answer: Callable[[], bool]) -> bool:
-    """What the first says; the others do not ask."""
-    said = [float(answer())] if rank() == 0 else [0.0]
-    return bool(all_reduce_sum(said)[0])
+def broadcast(compute: Callable[[], T]) -> T:
+    """Compute a value on rank 0 alone and send it to the other ranks."""
+    values: list[Any] = [compute() if rank() == 0 else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    value: T = values[0]
+    return value
 
 
 def all_reduce_sum(numbers: list[float]) -> list[float]:

@@ -38,7 +38,7 @@ def recipe_of(name: str, *overrides: str) -> Recipe:
 
 def dry_of(name: str, *overrides: str) -> Dry:
     recipe = recipe_of(name, *overrides)
-    return dry_run.assembled(recipe, dry_run.spec(recipe))
+    return dry_run.assembled(recipe, dry_run.sketch(recipe))
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
 
     monkeypatch.setattr(recipe.data.cls, "sketch", fail)
     with pytest.raises(PartError, match=r"pretrain\.yaml:\d+:\d+: data: data 'scenes': no such thing"):
-        dry_run.spec(recipe)
+        dry_run.sketch(recipe)
 
 
 def test_the_sketch_of_the_embedded_data():

@@ -21,6 +21,7 @@ from torch import Tensor, multiprocessing
 from core import hookspecs
 from core.objectives import Objectives
 from core.settings import RunSettings, TrainSettings
+from core.training import checkpoint
 from core.training.trainer import Trainer
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
@@ -61,8 +62,9 @@ def trainer(name: str, folder: str, *hooks, resume: bool = False, **settings) ->
         manager.register(hook)
     # at a small rate, for Adam makes steps of this size of gradients that are nothing but rounding
     made = {"steps": STEPS, "batch": 8, "lr": 3e-5, "warmup": 1, "workers": 0, "save_every": 2, "precision": "fp32"}
-    run = RunSettings(resume=resume, device="cpu")
-    return Trainer(objectives(name), SOURCE, TrainSettings(**{**made, **settings}), run, manager, folder)
+    newest = checkpoint.newest(folder) if resume else None
+    train, run = TrainSettings(**{**made, **settings}), RunSettings(device="cpu")
+    return Trainer(objectives(name), SOURCE, train, run, manager, folder, resume_from=newest)
 
 
 def on_a_rank(rank: int, folder: str) -> None:

@@ -15,6 +15,7 @@ from core import discovery, hookspecs, runtime
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
 from core.settings import Group, RunSettings, TrainSettings
+from core.training import checkpoint
 from core.training.checkpoint import load_weights
 from core.training.optimizer import freeze, learning_rate
 from core.training.trainer import Trainer
@@ -29,8 +30,9 @@ def trainer(folder, *, resume=False, hooks=(), **settings):
     for hook in hooks:
         manager.register(hook)
     made = {"steps": 4, "batch": 4, "warmup": 1, "workers": 0, "save_every": 0, **settings}
-    run = RunSettings(resume=resume, device="cpu")
-    return Trainer(small.objectives(small.copa(SOURCE)), SOURCE, TrainSettings(**made), run, manager, str(folder))
+    newest = checkpoint.newest(str(folder)) if resume else None
+    objectives, train, run = small.objectives(small.copa(SOURCE)), TrainSettings(**made), RunSettings(device="cpu")
+    return Trainer(objectives, SOURCE, train, run, manager, str(folder), resume_from=newest)
 
 
 def weights(trainer):

@@ -30,9 +30,10 @@ T = TypeVar("T")
 
 
 def check_batch(settings: TrainSettings) -> None:
-    """
+    """Check that every rank and chunk gets equally many rows.
+
     Raises:
-        ValueError: a batch cannot be shared evenly by the ranks and their chunks.
+        ValueError: ``train.batch`` is not a multiple of ranks times chunks.
     """
     parts = runtime.world_size() * settings.gradcache_chunks
     if settings.batch % parts:
@@ -43,15 +44,23 @@ def check_batch(settings: TrainSettings) -> None:
 
 
 class Trainer:
-    """Trains the objectives' model. Hooks see this object; of several ranks only the first calls them and saves, but
-    ``after_backward`` is called on all.
+    """Training loop over the objectives' model, passed to hooks.
+
+    Of several ranks, rank 0 alone saves and calls hooks; ``after_backward`` is called on every rank.
+
+    Args:
+        resume_from: path of a checkpoint.
 
     Attributes:
-        step: optimizer steps done; ``first_step`` is where this process began.
-        checkpoint: the newest one's folder, None before the first.
-        grad_norm: of the last step, before clipping.
-        started, waited: time.perf_counter() at the first step; seconds spent waiting for data since.
-        state: for hooks to keep what is theirs.
+        step: number of optimizer steps done; ``first_step`` is its value at the start of this process.
+        checkpoint: path of the newest checkpoint, None before the first.
+        grad_norm: gradient norm of the last step, before clipping.
+        started: time.perf_counter() at the first step.
+        data_wait_seconds: seconds spent waiting for data since.
+        state: storage for hooks.
+
+    Raises:
+        ValueError: the batch cannot be divided among ranks, or the checkpoint does not fit.
     """
 
     def __init__(
@@ -62,6 +71,7 @@ class Trainer:
         run: RunSettings,
         hooks: pluggy.PluginManager,
         folder: str,
+        resume_from: str | None = None,
         plugin_settings: PluginSettings | None = None,
     ):
         check_batch(settings)
@@ -79,7 +89,7 @@ class Trainer:
         self.step = self.first_step = 0
         self.grad_norm = 0.0
         self.started, self.data_wait_seconds = time.perf_counter(), 0.0
-        self.checkpoint = checkpoint.newest(folder) if run.resume else None
+        self.checkpoint = resume_from
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
         self.backward: BackwardPass | GradCache
@@ -98,33 +108,33 @@ class Trainer:
 
     @property
     def result(self) -> Model:
-        """What training is for: the model, or the running mean of its weights."""
+        """The model to save and evaluate: the running mean of the weights if ``train.ema`` is set."""
         return self.model if self.ema_model is None else cast(Model, self.ema_model.module)
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Per group: "" is the recipe's ``lr``, the others are named by their prefix."""
+        """Learning rate by the prefix of each parameter group; "" is the group of all others."""
         return {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
 
     def fit(self) -> None:
         """Run the remaining steps.
 
         Raises:
-            FloatingPointError: the gradient is not finite; says at which step and with which losses.
+            FloatingPointError: the gradient is not finite; names the step and the losses.
         """
         settings = self.settings
         self.objectives.train()
         for module in self.model.modules():
             if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
-                module.eval()  # frozen, it keeps its statistics
+                module.eval()  # a frozen BatchNorm keeps its statistics
         if self.is_main:
-            for prefix, numbers in self.frozen.items():
-                print(f"Frozen, for its learning rate is 0: {prefix or 'all else'}, {numbers:,} parameters", flush=True)
+            for prefix, count in self.frozen.items():
+                print(f"Frozen, for its learning rate is 0: {prefix or 'all else'}, {count:,} parameters", flush=True)
             self.hooks.hook.training_starts(trainer=self)
         self.started = time.perf_counter()
         batches = self._batches()
         while self.step < settings.steps:
-            # the same after a resume; each rank its own
+            # the same after a resume; another on each rank
             torch.manual_seed((self.run.seed * 1_000_003 + self.step + (runtime.rank() << 40)) % 2**63)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base_lr"] * learning_rate(self.step, settings)
@@ -133,8 +143,8 @@ class Trainer:
             limit = settings.max_grad_norm or math.inf
             self.grad_norm = float(nn.utils.clip_grad_norm_(self.objectives.parameters(), limit))
             if not math.isfinite(self.grad_norm):
-                shown = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
-                raise FloatingPointError(f"step {self.step}: the gradient's norm is {self.grad_norm}; losses: {shown}")
+                values = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
+                raise FloatingPointError(f"step {self.step}: the gradient's norm is {self.grad_norm}; losses: {values}")
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             for _, objective in self.objectives.items():
@@ -150,6 +160,7 @@ class Trainer:
             self.hooks.hook.training_ends(trainer=self)
 
     def save(self) -> None:
+        """Write a checkpoint and the weights, on rank 0."""
         if not self.is_main:
             return
         self.checkpoint = checkpoint.save(
@@ -158,13 +169,13 @@ class Trainer:
         self.hooks.hook.checkpoint_saved(trainer=self, folder=self.checkpoint)
 
     def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """Backward over the step's batches; the mean of each loss, unweighted."""
+        """Run the backward pass of the step's batches; the mean of each loss over them and over ranks, unweighted."""
         sums: dict[str, Tensor] = {}
         count = self.settings.gradient_accumulation_steps
         for number in range(count):
-            asked = time.perf_counter()
+            start = time.perf_counter()
             batch = next(batches)
-            self.data_wait_seconds += time.perf_counter() - asked
+            self.data_wait_seconds += time.perf_counter() - start
             for name, loss in self.backward(batch, 1 / count, last=number == count - 1).items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / count
         return runtime.all_reduce_mean(sums)
@@ -172,7 +183,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         settings, pinned = self.settings, self.device.type == "cuda"
         first, last = (step * settings.gradient_accumulation_steps for step in (self.step, settings.steps))
-        wanted = StepBatches(
+        batches = StepBatches(
             self.data,
             settings.batch,
             self.run.seed,
@@ -182,7 +193,7 @@ class Trainer:
             runtime.rank(),
             runtime.world_size(),
         )
-        return load(wanted, settings.workers, pinned)
+        return load(batches, settings.workers, pinned)
 
 
 def _running_mean(model: Model, decay: float) -> AveragedModel:
