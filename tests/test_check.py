@@ -19,7 +19,7 @@ from core.types import DataSpec
 from plugins.commands.check import Check, check
 from plugins.commands.flops import flops
 from plugins.compute import dry_run, memory
-from plugins.compute.dry_run import Dry
+from plugins.compute.dry_run import DryRun
 from plugins.heads.match import Match
 from plugins.objectives.itc import ImageTextContrast
 from registry.part import Filled, PartError
@@ -36,9 +36,9 @@ def recipe_of(name: str, *overrides: str) -> Recipe:
     return read(str(COPA / f"{name}.yaml"), overrides, CATALOG)
 
 
-def dry_of(name: str, *overrides: str) -> Dry:
+def dry_of(name: str, *overrides: str) -> DryRun:
     recipe = recipe_of(name, *overrides)
-    return dry_run.assembled(recipe, dry_run.sketch(recipe))
+    return dry_run.build_dry_run(recipe, dry_run.data_spec(recipe))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_activations_are_what_a_real_step_holds(monkeypatch):
     data = made.recipe.data()
     built = build(made.recipe).objectives.train()
     batch = data.batch(0, size=8, seed=0, reads=built.batch_fields)
-    monkeypatch.setattr(Dry, "batch", lambda self, chunks=1: batch.map(self.mode.from_tensor))
+    monkeypatch.setattr(DryRun, "batch", lambda self, chunks=1: batch.map(self.mode.from_tensor))
     estimate = made.step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         total, _ = built(batch)
@@ -284,7 +284,7 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
 
     monkeypatch.setattr(recipe.data.cls, "sketch", fail)
     with pytest.raises(PartError, match=r"pretrain\.yaml:\d+:\d+: data: data 'scenes': no such thing"):
-        dry_run.sketch(recipe)
+        dry_run.data_spec(recipe)
 
 
 def test_the_sketch_of_the_embedded_data():

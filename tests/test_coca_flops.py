@@ -16,7 +16,7 @@ from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import inference
 from plugins.compute import closed_form, dry_run, memory, torch_macs
-from plugins.compute.fvcore_macs import Pair, count
+from plugins.compute.fvcore_macs import PairInference, count
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.heads.lm_head import LanguageModelHead
 from plugins.heads.projection import Projection
@@ -64,7 +64,7 @@ def coca(pooler, decoder, prune=(), words=HEADS["words"]):
 def three_ways(model):
     images, ids = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8), torch.zeros(1, L, dtype=torch.long)
     text = Text(ids, torch.ones_like(ids, dtype=torch.bool))
-    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=torch_macs.count)]
+    ways = [PairInference(model).count(images, text), PairInference(model).count(images, text, by=torch_macs.count)]
     return [*(way.parts for way in ways), closed_form.of_pair(model, L).parts]
 
 
@@ -95,13 +95,13 @@ def test_the_lower_half_is_read_once_for_guide_feature_and_words():
     model, calls = coca(POOLERS["cascade"], DECODERS["paper"], prune), []
     model.decoder.unimodal[0].register_forward_hook(lambda _, x, y: calls.append(tuple(y.shape)))
     ids = torch.zeros(1, L, dtype=torch.long)
-    Pair(model)(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8), ids, torch.ones_like(ids, dtype=torch.bool))
+    PairInference(model)(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8), ids, torch.ones_like(ids, dtype=torch.bool))
     assert calls == [(1, L + 1, 32)]
 
 
 def made(name, sizes):
     recipe = read(str(COCA / f"{name}.yaml"), [], discovery.load())
-    return dry_run.assembled(recipe, sizes)
+    return dry_run.build_dry_run(recipe, sizes)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_tied_words_count_once_in_parameters_and_memory(name, tied):
 def test_zeros_without_memory_count_as_a_drawn_model_does():
     recipe = read(str(COCA / "with_tpd.yaml"), [], discovery.load())
     inputs = dry_run.full(SMALL, 1)
-    drawn, blank = build_model(recipe.model, ModelSpec.of(SMALL)), dry_run.blank(recipe, SMALL)
-    assert Pair(drawn).count(*inputs) == Pair(blank).count(*inputs)
+    drawn, blank = build_model(recipe.model, ModelSpec.of(SMALL)), dry_run.zero_model(recipe, SMALL)
+    assert PairInference(drawn).count(*inputs) == PairInference(blank).count(*inputs)
     assert all(p.untyped_storage().nbytes() == p.element_size() for p in blank.parameters())
     assert count(blank.heads["words"], (torch.zeros(1, 128),)).total == 128 * 217

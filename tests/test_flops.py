@@ -18,7 +18,7 @@ from core.types import DataSpec, Text
 from plugins.backbones.vit import ViT
 from plugins.commands.flops import flops, inference, timm_flops
 from plugins.compute import closed_form, dry_run, torch_macs
-from plugins.compute.fvcore_macs import Pair, count
+from plugins.compute.fvcore_macs import PairInference, count
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
@@ -126,7 +126,7 @@ def pair_inputs():
 
 def test_parts_of_a_pair_sum_to_the_total_and_hold_their_own():
     model = tiny_model()
-    counted = Pair(model).count(*pair_inputs())
+    counted = PairInference(model).count(*pair_inputs())
     assert sum(counted.parts.values()) == counted.total
     assert set(counted.parts) == {"backbone", "pruner", "text", "fusion", "decoder", "heads"}
     assert not counted.uncounted
@@ -143,7 +143,7 @@ def test_parts_of_a_pair_sum_to_the_total_and_hold_their_own():
 def test_unpruned_costs_more_and_none_of_the_pruner():
     model = tiny_model()
     with model.unpruned():
-        whole = Pair(model).count(*pair_inputs())
+        whole = PairInference(model).count(*pair_inputs())
     assert whole.parts["pruner"] == 0
     assert whole.parts["backbone"] == 2 * (16 * 192 * DIM + 3 * (17 * 4 * DIM**2 + 2 * 17**2 * DIM))
 
@@ -152,10 +152,10 @@ def test_the_same_in_training_under_autocast_and_by_torchs_counter():
     model = tiny_model().train()
     images, text = pair_inputs()
     with torch.autocast("cpu", torch.bfloat16):
-        counted = Pair(model).count(images, text)
+        counted = PairInference(model).count(images, text)
     assert model.training
-    assert counted == Pair(model.eval()).count(images, text)
-    assert counted == Pair(model).count(images, text, by=torch_macs.count)
+    assert counted == PairInference(model.eval()).count(images, text)
+    assert counted == PairInference(model).count(images, text, by=torch_macs.count)
 
 
 def pruning(cls, after, **settings):
@@ -166,7 +166,7 @@ def three_ways(model, side, length, pairs=1):
     """MACs by part of the model as it is: fvcore, torch's counter, closed form."""
     images, ids = torch.zeros(pairs, 3, side, side, dtype=torch.uint8), torch.zeros(pairs, length, dtype=torch.long)
     text = Text(ids, torch.ones_like(ids, dtype=torch.bool))
-    ways = [Pair(model).count(images, text), Pair(model).count(images, text, by=torch_macs.count)]
+    ways = [PairInference(model).count(images, text), PairInference(model).count(images, text, by=torch_macs.count)]
     return [*(way.parts for way in ways), closed_form.of_pair(model, length).parts]
 
 
@@ -297,7 +297,7 @@ def test_closed_form_unpruned(side, cell):
 def test_copa_base_three_ways():
     """The recipe's own model: fvcore, torch's counter and the closed form within 0.01 %, pruned and unpruned."""
     recipe = read(str(COPA / "pretrain_4m.yaml"), [], discovery.load())
-    report = inference(dry_run.assembled(recipe, DataSpec(256, 25, 30522)))
+    report = inference(dry_run.build_dry_run(recipe, DataSpec(256, 25, 30522)))
     assert {key: found["difference"] <= 1e-4 for key, found in report["checks"].items()} == {
         "torch": True,
         "closed_form": True,

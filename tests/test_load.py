@@ -21,7 +21,7 @@ from core.model import ModelSpec
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
 from core.training.checkpoint import warm_start
-from plugins.compute.dry_run import sketch
+from plugins.compute.dry_run import data_spec
 from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.coco import Coco
 from plugins.generation.caption import caption
@@ -540,7 +540,7 @@ def test_the_vocabulary_comes_along(tmp_path, coca):
     small["model"]["vocab"] = {piece: place for place, piece in enumerate(pieces)}
     (fewer / "tokenizer.json").write_text(json.dumps(small))
     recipe = read(str(tmp_path / "small.yaml"), [f"train.init_from={fewer}"], discovery.load())
-    assert sketch(recipe).vocabulary == len(pieces)
+    assert data_spec(recipe).vocabulary == len(pieces)
 
 
 def test_tied_tensors_are_taken_once(tmp_path, coca):

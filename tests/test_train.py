@@ -121,9 +121,9 @@ def test_resume_reaches_the_same_weights_bit_for_bit(tmp_path, settings):
 
 
 def test_accumulation_adds_up_the_same_gradient(tmp_path):
-    twice = trainer(tmp_path, gradient_accumulation_steps=2, clip=0.0)
+    twice = trainer(tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.0)
     twice._gradients(twice._batches())
-    once = trainer(tmp_path, steps=2, clip=0.0)
+    once = trainer(tmp_path, steps=2, max_grad_norm=0.0)
     batches = once._batches()
     torch.manual_seed(0)
     once._gradients(batches)

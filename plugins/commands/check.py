@@ -73,11 +73,11 @@ class Check:
                 weights_file(train.init_from)
             except ValueError as err:
                 self.report["notes"].append(f"not checked: {err}")
-        sizes = self.attempt("the data", lambda: dry_run.sketch(self.recipe))
+        sizes = self.attempt("the data", lambda: dry_run.data_spec(self.recipe))
         if sizes is None:
             return
         self.report["notes"] += [f"not here, so not checked: {file}" for file in sizes.absent]
-        dry = self.attempt("building", lambda: dry_run.assembled(self.recipe, sizes))
+        dry = self.attempt("building", lambda: dry_run.build_dry_run(self.recipe, sizes))
         if dry is None:
             return
         self.report["step"] = {

@@ -12,8 +12,8 @@ from core.cli import print_report, run_cli
 from core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from plugins.compute.dry_run import Dry
-    from plugins.compute.fvcore_macs import Counted
+    from plugins.compute.dry_run import DryRun
+    from plugins.compute.fvcore_macs import MacCount
 
 Report = dict[str, Any]
 TIMM = "timm:"
@@ -30,9 +30,8 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     """Return the MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
 
-    Inference is one image with one text of the recipe's full length (plugins.compute.fvcore_macs.Pair), counted by
-    fvcore on real
-    tensors. ``checks`` holds the same by torch's counter and by closed form, with the greatest ``difference`` from
+    Inference is one image with one text of the recipe's full length (plugins.compute.fvcore_macs.PairInference),
+    counted by fvcore on real tensors. ``checks`` holds the same by torch's counter and by closed form, with the greatest ``difference`` from
     fvcore as a share; where a part has no closed form, ``{missing: its name}``. ``training`` is one optimizer step at
     the recipe's batch, by torch's counter: forward, backward, total, per_picture, and each loss if it were alone.
 
@@ -45,11 +44,11 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     recipe = read(path, overrides, discovery.load())
     from plugins.compute import dry_run  # after the plugins, whose imports would warn
 
-    dry = dry_run.assembled(recipe, dry_run.sketch(recipe))
+    dry = dry_run.build_dry_run(recipe, dry_run.data_spec(recipe))
     return {**inference(dry), "training": training(dry)}
 
 
-def inference(dry: Dry) -> Report:
+def inference(dry: DryRun) -> Report:
     """Return the MACs of one image with one text: the result of ``flops`` without ``training``."""
     pruned, whole = _by_fvcore(dry)
     report: Report = {
@@ -67,20 +66,20 @@ def inference(dry: Dry) -> Report:
     return {**report, "uncounted": pruned.uncounted} if pruned.uncounted else report
 
 
-def _by_fvcore(dry: Dry) -> tuple[Counted, Counted]:
+def _by_fvcore(dry: DryRun) -> tuple[MacCount, MacCount]:
     """Count MACs with fvcore, pruned and unpruned."""
     from plugins.compute import dry_run
-    from plugins.compute.fvcore_macs import Pair
+    from plugins.compute.fvcore_macs import PairInference
 
-    model, inputs = dry_run.blank(dry.recipe, dry.sizes), dry_run.full(dry.sizes, 1)
-    pruned = Pair(model).count(*inputs)
+    model, inputs = dry_run.zero_model(dry.recipe, dry.sizes), dry_run.full(dry.sizes, 1)
+    pruned = PairInference(model).count(*inputs)
     if not model.pruners:
         return pruned, pruned
     with model.unpruned():
-        return pruned, Pair(model).count(*inputs)
+        return pruned, PairInference(model).count(*inputs)
 
 
-def _by_formula(counted: tuple[Counted, Counted], dry: Dry) -> Report:
+def _by_formula(counted: tuple[MacCount, MacCount], dry: DryRun) -> Report:
     from plugins.compute import closed_form
 
     sizes = dry.sizes.text_length, dry.sizes.frames or 1
@@ -92,12 +91,12 @@ def _by_formula(counted: tuple[Counted, Counted], dry: Dry) -> Report:
         return {"missing": str(err)}
 
 
-def _compared(counted: tuple[Counted, Counted], other: tuple[Counted, Counted]) -> Report:
+def _compared(counted: tuple[MacCount, MacCount], other: tuple[MacCount, MacCount]) -> Report:
     difference = max(abs(b.total - a.total) / a.total for a, b in zip(counted, other, strict=True))
     return {"total": other[0].total, "unpruned": other[1].total, "difference": difference}
 
 
-def training(dry: Dry) -> Report:
+def training(dry: DryRun) -> Report:
     """Return the MACs of one optimizer step at the recipe's batch: ``training`` in the result of ``flops``."""
     settings, whole = dry.recipe.train, dry.cost()
     pictures = settings.batch * settings.gradient_accumulation_steps

@@ -16,7 +16,7 @@ from core.blocks import pruners_by_block
 from core.kinds import Decoder, Pooler, TokenPruner
 from core.model import Model
 from plugins.backbones.vit import ViT
-from plugins.compute.fvcore_macs import Counted
+from plugins.compute.fvcore_macs import MacCount
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
@@ -129,9 +129,8 @@ def _left(pruner: TokenPruner, patches: int) -> int:
     return kept_count(patches, pruner.keep_rate) + (fuse not in (False, "none"))
 
 
-def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:
-    """What plugins.compute.fvcore_macs.Pair costs for one picture (or clip) and one text of ``text_length`` words,
-    by part.
+def of_pair(model: Model, text_length: int, frames: int = 1) -> MacCount:
+    """MACs by part of plugins.compute.fvcore_macs.PairInference for one image or clip and one text.
 
     Raises:
         NoFormula: a part of a class that is not Patchbay's own, or whose network is not (``convnet``); names it.
@@ -162,11 +161,11 @@ def of_pair(model: Model, text_length: int, frames: int = 1) -> Counted:
             raise NoFormula("poolers before a fusion")
         parts["fusion"], more = _fusion(model, patches, others, text_length)
         parts["pruner"] += more
-        return Counted(sum(parts.values()), parts)
+        return MacCount(sum(parts.values()), parts)
     if model.decoder is not None:
         parts["decoder"] = _decoder(model.decoder, tokens, image_dim, text_length)
     parts["heads"] = _heads(model, others > 0 or model.pooler is not None, text_length)
-    return Counted(sum(parts.values()), parts)
+    return MacCount(sum(parts.values()), parts)
 
 
 def _stem(backbone: ViT) -> int:
@@ -220,7 +219,7 @@ def _decoder(decoder: Decoder, tokens: int, image_dim: int, words: int) -> int:
 
 
 def _heads(model: Model, pooled: bool, words: int) -> int:
-    """What plugins.compute.fvcore_macs.Pair runs where nothing is fused."""
+    """What plugins.compute.fvcore_macs.PairInference runs where nothing is fused."""
     rows = {"words": words if model.decoder else 0, "image": int(pooled), "classify": int(pooled)}
     rows["text"] = int(model.text_tower is not None)
     return sum(count * _head(model.heads[name]) for name, count in rows.items() if count and name in model.heads)

@@ -23,12 +23,12 @@ from core.training.gradcache import contrastive_losses, pooled_features
 from core.training.optimizer import freeze
 from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text
 from plugins.compute import memory, torch_macs
-from plugins.compute.fvcore_macs import Counted, Pair
+from plugins.compute.fvcore_macs import MacCount, PairInference
 
 Context = AbstractContextManager[Any]
 
 
-def sketch(recipe: Recipe) -> DataSpec:
+def data_spec(recipe: Recipe) -> DataSpec:
     """The sizes that the recipe's data gives a model, with the parts of a batch that its objectives read.
 
     Raises:
@@ -63,7 +63,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Dry:
+class DryRun:
     """A recipe's objectives on fake tensors, as they would train: same device, same precision."""
 
     recipe: Recipe
@@ -78,7 +78,7 @@ class Dry:
         return self.objectives.model
 
     @contextmanager
-    def within(self) -> Iterator[None]:
+    def fake_mode(self) -> Iterator[None]:
         """What is made here is fake. A shape that does not fit is raised, and not logged as well."""
         logger = logging.getLogger(fake_tensor.__name__)
         loud, logger.disabled = logger.disabled, True
@@ -89,11 +89,11 @@ class Dry:
             logger.disabled = loud
 
     def inputs(self, size: int) -> tuple[Tensor, Text]:
-        """As ``full``, on the run's device. Only ``within``."""
+        """As ``full``, on the run's device. Only ``fake_mode``."""
         return full(self.sizes, size, self.device)
 
     def batch(self, chunks: int = 1) -> Batch:
-        """One of a training batch's chunks; every text has the full length, prefix and suffix too. Only ``within``."""
+        """One chunk of a training batch, all texts, prefixes and suffixes of full length; inside ``fake_mode`` only."""
         size, hidden, device = self.recipe.train.batch // chunks, self.sizes.masked, self.device
         regions = self.sizes.regions // chunks
         images, text = self.inputs(size)
@@ -111,13 +111,13 @@ class Dry:
             torch.ones(size, len(self.sizes.classes), device=device) if "labels" in reads else None,
         )
 
-    def pair(self, pruned: bool = True) -> Counted:
-        """MACs of plugins.compute.fvcore_macs.Pair for one picture and one text of full length, by torch's counter."""
-        with self.within():
+    def pair(self, pruned: bool = True) -> MacCount:
+        """MACs of PairInference (fvcore_macs) for one image and one text of full length, by torch's counter."""
+        with self.fake_mode():
             if pruned:
-                return Pair(self.model).count(*self.inputs(1), by=torch_macs.count)
+                return PairInference(self.model).count(*self.inputs(1), by=torch_macs.count)
             with self.model.unpruned():
-                return Pair(self.model).count(*self.inputs(1), by=torch_macs.count)
+                return PairInference(self.model).count(*self.inputs(1), by=torch_macs.count)
 
     def step(self) -> int:
         """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
@@ -126,8 +126,8 @@ class Dry:
             the bytes kept for the backward pass, parameters left out: of one of ``train.gradcache_chunks``, or of the
             contrasts of all together where that is more.
         """
-        saved = memory.Saved(self.objectives)
-        with self.within():
+        saved = memory.SavedTensors(self.objectives)
+        with self.fake_mode():
             self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.gradcache_chunks)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
@@ -138,7 +138,7 @@ class Dry:
         """Bytes kept by the contrastive losses, computed of all chunks' features together: core.training.gradcache."""
         if not any(objective.is_contrastive for _, objective in self.objectives.items()):
             return 0
-        saved = memory.Saved(self.objectives)
+        saved = memory.SavedTensors(self.objectives)
         batch = self.batch(self.recipe.train.gradcache_chunks)
         with autocast(self.device, self.precision):
             features = pooled_features(Step(self.model, batch))
@@ -163,7 +163,7 @@ class Dry:
 
     def _cost(self, loss_of: Callable[[Batch], Tensor]) -> Cost:
         forward, backward = torch_macs.counter(), torch_macs.counter()
-        with self.within():
+        with self.fake_mode():
             self._pass(loss_of, forward, backward)
         return Cost(torch_macs.macs(forward), torch_macs.macs(backward))
 
@@ -185,11 +185,11 @@ class Dry:
         """
         freeze(self.objectives, self.recipe.train)
         found = memory.of_training(self.objectives, saved, self.recipe.train.optimizer)
-        mean = memory.held(self.model) if self.recipe.train.ema else 0
+        mean = memory.num_bytes(self.model) if self.recipe.train.ema else 0
         return {**found, "teacher": found["teacher"] + mean, "total": found["total"] + mean}
 
 
-def assembled(recipe: Recipe, sizes: DataSpec) -> Dry:
+def build_dry_run(recipe: Recipe, sizes: DataSpec) -> DryRun:
     """Build the recipe's parts on the meta device, then give each parameter a fake tensor of the run's device.
 
     Raises:
@@ -206,10 +206,10 @@ def assembled(recipe: Recipe, sizes: DataSpec) -> Dry:
     mode = fake_tensor.FakeTensorMode()
     with mode:
         _replace(objectives, lambda old: torch.empty(old.shape, dtype=old.dtype, device=device))
-    return Dry(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
+    return DryRun(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
 
 
-def blank(recipe: Recipe, sizes: DataSpec) -> Model:
+def zero_model(recipe: Recipe, sizes: DataSpec) -> Model:
     """The recipe's model on the CPU, of real tensors that are zero and take no memory, whatever its size."""
     try:
         with torch.device("meta"), warnings.catch_warnings():
@@ -236,7 +236,7 @@ def _replace(module: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
             held.update({name: new(tensor) for name, tensor in held.items() if tensor is not None})
 
 
-def macs(made: Dry) -> dict[str, Any]:
+def macs(made: DryRun) -> dict[str, Any]:
     """``{total, unpruned, parts, unpruned_parts}`` of one picture with one text of full length, by torch's counter."""
     pruned, whole = made.pair(), made.pair(pruned=False)
     return {"total": pruned.total, "unpruned": whole.total, "parts": pruned.parts, "unpruned_parts": whole.parts}

@@ -42,7 +42,7 @@ IGNORABLE = frozenset(f"aten::{name}{suffix}" for name in _IGNORABLE.split() for
 
 
 @dataclass(frozen=True)
-class Counted:
+class MacCount:
     """MACs of one call."""
 
     total: int
@@ -98,14 +98,14 @@ HANDLES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
 
 def count(
     module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]] | None = None
-) -> Counted:
+) -> MacCount:
     """Count one call ``module(*inputs)`` in eval mode, in the precision of its weights.
 
     Args:
         parts: submodules by the name under which they are summed. A submodule inside another part's counts for
             itself alone; what belongs to none of them is ``other``, left out where it is 0.
     """
-    with plain(module), warnings.catch_warnings():
+    with counting_mode(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks on shapes
         analysis = FlopCountAnalysis(module, inputs)
         analysis.clear_op_handles()  # a handle of None would leave fvcore's counting of norms in place
@@ -126,11 +126,11 @@ def count(
         outermost = [n for n in inner if not any(n.startswith(f"{m}.") for m in inner)]
         sums[part] += int(by_module[name]) - sum(int(by_module[n]) for n in outermost)
     rest = total - sum(sums.values())
-    return Counted(total, {**sums, "other": rest} if parts and rest else sums, dict(unknown))
+    return MacCount(total, {**sums, "other": rest} if parts and rest else sums, dict(unknown))
 
 
 @contextmanager
-def plain(module: nn.Module) -> Iterator[None]:
+def counting_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode, no gradient, no autocast, and none of nn.MultiheadAttention's one-piece kernels."""
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
@@ -144,10 +144,10 @@ def plain(module: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-Counter = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Sequence[nn.Module]]], Counted]
+Counter = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Sequence[nn.Module]]], MacCount]
 
 
-class Pair(nn.Module):
+class PairInference(nn.Module):
     """Inference for pictures each paired with a text, row by row: trunk, text encoder, pruning and later blocks guided
     by the very text, fusion.
 
@@ -176,7 +176,7 @@ class Pair(nn.Module):
         joint = model.decoder(alone, image).x
         return model.heads["words"](joint) if "words" in model.heads else joint, *pooled, *sides
 
-    def count(self, images: Tensor, text: Text, by: Counter = count) -> Counted:
+    def count(self, images: Tensor, text: Text, by: Counter = count) -> MacCount:
         """MACs by slot of the model, counted ``by`` fvcore or otherwise; a pruner's are its own, not the backbone's."""
         model = self.model
         slots: dict[str, Sequence[nn.Module]] = {
@@ -193,4 +193,4 @@ class Pair(nn.Module):
         # the backbone's own methods run outside of any module's call, so what they multiply themselves is the rest
         parts = dict(counted.parts)
         parts["backbone"] += parts.pop("other", 0)
-        return Counted(counted.total, parts, counted.uncounted)
+        return MacCount(counted.total, parts, counted.uncounted)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.training.optimizer import hidden_maps
 
-FACTORED = 16  # least side of a matrix whose second moment Adafactor keeps as a row and a column
+MIN_FACTORED_SIDE = 16  # least side of a matrix whose second moment Adafactor keeps as a row and a column
 
 
 def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict[str, int]:
@@ -22,7 +22,7 @@ def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict
     backward pass. Left out: temporaries, what the allocator holds back, the batch itself and the workers that draw it.
     """
     learnt = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
-    fixed = held(module) - learnt
+    fixed = num_bytes(module) - learnt
     single = hidden_maps(module) if optimizer == "muon" else set()
     twice = [p for p in module.parameters() if p not in single]
     parts = {
@@ -46,12 +46,12 @@ def parameters(model: nn.Module) -> dict[str, int]:
     return parts
 
 
-def held(module: nn.Module) -> int:
+def num_bytes(module: nn.Module) -> int:
     """Bytes of its parameters and buffers."""
     return sum(map(_bytes, (*module.parameters(), *module.buffers())))
 
 
-class Saved:
+class SavedTensors:
     """The distinct storages that autograd keeps, other than a module's own."""
 
     def __init__(self, module: nn.Module):
@@ -74,7 +74,7 @@ def _second_moment(parameter: Tensor, optimizer: str) -> int:
     if optimizer != "adafactor" or parameter.ndim < 2:
         return _bytes(parameter)
     *rest, short, long = sorted(parameter.shape)
-    if short < FACTORED:
+    if short < MIN_FACTORED_SIDE:
         return _bytes(parameter)
     return math.prod(rest) * (short + long) * parameter.element_size()
 

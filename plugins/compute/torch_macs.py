@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from plugins.compute.fvcore_macs import Counted, plain
+from plugins.compute.fvcore_macs import MacCount, counting_mode
 
 Shape = Sequence[int]
 
@@ -41,7 +41,7 @@ HANDLES: dict[Any, Callable[..., int]] = {
 }
 
 
-class _Everywhere:
+class NoModuleTracker:
     """In the place of torch's tracker of modules, whose hooks on gradients forbid a loss to make its own."""
 
     parents = frozenset({"Global"})
@@ -56,7 +56,7 @@ class _Everywhere:
 def counter() -> FlopCounterMode:
     """Torch's counter with these handles, all modules together; it counts two operations to a MAC."""
     made = FlopCounterMode(display=False, custom_mapping=HANDLES)
-    made.mod_tracker = _Everywhere()  # type: ignore[assignment]
+    made.mod_tracker = NoModuleTracker()  # type: ignore[assignment]
     return made
 
 
@@ -64,12 +64,12 @@ def macs(counter: FlopCounterMode) -> int:
     return counter.get_total_flops() // 2
 
 
-def count(module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]]) -> Counted:
+def count(module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]]) -> MacCount:
     """MACs of ``module(*inputs)`` in eval mode by part, the rest as ``other``; see fvcore_macs.count."""
-    with plain(module), _frozen(module), counter() as running, _by_part(running, parts) as sums:
+    with counting_mode(module), _frozen(module), counter() as running, _by_part(running, parts) as sums:
         module(*inputs)
     rest = sums.pop("other")
-    return Counted(macs(running), {**sums, "other": rest} if rest else sums)
+    return MacCount(macs(running), {**sums, "other": rest} if rest else sums)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Cost of inference, pruned and unpruned: MACs are counted, images per second are measured.
 
-Both are of one path, plugins.compute.fvcore_macs.Pair: vision encoder, text encoder, pruner and fusion for pictures
-each paired with one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the fusion's
-place). The texts
+Both are of one path, plugins.compute.fvcore_macs.PairInference: vision encoder, text encoder, pruner and fusion for
+images each paired with one text. Heads and decoder are not in it (a model without a fusion runs its decoder in the
+fusion's place). The texts
 are those of held-out pictures, padded to the longest of them; ``patchbay flops`` counts a text of full length.
 """
 
@@ -19,7 +19,7 @@ import torch
 
 from core.evaluation import Evaluation, columns
 from core.hookspecs import hookimpl
-from plugins.compute.fvcore_macs import Pair
+from plugins.compute.fvcore_macs import PairInference
 from plugins.compute.torch_macs import amount, ratio
 from registry.part import NonNegativeInt
 
@@ -46,7 +46,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
     examples = evaluation.examples(split, batch)
     images = evaluation.images(examples)
     text = evaluation.data.tokenizer([example.caption for example in examples]).to(evaluation.device)
-    pair = Pair(model)
+    pair = PairInference(model)
 
     first = slice(0, 1)
     counted = pair.count(images[first], text.rows(first))

@@ -12,7 +12,7 @@ from core.blocks import Prune
 from core.model import Model
 from core.types import Text
 from plugins.backbones.vit import ViT
-from plugins.compute.fvcore_macs import Pair
+from plugins.compute.fvcore_macs import PairInference
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
@@ -71,7 +71,7 @@ def test_resolution(base, add_row, side):
     base.backbone.vit.set_input_size(img_size=side)  # one model for all, since making it takes seconds
     images = torch.randint(0, 256, (BATCH, 3, side, side), dtype=torch.uint8)
     text = Text(torch.randint(5, 30000, (BATCH, WORDS)), torch.ones(BATCH, WORDS, dtype=torch.bool))
-    pair = Pair(base.eval())
+    pair = PairInference(base.eval())
 
     with traffic(copas_blocks(base)) as seen:
         pruned = pair.count(images[:1], text.rows(slice(0, 1)))
@@ -102,7 +102,7 @@ def test_resolution(base, add_row, side):
 def test_default_size(copa, add_row):
     """Here training is a whole step with all objectives, of which only a part is pruned."""
     built, batch = copa
-    pair = Pair(built.model.eval())
+    pair = PairInference(built.model.eval())
     pruned = pair.count(batch.images[:1], batch.text.rows(slice(0, 1))).total
     with built.model.unpruned():
         unpruned = pair.count(batch.images[:1], batch.text.rows(slice(0, 1))).total

@@ -40,7 +40,7 @@ def recipe(name: str, layers: int, pairs: int) -> Recipe:
 
 def macs(chosen: Recipe, sizes: DataSpec) -> dict[str, int]:
     """Of a step, forward and backward, by shapes alone."""
-    made = dry_run.assembled(chosen, sizes)
+    made = dry_run.build_dry_run(chosen, sizes)
     costs = {"both": made.cost(), **made.alone()}
     return {which: cost.forward + cost.backward for which, cost in costs.items()}
 
