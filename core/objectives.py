@@ -1,4 +1,4 @@
-"""One pass over a batch as lazily made features. Letters as in core.types."""
+"""Features of a batch, the losses of these features, and their weighted sum. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class once(Generic[T]):  # noqa: N801  (reads as a decorator)
-    """A feature made when first read, then kept: cached_property without the lock that stops torch.compile."""
+    """Decorator: cached_property without the lock that stops torch.compile."""
 
     def __init__(self, compute: Callable[[Any], T]):
         self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
@@ -34,7 +34,7 @@ class once(Generic[T]):  # noqa: N801  (reads as a decorator)
         if owner is None:
             return self
         value = self.compute(owner)
-        setattr(owner, self.name, value)  # a non-data descriptor: the next read never comes here
+        setattr(owner, self.name, value)  # a non-data descriptor: the instance attribute is read from now on
         return value
 
 
@@ -42,7 +42,7 @@ Rows = Tensor | slice
 
 
 class Step:
-    """One pass over one batch. Each feature is computed when first read, and once.
+    """Features of one batch, each computed once, at its first read.
 
     Args:
         image, text: features computed elsewhere, which replace this step's own.
@@ -75,72 +75,71 @@ class Step:
 
     @once
     def trunk(self) -> Tokens:
-        """Blocks before the first pruner: independent of the text, shared by all guides."""
+        """Image states after the blocks before the first pruner, (B, N, D): the same for all guides."""
         return self.model.trunk(self.batch.images)
 
     @once
     def text(self) -> Tokens:
-        """The whole captions, encoded."""
+        """The encoded captions, (B, L, D)."""
         return self.model.encode_text(self.batch.text)
 
     @once
     def decoder_text(self) -> Tokens:
-        """The whole captions as the decoder's lower half reads them: the same pass where it is the text encoder."""
+        """The captions by the decoder's unimodal half, (B, L, D); ``text`` itself without a text encoder."""
         assert self.model.decoder is not None
         return self.text if self.model.text is None else self.model.decoder.encode_text(self.batch.text)
 
     @once
     def image(self) -> Tokens:
-        """The pictures as ITC sees them: guided by the whole caption (paper) or by nothing (leak_free)."""
-        whole = self.model.guided and self.model.policy == "paper"
-        return self.model.encode_image(self.trunk, self.text.pooled if whole else None)
+        """Image states for contrastive losses, (B, N', D); guide: the caption (paper) or null (leak_free)."""
+        by_caption = self.model.guided and self.model.policy == "paper"
+        return self.model.encode_image(self.trunk, self.text.pooled if by_caption else None)
 
     def image_for(self, rows: Rows, words: Tokens) -> Tokens:
-        """Pictures ``rows`` as one sees them who may read ``words``; a pass of the later blocks under leak_free."""
+        """States of the images ``rows``, (b, N', D); under leak_free guided by ``words`` (b, L, D)."""
         if not self.model.guided or self.model.policy == "paper":
             return self.image.rows(rows)
         return self.model.encode_image(self.trunk.rows(rows), words.pooled)
 
     def fuse(self, rows: Rows, words: Tokens) -> Fused:
-        """Pictures ``rows`` fused with ``words``, row by row."""
+        """Fuse the images ``rows`` with ``words`` (b, L, D), row by row."""
         assert self.model.fusion is not None
         fused: Fused = self.model.fusion(words, self.image_for(rows, words))
         return fused
 
 
 class Objective(nn.Module, ABC):
-    """One loss. Reads the features that it needs from the step and knows nothing of other objectives."""
+    """One loss, computed from the features of a Step, independent of other objectives."""
 
     origin: str = ""
     batch_fields: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
-    is_contrastive: ClassVar[bool] = (
-        False  # True: reads step.image.pooled and step.text.pooled alone, and all rows of them
-    )
+    # True: the loss is of step.image.pooled and step.text.pooled alone, all rows together
+    is_contrastive: ClassVar[bool] = False
 
     def needs(self) -> tuple[str, ...]:
-        """Slots of the model: "text", "fusion", "decoder", "heads.match", "scores" (a pruner that scores patches)."""
+        """Return required slots: "text", "fusion", "decoder", "heads.match", "scores" (a pruner with patch scores)."""
         return ()
 
     def loss_denominator(self, batch: Batch) -> float:
-        """How many equal things the loss is a mean over, by which parts of a batch weigh: rows. On the host."""
+        """Number of terms that the loss averages over, here rows; it weighs chunks and ranks. Computed on the host."""
         return len(batch.images)
 
     def on_model_built(self, model: Model) -> None:
-        """Called once after assembly, for an objective that holds a teacher."""
+        """Hook, called once after the model is built, for an objective with a teacher."""
 
     def after_step(self, model: Model) -> None:
-        """Called after each optimizer step, for a teacher that follows the model."""
+        """Hook, called after each optimizer step, for a teacher that averages the model."""
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
-        """The loss, a scalar."""
+        """Compute the loss, a scalar ()."""
 
 
 class Objectives(nn.Module):
-    """The losses of a recipe. An objective of weight 0 is left out, so that it costs nothing.
+    """The losses of a recipe; an objective of weight 0 is left out and costs nothing.
 
     Raises:
-        PartError: an objective needs a slot that the model lacks; all such faults at once.
+        PartError: objectives need slots that the model lacks; names all of them.
     """
 
     ema_model: AveragedModel | None  # running mean of the weights, set by a trainer: saved with all else
@@ -150,14 +149,14 @@ class Objectives(nn.Module):
         self.model = model
         self.weights = {name: weights[name] for name in objectives if weights[name] != 0}
         self.parts = nn.ModuleDict({name: objectives[name] for name in self.weights})
-        faults = [
+        problems = [
             f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
             for name, part in self.items()
             for slot in part.needs()
             if model.lacks(slot)
         ]
-        if faults:
-            raise PartError("\n".join(faults))
+        if problems:
+            raise PartError("\n".join(problems))
         for _, part in self.items():
             part.on_model_built(model)
 
@@ -166,16 +165,16 @@ class Objectives(nn.Module):
 
     @property
     def batch_fields(self) -> frozenset[str]:
-        """The parts of a batch that these objectives need made."""
+        """Optional fields of a batch that these objectives read."""
         return frozenset(part for _, objective in self.items() for part in objective.batch_fields)
 
     def forward(
         self, batch: Batch | Step, scales: Mapping[str, float] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the losses, and each loss unweighted and detached; all scalars.
+        """Compute the weighted sum of the losses, and each loss unweighted and detached; all scalars ().
 
         Args:
-            batch: or a Step that was made of it, with features computed elsewhere.
+            batch: or its Step, for example with features computed elsewhere.
             scales: factor of each loss; an objective without one is left out. None: 1 for all.
         """
         step = Step(self.model, batch) if isinstance(batch, Batch) else batch

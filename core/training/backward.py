@@ -43,7 +43,7 @@ class BackwardPass:
         return self.run(self.step(batch), scales, share=share, last=last)
 
     def step(self, batch: Batch) -> Step:
-        """Move a batch to the device; target tokens are counted before, because the GPU would have to be waited for."""
+        """Move a batch to the device; target tokens are counted first, so as not to wait for a GPU."""
         count = int(batch.text.mask[:, 1:].sum())
         return Step(self.objectives.model, batch.to(self.device), num_target_tokens=count)
 
@@ -58,8 +58,11 @@ class BackwardPass:
 
 
 def loss_scales(objectives: Objectives, batches: Sequence[Batch]) -> list[dict[str, float]]:
-    """Weigh each loss of each batch by its denominator, so that sums over batches and means over ranks are the mean
-    over all rows."""
+    """Factors by which losses, summed over batches and averaged over ranks, become the loss of all rows.
+
+    Returns:
+        for each batch: objective -> its share of the loss's denominator, times the number of ranks.
+    """
     counts = [{name: objective.loss_denominator(b) for name, objective in objectives.items()} for b in batches]
     names = list(counts[0])
     totals = runtime.all_reduce_sum([sum(count[name] for count in counts) for name in names])

@@ -1,4 +1,4 @@
-"""Saving and loading: safetensors and JSON, each written aside, flushed and renamed when whole."""
+"""Checkpoints in safetensors and JSON, each written under another name, flushed, then renamed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("patchbay")
 
 
 def load_weights(model: nn.Module, folder: str) -> None:
-    """Read ``model.safetensors``.
+    """Load ``model.safetensors`` of a folder.
 
     Raises:
         ValueError: the file is missing or damaged, or does not fit the model; names it.
@@ -39,29 +39,29 @@ def load_weights(model: nn.Module, folder: str) -> None:
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module, all of whose names must be there, of tied tensors at least one."""
-    own = module.state_dict(keep_vars=True)
-    tied = {id(tensor): tensors[name] for name, tensor in own.items() if name in tensors}
-    module.load_state_dict({**{name: tied[id(own[name])] for name in own if id(own[name]) in tied}, **tensors})
+    """Load a state dict strictly; of tied tensors, one name is enough."""
+    state = module.state_dict(keep_vars=True)
+    tied = {id(tensor): tensors[name] for name, tensor in state.items() if name in tensors}
+    module.load_state_dict({**{name: tied[id(state[name])] for name in state if id(state[name]) in tied}, **tensors})
 
 
 def save(
     trained: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str, step: int, keep: str | None
 ) -> str:
-    """Write ``model.safetensors``, and ``checkpoints/step-N`` with all that training needs to go on.
-
-    Of what lies in ``checkpoints`` only ``keep`` stays, the one before: it serves where this one is damaged later.
+    """Write ``model.safetensors``, and ``checkpoints/step-N`` with everything that resuming needs.
 
     Args:
-        trained: what is restored, the model, buffers and teachers of the objectives included.
+        trained: the objectives, with the model, their buffers and their teachers.
+        model: the weights to evaluate.
+        keep: path of the previous checkpoint, in case the new one is damaged later; all others are deleted.
 
     Returns:
-        The checkpoint's path.
+        path of the checkpoint.
     """
     root = os.path.join(folder, "checkpoints")
     final, aside = os.path.join(root, f"step-{step:08d}"), os.path.join(root, f"writing-{step:08d}")
     os.makedirs(root, exist_ok=True)
-    for old in os.listdir(root):  # first, so that whatever a kill leaves goes with the next save
+    for old in os.listdir(root):  # first, so that the next save removes what a killed process left
         if os.path.join(root, old) != keep:
             shutil.rmtree(os.path.join(root, old), ignore_errors=True)
     os.mkdir(aside)
@@ -75,7 +75,7 @@ def save(
     _write(model, os.path.join(aside, WEIGHTS))
     for name in os.listdir(aside):
         sync(os.path.join(aside, name))
-    # the weights first: whoever goes on from the last step's checkpoint has nothing left to write
+    # the weights first: a run resumed from the checkpoint of the last step does not write them again
     os.replace(os.path.join(aside, WEIGHTS), os.path.join(folder, WEIGHTS))
     os.rename(aside, final)
     for place in (final, root, folder):
@@ -84,47 +84,50 @@ def save(
 
 
 def _write(module: nn.Module, path: str) -> None:
-    """Tied tensors under the first of their names. safetensors' own ``save_model`` lists the others in the file, in
-    an order that changes from run to run, and equal weights should make equal files."""
+    """Write a state dict with tied tensors under their first name.
+
+    ``save_model`` of safetensors lists the other names in an order that changes from run to run; equal weights should
+    make equal files.
+    """
     tensors = {id(tensor): (name, tensor) for name, tensor in reversed(module.state_dict(keep_vars=True).items())}
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.values()}, path)
 
 
 def _sha256(path: str) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def newest(folder: str) -> str | None:
-    """The newest whole checkpoint of a run, or None before the first; warns of newer ones that are damaged.
+    """Find a run's newest undamaged checkpoint, None before the first; newer damaged ones give a warning.
 
     Raises:
-        ValueError: there are checkpoints and all are damaged; names them.
+        ValueError: all checkpoints are damaged; names them.
     """
     root = os.path.join(folder, "checkpoints")
-    found = sorted(n for n in os.listdir(root) if re.fullmatch(r"step-\d+", n)) if os.path.isdir(root) else []
+    names = sorted(n for n in os.listdir(root) if re.fullmatch(r"step-\d+", n)) if os.path.isdir(root) else []
     damaged: list[str] = []
-    for path in (os.path.join(root, name) for name in reversed(found)):
-        fault = _damage(path)
-        if not fault:
+    for path in (os.path.join(root, name) for name in reversed(names)):
+        problem = _damage(path)
+        if not problem:
             if damaged:
                 logger.warning("%s\ngoing back to %s", "\n".join(damaged), path)
             return path
-        damaged.append(f"{path}: damaged: {fault}")
+        damaged.append(f"{path}: damaged: {problem}")
     if damaged:
         raise ValueError("\n".join([*damaged, f"no whole checkpoint is left; remove {root} to start from step 0"]))
     return None
 
 
 def _damage(path: str) -> str:
-    """What is wrong with a checkpoint's files, or the empty string."""
+    """Describe the damage to a checkpoint's files; empty if there is none."""
     try:
         state = json.loads(read_text(os.path.join(path, STATE)))
         sums: dict[str, str] = dict(state["sha256"])
-        changed = [name for name, held in sums.items() if _sha256(os.path.join(path, name)) != held]
+        changed = [name for name, digest in sums.items() if _sha256(os.path.join(path, name)) != digest]
         if _step(path) != state["step"]:
             changed.append("step")
     except (OSError, ValueError, LookupError, TypeError) as err:
@@ -133,7 +136,7 @@ def _damage(path: str) -> str:
 
 
 def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Fill module and optimizer from a checkpoint; returns its step.
+    """Load a checkpoint into module and optimizer; returns its step.
 
     Raises:
         ValueError: the checkpoint does not fit; names it.
@@ -157,10 +160,10 @@ def _step(path: str) -> int:
 
 
 def weights_file(folder: str) -> str:
-    """The path of the weights in a folder to start from.
+    """Path of the weights in the folder ``train.init_from``.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the folder has none.
     """
     file = os.path.join(folder, WEIGHTS)
     if not paths.isfile(file):
@@ -170,40 +173,41 @@ def weights_file(folder: str) -> str:
 
 @torch.no_grad()
 def warm_start(model: Model, folder: str) -> str:
-    """Take over a folder's tensors of equal name and shape; nothing is resized. Says in words what was not.
+    """Copy the tensors of equal name and shape from a folder, and describe the others; nothing is resized.
 
     Raises:
-        ValueError: there are no weights, or none that fits.
+        ValueError: the folder has no weights, or none that fits.
     """
     file = weights_file(folder)
     try:
-        held = with_new_names(read_safetensors(file), model.state_dict(), file)
+        tensors = with_new_names(read_safetensors(file), model.state_dict(), file)
     except ValueError as err:
         raise ValueError(f"train.init_from: {err}") from err
-    own, names = model.state_dict(), list(held)
-    same = [name for name in names if name in own and held[name].shape == own[name].shape]
+    state, names = model.state_dict(), list(tensors)
+    same = [name for name in names if name in state and tensors[name].shape == state[name].shape]
     for name in same:
-        own[name].copy_(held[name])
-    taken = {own[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
-    if not any(held[name].ndim for name in same):  # a scalar fits anywhere
+        state[name].copy_(tensors[name])
+    loaded = {state[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
+    if not any(tensors[name].ndim for name in same):  # a scalar fits anywhere
         raise ValueError(
             f"train.init_from: {file}: none of its {len(names)} tensors has a name and shape of this model's"
         )
-    new = [name for name, tensor in own.items() if tensor.data_ptr() not in taken]
-    lines = [f"Started from {folder}: {len(own) - len(new)} of {len(own)} tensors taken over; new: {_counted(new)}"]
-    if left := [name for name in names if name not in own]:
+    new = [name for name, tensor in state.items() if tensor.data_ptr() not in loaded]
+    lines = [f"Started from {folder}: {len(state) - len(new)} of {len(state)} tensors taken over; new: {_counted(new)}"]
+    if left := [name for name in names if name not in state]:
         lines.append(f"  in that folder, not in this model: {_counted(left)}")
-    if other := [name for name in names if name in own and name not in same]:
-        first = f"{other[0]} is {_shape(held[other[0]])} there, {_shape(own[other[0]])} here"
+    if other := [name for name in names if name in state and name not in same]:
+        first = f"{other[0]} is {_shape(tensors[other[0]])} there, {_shape(state[other[0]])} here"
         lines.append(f"  of another shape, so new, for nothing is resized: {_counted(other)}; {first}")
     return "\n".join(lines)
 
 
 def _shape(tensor: Tensor) -> str:
+    """Format a shape such as (3, 4) as ``3 x 4``."""
     return " x ".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _counted(names: Iterable[str]) -> str:
-    """By their first two components: ``decoder.multimodal 12, heads.match 2``."""
+    """Count names by their first two components: ``decoder.multimodal 12, heads.match 2``."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

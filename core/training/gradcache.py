@@ -1,4 +1,4 @@
-"""GradCache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
+"""GradCache: large contrastive batches in limited memory (Gao et al. 2021, arXiv:2101.06983).
 
 A batch is computed in chunks, so that only one chunk's activations are kept at a time. The first pass computes each
 chunk's pooled features without gradient. The contrastive losses of all chunks' features give the gradients of these
@@ -57,7 +57,7 @@ class GradCache:
         self.backward = BackwardPass(objectives, device, precision, SurrogateForward(objectives))
 
     def __call__(self, batch: Batch, share: float = 1.0, last: bool = True) -> dict[str, Tensor]:
-        """As BackwardPass.__call__."""
+        """Run the backward pass; arguments and result are those of BackwardPass.__call__."""
         chunks = [split_batch(batch, index, self.chunks) for index in range(self.chunks)]
         scales = loss_scales(self.objectives, chunks)
         cached, losses = [CachedGradients()] * self.chunks, dict[str, Tensor]()
@@ -108,11 +108,12 @@ def contrastive_losses(objectives: Objectives, batch: Batch, image: Tensor, text
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    """The states of the random number generators, of the CPU and of a GPU."""
+    """States of the random number generators, (bytes,) uint8 each, of the CPU and of a GPU."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def _set_random_state(state: list[Tensor], device: torch.device) -> None:
+    """Restore the states, (bytes,) uint8 each."""
     torch.set_rng_state(state[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)

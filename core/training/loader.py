@@ -1,4 +1,4 @@
-"""A run's batches by number, drawn ahead by worker processes."""
+"""A run's batches by number, prepared ahead by worker processes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from core.types import Batch, S
 
 
 def split_batch(batch: Batch, index: int, count: int) -> Batch:
-    """The ``index``-th of ``count`` parts of a batch, of its regions too: consecutive rows, as even as can be.
+    """Return part ``index`` of ``count`` parts of a batch and of its regions: consecutive rows, sizes differ by 1.
 
     Raises:
-        ValueError: there are fewer rows, or regions, than parts.
+        ValueError: the batch has fewer rows, or regions, than parts.
     """
     if count == 1:
         return batch
@@ -42,9 +42,9 @@ def split_batch(batch: Batch, index: int, count: int) -> Batch:
 
 @dataclass(frozen=True)
 class StepBatches(Dataset[Batch]):
-    """Batches ``first`` to ``last`` - 1: a pure function of their number, so workers and resumes change nothing.
+    """Part ``part`` of ``parts`` of the batches ``first`` to ``last`` - 1.
 
-    Of each the ``part``-th of ``parts`` (core.runtime): however many there are, together they are the same batch.
+    Each batch is a pure function of its number, so that workers, ranks and resuming do not change it.
     """
 
     data: Data
@@ -70,29 +70,29 @@ class StepBatches(Dataset[Batch]):
         return split_batch(whole, self.part, self.parts)
 
 
-def load(wanted: StepBatches, workers: int, pinned: bool) -> Iterator[Batch]:
-    """The batches in order.
+def load(batches: StepBatches, workers: int, pinned: bool) -> Iterator[Batch]:
+    """Yield the batches in order.
 
     Raises:
-        ValueError: what the data raised, in its own words; its cause holds a worker's traceback.
+        ValueError: the data raised it; the same message, without a worker's traceback, which is in the cause.
     """
     try:
         yield from DataLoader(
-            wanted,
+            batches,
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_exit_with_parent,
             prefetch_factor=4 if workers else None,
             pin_memory=pinned,
-            generator=torch.Generator(),  # its own: the global one belongs to the step that asks first
+            generator=torch.Generator(),  # not the global one, which each step seeds
         )
     except ValueError as err:
-        said = re.split(r"^[\w.]*Error: ", str(err), flags=re.MULTILINE)
-        raise ValueError(said[-1].strip()) from err
+        messages = re.split(r"^[\w.]*Error: ", str(err), flags=re.MULTILINE)
+        raise ValueError(messages[-1].strip()) from err
 
 
 def _exit_with_parent(worker: int) -> None:
-    """End a data worker with its run, killed or not: torch's own watch sees the forking process, maybe a server."""
+    """End a data worker with its run: the process that torch watches may be a fork server."""
 
     def watch() -> None:
         if run := multiprocessing.parent_process():

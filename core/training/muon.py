@@ -1,4 +1,4 @@
-"""Muon for devices without native bf16, on which timm's orthogonalisation in bf16 takes twenty times as long."""
+"""Muon for devices without native bf16, where timm's orthogonalisation in bf16 takes twenty times as long."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Fp32Muon(Muon):
     """timm's Muon with Newton-Schulz in fp32; the state is the same, so checkpoints move between the two."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        # timm fixes the type inside its step, as the default of an argument that nothing passes on
+        # timm's step fixes the type: it is the default of an argument that no caller passes
         with _Fp32ForBf16():
             return super().step(closure)
 
 
 class _Fp32ForBf16(TorchFunctionMode):
-    """Conversions to bf16 give fp32 instead."""
+    """Replaces bf16 by fp32 in every call of Tensor.to."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

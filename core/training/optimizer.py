@@ -1,9 +1,8 @@
-"""What learns, how fast, and by which optimizer."""
+"""Frozen parameters, parameter groups, optimizers and the learning rate schedule."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +12,15 @@ from core.runtime import has_native_bf16
 from core.settings import TrainSettings
 from registry import near
 
-if TYPE_CHECKING:
-    from core.settings import TrainSettings
-
 
 def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
-    """Take the parameters of every group with lr 0 out of learning: no gradient of theirs is computed from now on.
+    """Set requires_grad to False for the parameters of every group with lr 0.
 
     Returns:
-        group -> how many numbers learn no more; "" is all that no group names.
+        group -> number of scalars frozen by this call; "" is the group of all others.
 
     Raises:
-        ValueError: a group's prefix fits no parameter, or nothing is left to learn or to learn from.
+        ValueError: a group's prefix fits no parameter, all parameters are frozen, or there is no objective.
     """
     if not objectives.items():
         raise ValueError("objectives: none is left, or all have weight 0: nothing can learn")
@@ -48,20 +44,20 @@ def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
 
 
 def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
-    """Of all that is not frozen. No weight decay on biases, norms and other vectors; the longest prefix decides.
+    """Build the optimizer of all parameters that are not frozen, in groups by longest prefix.
 
-    Adafactor is timm's, after the one of the big vision transformers: first moment as in Adam, second moment factored
-    and with ``betas[1]`` as its longest memory. Muon (Jordan et al. 2024), timm's too, makes the step of a hidden
-    linear map orthogonal, at a length that suits AdamW's rates and with its own momentum, 0.95; what is not one goes by
-    NAdamW, heads too. Without native bf16 the orthogonalisation runs in fp32.
+    Biases, norms and other vectors have no weight decay. Adafactor is timm's AdafactorBigVision (Zhai et al. 2022):
+    first moment as in Adam, second moment factored, its decay at most ``betas[1]``. Muon is timm's too (Jordan et al.
+    2024): the update of a hidden linear layer is orthogonal, scaled for AdamW's learning rates, with momentum 0.95;
+    NAdamW updates all other parameters, the heads' included. Without native bf16 the orthogonalisation runs in fp32.
     """
     rates = group_lrs(settings)
-    turned = hidden_maps(objectives) if settings.optimizer == "muon" else set()
-    chosen: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
+    muon_weights = hidden_maps(objectives) if settings.optimizer == "muon" else set()
+    members: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in objectives.named_parameters():
         if parameter.requires_grad:
-            key = (_match_prefix(name, rates), parameter.ndim >= 2, parameter in turned)
-            chosen.setdefault(key, []).append(parameter)
+            key = (_match_prefix(name, rates), parameter.ndim >= 2, parameter in muon_weights)
+            members.setdefault(key, []).append(parameter)
     groups = [
         {
             "params": parameters,
@@ -71,16 +67,16 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
             "weight_decay": settings.weight_decay if decays else 0.0,
         }
         | ({"use_muon": orthogonal} if settings.optimizer == "muon" else {})
-        for (prefix, decays, orthogonal), parameters in chosen.items()
+        for (prefix, decays, orthogonal), parameters in members.items()
     ]
     if settings.optimizer == "adafactor":
         from timm.optim import AdafactorBigVision
 
-        first, second = settings.betas  # the first moment in full precision: a checkpoint would not bring back less
-        made: torch.optim.Optimizer = AdafactorBigVision(
+        first, second = settings.betas  # first moment in fp32, because a checkpoint does not restore another type
+        adafactor: torch.optim.Optimizer = AdafactorBigVision(
             groups, momentum=first, beta2_cap=second, momentum_dtype=torch.float32
         )
-        return made
+        return adafactor
     if settings.optimizer == "muon":
         if has_native_bf16(device):
             from timm.optim import Muon
@@ -92,7 +88,7 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
 
 
 def hidden_maps(objectives: nn.Module) -> set[Tensor]:
-    """The weights of the linear maps between hidden states: not the heads', and not those to a single number."""
+    """Weights (out, in) of the linear layers between hidden states: neither in heads nor with a single output."""
     return {
         module.weight
         for name, module in objectives.named_modules()
@@ -109,7 +105,7 @@ def _match_prefix(name: str, rates: dict[str, float]) -> str:
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """The share of the peak learning rate at a step, counted from 0: linear warm-up, then cosine or linear decay."""
+    """Fraction of the base learning rate at a step, counted from 0: linear warm-up, then cosine or linear decay."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)  # 0 .. 1

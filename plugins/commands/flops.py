@@ -31,9 +31,10 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
     """Return the MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
 
     Inference is one image with one text of the recipe's full length (plugins.compute.fvcore_macs.PairInference),
-    counted by fvcore on real tensors. ``checks`` holds the same by torch's counter and by closed form, with the greatest ``difference`` from
-    fvcore as a share; where a part has no closed form, ``{missing: its name}``. ``training`` is one optimizer step at
-    the recipe's batch, by torch's counter: forward, backward, total, per_picture, and each loss if it were alone.
+    counted by fvcore on real tensors. ``checks`` holds the same by torch's counter and by closed form, with the
+    greatest ``difference`` from fvcore as a share; where a part has no closed form, ``{missing: its name}``.
+    ``training`` is one optimizer step at the recipe's batch, by torch's counter: forward, backward, total, per_picture,
+    and each loss if it were alone.
 
     Raises:
         RecipeErrors, PartError, ValueError: the recipe has problems, or its parts cannot be built.
