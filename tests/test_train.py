@@ -148,7 +148,7 @@ def test_what_an_optimizer_holds_is_what_the_estimate_says(tmp_path, name):
     made.fit()
     moments = [v for state in made.optimizer.state.values() for k, v in state.items() if k not in ("step", "use_muon")]
     held = sum(tensor.numel() * tensor.element_size() for tensor in moments)
-    estimate = memory.of_training(made.objectives, 0, name)["optimizer"]
+    estimate = memory.training_memory(made.objectives, 0, name)["optimizer"]
     assert held == pytest.approx(estimate, rel=0.02)
 
 

@@ -108,12 +108,12 @@ def contrastive_losses(objectives: Objectives, batch: Batch, image: Tensor, text
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    """States of the random number generators, (bytes,) uint8 each, of the CPU and of a GPU."""
+    """States of the random number generators of the CPU and a GPU, (N,) uint8 each."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def _set_random_state(state: list[Tensor], device: torch.device) -> None:
-    """Restore the states, (bytes,) uint8 each."""
+    """Restore the states of the random number generators, (N,) uint8 each."""
     torch.set_rng_state(state[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)

@@ -88,7 +88,7 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
 
 
 def hidden_maps(objectives: nn.Module) -> set[Tensor]:
-    """Weights (out, in) of the linear layers between hidden states: neither in heads nor with a single output."""
+    """Weights (N, D) of the linear layers between hidden states: neither in heads nor with N = 1."""
     return {
         module.weight
         for name, module in objectives.named_modules()

@@ -1,7 +1,6 @@
-"""What Patchbay's own parts cost, from their sizes alone: the formulas that the counters are held against.
+"""MACs of Patchbay's own parts by formula, to check the counters.
 
-All in multiply-adds (MACs) of one picture beside one text; norms, activations and softmax left out, as in
-plugins.compute.fvcore_macs.
+For one image with one text; norms, activations and softmax are not counted, as in plugins.compute.fvcore_macs.
 Letters: N tokens, L words, P patches, D width.
 """
 
@@ -37,7 +36,7 @@ from plugins.text.bert import BertEncoder
 
 
 class NoFormula(LookupError):
-    """A part of a class that these formulas do not know; the message names it."""
+    """No formula for the class of a part; the message names the part."""
 
 
 def attention(queries: int, keys: int, dim: int, source_dim: int | None = None) -> int:
@@ -86,13 +85,16 @@ def pruned_blocks(
     dim: int,
     depth: int,
     pruners: Mapping[int, TokenPruner],
-    looked: int,
+    recomputed: int,
     ratio: float = 4,
 ) -> tuple[int, int]:
-    """MACs of ``depth`` blocks over ``patches`` and ``others`` tokens, and of the pruners in or after some of them.
+    """MACs of ``depth`` blocks over ``patches`` and ``others`` tokens, and of their pruners.
 
-    ``looked``: linear maps that run anew for a pruner that reads a block's attention: 3 in timm's blocks, which make
-    queries, keys and values at once, 2 in ours. ``ratio``: of the MLPs' width to D.
+    Args:
+        pruners: by the number of the block that they prune in or after.
+        recomputed: D x D products computed again for a pruner that reads attention: 3 for the joint
+            query, key and value map of a timm block, 2 for separate maps.
+        ratio: MLP width divided by D.
 
     Raises:
         NoFormula: an unknown pruner.
@@ -104,7 +106,7 @@ def pruned_blocks(
         inside = pruner is not None and pruner.place == "in_block"
         blocks += attention(tokens, tokens, dim) + mlp(others + (kept if inside else patches), dim, ratio)
         if pruner is not None:
-            blocks += looked * tokens * dim**2 if type(pruner) is AttentivePruner else 0
+            blocks += recomputed * tokens * dim**2 if type(pruner) is AttentivePruner else 0
             choosing += _choosing(pruner, patches, tokens, dim)
         patches = kept
     return blocks, choosing
@@ -122,7 +124,7 @@ def _choosing(pruner: TokenPruner, patches: int, tokens: int, dim: int) -> int:
 
 
 def _left(pruner: TokenPruner, patches: int) -> int:
-    """Patches after it, a fused token included."""
+    """Number of patches after the pruner, the fused token included."""
     if not isinstance(pruner, (TextAwarePatchDetector, AttentivePruner, RandomPruner)):
         raise NoFormula(pruner.origin or type(pruner).__name__)
     fuse = getattr(pruner, "fuse", False)
@@ -133,7 +135,7 @@ def of_pair(model: Model, text_length: int, frames: int = 1) -> MacCount:
     """MACs by part of plugins.compute.fvcore_macs.PairInference for one image or clip and one text.
 
     Raises:
-        NoFormula: a part of a class that is not Patchbay's own, or whose network is not (``convnet``); names it.
+        NoFormula: a part is from another package, or its network is (``convnet``); names it.
     """
     poolers = () if model.pooler is None else ("poolers",)
     parts = dict.fromkeys(("backbone", "pruner", *poolers, "text", "fusion", "decoder", "heads"), 0)
@@ -177,7 +179,7 @@ def _stem(backbone: ViT) -> int:
 
 
 def _fusion(model: Model, patches: int, others: int, words: int) -> tuple[int, int]:
-    """Of the fusion, and of its pruners."""
+    """MACs of the fusion, and of its pruners."""
     fusion, image_dim, tokens = model.fusion, model.backbone.dim, others + patches
     if type(fusion) is not SkipConnectedFusion and type(fusion) is not SingleStreamFusion:
         raise NoFormula("" if fusion is None else fusion.origin)
@@ -192,7 +194,7 @@ def _fusion(model: Model, patches: int, others: int, words: int) -> tuple[int, i
 
 
 def _poolers(poolers: Pooler, tokens: int, image_dim: int) -> tuple[int, int, int]:
-    """Of all poolers; then how many tokens they leave the decoder, and how wide."""
+    """MACs of all poolers, then number and width of their output tokens."""
     dim = poolers.dim
     if type(poolers) is QueryPooler:
         return attention(1, tokens, dim, image_dim), 1, dim
@@ -207,26 +209,29 @@ def _poolers(poolers: Pooler, tokens: int, image_dim: int) -> tuple[int, int, in
 
 
 def _decoder(decoder: Decoder, tokens: int, image_dim: int, words: int) -> int:
-    """In the lower half [CLS] is one word more, the legacy mask's padding another; open_clip's upper layers have a
-    second MLP."""
+    """MACs of the decoder.
+
+    The unimodal half has one more position for [CLS] and one for the padding of the legacy mask; multimodal layers of
+    open_clip have a second MLP.
+    """
     if type(decoder) is not DecoupledDecoder:
         raise NoFormula(decoder.origin)
-    dim, alone, beside = decoder.dim, len(decoder.unimodal), list(decoder.multimodal)
+    dim, unimodal, multimodal = decoder.dim, len(decoder.unimodal), list(decoder.multimodal)
     cross = attention(words, tokens, dim, image_dim)
-    second = sum(mlp(words, dim) for upper in beside if isinstance(upper, OpenClipLayer))
-    read = words + decoder.has_pooled + decoder.legacy
-    return alone * layer(read, dim) + len(beside) * (layer(words, dim) + cross) + second
+    second = sum(mlp(words, dim) for block in multimodal if isinstance(block, OpenClipLayer))
+    positions = words + decoder.has_pooled + decoder.legacy
+    return unimodal * layer(positions, dim) + len(multimodal) * (layer(words, dim) + cross) + second
 
 
 def _heads(model: Model, pooled: bool, words: int) -> int:
-    """What plugins.compute.fvcore_macs.PairInference runs where nothing is fused."""
+    """MACs of the heads that PairInference (fvcore_macs) calls without a fusion."""
     rows = {"words": words if model.decoder else 0, "image": int(pooled), "classify": int(pooled)}
     rows["text"] = int(model.text_tower is not None)
     return sum(count * _head(model.heads[name]) for name, count in rows.items() if count and name in model.heads)
 
 
 def _head(head: nn.Module) -> int:
-    """Of one state: what its linear maps have as weights."""
+    """MACs of a head for one state: the number of weights of its linear layers."""
     if type(head) not in (Classify, LanguageModelHead, Projection, Unit, Vocabulary):
         raise NoFormula(str(getattr(head, "origin", type(head).__name__)))
     return sum(part.in_features * part.out_features for part in head.modules() if isinstance(part, nn.Linear))

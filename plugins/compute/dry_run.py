@@ -1,4 +1,4 @@
-"""A recipe's model, batch and training step without data or memory: fake tensors have shapes, types and no values."""
+"""A recipe's model, batch and training step on fake tensors, which have shapes and types and take no memory."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ Context = AbstractContextManager[Any]
 
 
 def data_spec(recipe: Recipe) -> DataSpec:
-    """The sizes that the recipe's data gives a model, with the parts of a batch that its objectives read.
+    """Sizes of the recipe's data, with the batch fields that its objectives read.
 
     Raises:
-        PartError, ValueError: what is wrong with the data's settings or files, or with ``evaluate.split``.
+        PartError, ValueError: the data's settings or files, or ``evaluate.split``, are wrong; says how.
     """
-    with suppress(ValueError):  # no weights there: a note of ``check``
+    with suppress(ValueError):  # no weights in the folder: ``check`` reports it as a note
         recipe = with_start_vocabulary(recipe) if recipe.train.init_from else recipe
     reads = frozenset(part for slot in recipe.objectives.values() if slot.weight for part in slot.part.cls.batch_fields)
     try:
-        found = recipe.data.cls.spec(recipe.data.settings, reads)
+        spec = recipe.data.cls.spec(recipe.data.settings, reads)
     except Exception as err:
         raise recipe.data.fault(err) from err
-    if found.splits:
-        check_split(found.splits, recipe.evaluate.split)
-    return found
+    if spec.splits:
+        check_split(spec.splits, recipe.evaluate.split)
+    return spec
 
 
 def full(sizes: DataSpec, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Text]:
-    """Pictures (or clips) and texts of full length, of no content; ``size`` of each."""
+    """Black images (B, 3, H, W) or clips (B, T, 3, H, W), and texts (B, L) of full length; B = ``size``."""
     side, frames = sizes.image_size, (sizes.frames,) if sizes.frames else ()
     images = torch.zeros(size, *frames, 3, side, side, dtype=torch.uint8, device=device)
     ids = torch.zeros(size, sizes.text_length, dtype=torch.long, device=device)
@@ -64,7 +64,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class DryRun:
-    """A recipe's objectives on fake tensors, as they would train: same device, same precision."""
+    """A recipe's objectives on fake tensors of the run's device and precision."""
 
     recipe: Recipe
     sizes: DataSpec
@@ -79,17 +79,17 @@ class DryRun:
 
     @contextmanager
     def fake_mode(self) -> Iterator[None]:
-        """What is made here is fake. A shape that does not fit is raised, and not logged as well."""
+        """Context in which new tensors are fake; shape errors are raised without being logged too."""
         logger = logging.getLogger(fake_tensor.__name__)
-        loud, logger.disabled = logger.disabled, True
+        disabled, logger.disabled = logger.disabled, True
         try:
             with self.mode:
                 yield
         finally:
-            logger.disabled = loud
+            logger.disabled = disabled
 
     def inputs(self, size: int) -> tuple[Tensor, Text]:
-        """As ``full``, on the run's device. Only ``fake_mode``."""
+        """Images (B, 3, H, W) and texts (B, L) of ``full`` on the run's device; inside ``fake_mode`` only."""
         return full(self.sizes, size, self.device)
 
     def batch(self, chunks: int = 1) -> Batch:
@@ -100,14 +100,14 @@ class DryRun:
         region_images, region_text = self.inputs(regions)
         places = torch.empty(size, hidden, dtype=torch.long, device=device)
         reads = self.objectives.batch_fields
-        blank = torch.zeros(regions, dtype=torch.bool, device=device)
+        absent = torch.zeros(regions, dtype=torch.bool, device=device)
         boxes = torch.empty(regions, 1, 4, device=device)
         return Batch(
             images,
             text,
             Masked(text, places, places, torch.ones(size, hidden, device=device)) if "masked" in reads else None,
             Prefixed(text, text) if "prefixed" in reads else None,
-            Regions(region_images, region_text, boxes, blank) if "regions" in reads else None,
+            Regions(region_images, region_text, boxes, absent) if "regions" in reads else None,
             torch.ones(size, len(self.sizes.classes), device=device) if "labels" in reads else None,
         )
 
@@ -120,15 +120,15 @@ class DryRun:
                 return PairInference(self.model).count(*self.inputs(1), by=torch_macs.count)
 
     def step(self) -> int:
-        """Forward and backward of all objectives and what follows the optimizer's step: whether their shapes agree.
+        """Run all objectives forward and backward, and their hooks after a step, to check shapes.
 
         Returns:
-            the bytes kept for the backward pass, parameters left out: of one of ``train.gradcache_chunks``, or of the
-            contrasts of all together where that is more.
+            bytes kept for the backward pass without parameters: of one of ``train.gradcache_chunks``, or of the
+            contrastive losses of all chunks if that is more.
         """
         saved = memory.SavedTensors(self.objectives)
         with self.fake_mode():
-            self._pass(self._all, saved.watch(), nullcontext(), self.recipe.train.gradcache_chunks)
+            self._pass(self._all, saved.hooks(), nullcontext(), self.recipe.train.gradcache_chunks)
             for _, objective in self.objectives.items():
                 objective.after_step(self.model)
             contrasts = self._contrasts() if self.recipe.train.gradcache_chunks > 1 else 0
@@ -143,7 +143,7 @@ class DryRun:
         with autocast(self.device, self.precision):
             features = pooled_features(Step(self.model, batch))
             image, text = (x.new_empty(self.recipe.train.batch, x.shape[1]).requires_grad_() for x in features)
-            with saved.watch():
+            with saved.hooks():
                 contrastive_losses(self.objectives, batch, image, text)
         return saved.bytes
 
@@ -152,13 +152,14 @@ class DryRun:
         return self._cost(self._all)
 
     def alone(self) -> dict[str, Cost]:
-        """MACs of each objective if it were the only one: shared features count in each."""
+        """MACs of each objective as the only one; features shared with others count in each."""
         return {
             name: self._cost(lambda batch, part=part: part(Step(self.model, batch)))  # type: ignore[misc]
             for name, part in self.objectives.items()
         }
 
     def _all(self, batch: Batch) -> Tensor:
+        """Total loss of all objectives, a scalar."""
         return self.objectives(batch)[0]
 
     def _cost(self, loss_of: Callable[[Batch], Tensor]) -> Cost:
@@ -178,15 +179,18 @@ class DryRun:
             loss.backward()
 
     def memory(self, saved: int) -> dict[str, int]:
-        """Bytes at the recipe's batch, of which the forward pass keeps ``saved``: see plugins.compute.memory.
+        """Bytes of a training step: training_memory of plugins.compute.memory with the running mean as a teacher.
+
+        Args:
+            saved: bytes kept for the backward pass.
 
         Raises:
-            ValueError: ``train.groups`` names parameters that there are not.
+            ValueError: ``train.groups`` matches no parameter.
         """
         freeze(self.objectives, self.recipe.train)
-        found = memory.of_training(self.objectives, saved, self.recipe.train.optimizer)
+        parts = memory.training_memory(self.objectives, saved, self.recipe.train.optimizer)
         mean = memory.num_bytes(self.model) if self.recipe.train.ema else 0
-        return {**found, "teacher": found["teacher"] + mean, "total": found["total"] + mean}
+        return {**parts, "teacher": parts["teacher"] + mean, "total": parts["total"] + mean}
 
 
 def build_dry_run(recipe: Recipe, sizes: DataSpec) -> DryRun:
@@ -194,14 +198,14 @@ def build_dry_run(recipe: Recipe, sizes: DataSpec) -> DryRun:
 
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
-        ValueError: the run's device is not here.
+        ValueError: this machine lacks the run's device.
     """
     device = pick_device(recipe.run.device)
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # loaded weights are compared in shape and not copied
             objectives = assemble(recipe, build_model(recipe.model, ModelSpec.of(sizes)))
-    except Exception:  # a true fault comes again; a part that reads values while it is built gets them
+    except Exception:  # a true error is raised again; a part that reads values when built gets real ones
         objectives = assemble(recipe, build_model(recipe.model, ModelSpec.of(sizes)))
     mode = fake_tensor.FakeTensorMode()
     with mode:
@@ -210,7 +214,7 @@ def build_dry_run(recipe: Recipe, sizes: DataSpec) -> DryRun:
 
 
 def zero_model(recipe: Recipe, sizes: DataSpec) -> Model:
-    """The recipe's model on the CPU, of real tensors that are zero and take no memory, whatever its size."""
+    """The recipe's model on the CPU with expanded zeros as weights, which take no memory."""
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -222,21 +226,21 @@ def zero_model(recipe: Recipe, sizes: DataSpec) -> Model:
 
 
 def _replace(module: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
-    """A new tensor for every parameter and buffer; what was shared stays shared."""
-    made: dict[Tensor, Any] = {}
+    """Replace every parameter and buffer, of any shape, by ``make`` of it; shared tensors stay shared."""
+    replaced: dict[Tensor, Any] = {}
 
     def new(old: Tensor) -> Any:
-        if old not in made:
-            fresh = make(old)
-            made[old] = nn.Parameter(fresh, old.requires_grad) if isinstance(old, nn.Parameter) else fresh
-        return made[old]
+        if old not in replaced:
+            tensor = make(old)
+            replaced[old] = nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+        return replaced[old]
 
     for part in module.modules():
-        for held in (part._parameters, part._buffers):
-            held.update({name: new(tensor) for name, tensor in held.items() if tensor is not None})
+        for tensors in (part._parameters, part._buffers):
+            tensors.update({name: new(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
-def macs(made: DryRun) -> dict[str, Any]:
-    """``{total, unpruned, parts, unpruned_parts}`` of one picture with one text of full length, by torch's counter."""
-    pruned, whole = made.pair(), made.pair(pruned=False)
+def macs(run: DryRun) -> dict[str, Any]:
+    """``{total, unpruned, parts, unpruned_parts}`` of one image with one text, by torch's counter."""
+    pruned, whole = run.pair(), run.pair(pruned=False)
     return {"total": pruned.total, "unpruned": whole.total, "parts": pruned.parts, "unpruned_parts": whole.parts}

@@ -1,7 +1,7 @@
-"""Multiply-adds (MACs) of a module on real tensors: fvcore's trace, with the handles that it lacks.
+"""Multiply-adds (MACs) of a module on real tensors, by fvcore's trace and more handles.
 
-One multiply-add is one MAC. Counted: convolutions, matrix products, attention (fused or not). Left out: norms,
-activations, softmax, sums, indexing, copies, as in the papers' figures. A causal mask saves nothing here.
+One multiply-add is one MAC. Counted: convolutions, matrix products, attention (fused or not). Not counted, as in the
+papers' figures: norms, activations, softmax, sums, indexing, copies. A causal mask does not reduce the count.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from core.model import Model
 from core.runtime import autocast
 from core.types import Text, Tokens
 
-# What costs no multiply-adds worth counting, beyond what fvcore itself takes for free: norms, element-wise operations,
-# reductions, and making or moving data. Operations in place (a trailing underscore) are covered with the others.
+# Operations that are not counted, beyond those that fvcore ignores: norms, element-wise operations, reductions, and
+# creating or moving data. Operations in place (a trailing underscore) are added below.
 _IGNORABLE = """
 layer_norm rms_norm group_norm batch_norm instance_norm linalg_vector_norm norm
 add sub rsub mul div neg pow square sqrt rsqrt reciprocal exp log log1p abs sign sin cos tanh sigmoid relu gelu silu
@@ -57,7 +57,7 @@ def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 
 def _product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Each output element takes one row of the first factor; right for broadcast batches and vectors too."""
+    """Output elements times the length of the first factor's rows; right for broadcast batches and vectors too."""
     return math.prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1]
 
 
@@ -66,7 +66,7 @@ def _added_product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 
 def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Of two factors: the product of all letters' sizes; fvcore's own rounds to four digits."""
+    """Product of the sizes of all letters, for two factors; fvcore's handle rounds to four digits."""
     terms = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
     shapes = [get_shape(value) for value in inputs[1].node().inputs()]
     if len(terms) != 2 or "..." in "".join(terms):
@@ -99,11 +99,11 @@ HANDLES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
 def count(
     module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]] | None = None
 ) -> MacCount:
-    """Count one call ``module(*inputs)`` in eval mode, in the precision of its weights.
+    """Count one call ``module(*inputs)``, tensors of any shape, in eval mode and the precision of the weights.
 
     Args:
-        parts: submodules by the name under which they are summed. A submodule inside another part's counts for
-            itself alone; what belongs to none of them is ``other``, left out where it is 0.
+        parts: submodules by the name of their sum. A submodule inside one of another part counts for its own part
+            only; the remainder is ``other``, left out if it is 0.
     """
     with counting_mode(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks on shapes
@@ -131,7 +131,7 @@ def count(
 
 @contextmanager
 def counting_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradient, no autocast, and none of nn.MultiheadAttention's one-piece kernels."""
+    """Context with eval mode, without gradients, autocast and the fused kernels of nn.MultiheadAttention."""
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -148,11 +148,10 @@ Counter = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Sequence[nn.Modu
 
 
 class PairInference(nn.Module):
-    """Inference for pictures each paired with a text, row by row: trunk, text encoder, pruning and later blocks guided
-    by the very text, fusion.
+    """Inference for images each paired with a text: trunk, text encoder, blocks pruned by this text, fusion.
 
-    Without a fusion: the heads of what is pooled, and in the fusion's place the decoder, where there is one, with the
-    head ``words`` on every word; where it is read for want of a text encoder, once for guide, feature and words alike.
+    Without a fusion, the heads of the pooled states run, and the decoder, if there is one, with the head ``words`` at
+    every position. Without a text encoder the decoder's unimodal half runs once, for guide, feature and words.
     """
 
     def __init__(self, model: Model):
@@ -160,8 +159,12 @@ class PairInference(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) uint8, (B, L), (B, L) -> the joint states, or the picture's where nothing joins them, or the
-        words' logits; and what is pooled: a trace leaves out what nothing comes of."""
+        """Run the inference on (B, 3, H, W) uint8, (B, L) int64 and (B, L) bool.
+
+        Returns:
+            joint states (B, L, D), image states (B, N, D) or word logits (B, L, V); then the pooled states (B, D),
+            because a trace drops computations without an output.
+        """
         model, text = self.model, Text(ids, mask)
         words: Tokens | None = None if model.text_tower is None else model.encode_text(text)
         image = model.encode_image(model.trunk(images), None if words is None else words.pooled)
@@ -177,7 +180,7 @@ class PairInference(nn.Module):
         return model.heads["words"](joint) if "words" in model.heads else joint, *pooled, *sides
 
     def count(self, images: Tensor, text: Text, by: Counter = count) -> MacCount:
-        """MACs by slot of the model, counted ``by`` fvcore or otherwise; a pruner's are its own, not the backbone's."""
+        """MACs by slot of the model for (B, 3, H, W) images and (B, L) texts, with pruners as a slot of their own."""
         model = self.model
         slots: dict[str, Sequence[nn.Module]] = {
             "backbone": [model.backbone],
@@ -190,7 +193,7 @@ class PairInference(nn.Module):
             "heads": [model.heads],
         }
         counted = by(self, (images, text.ids, text.mask), slots)
-        # the backbone's own methods run outside of any module's call, so what they multiply themselves is the rest
+        # methods of the backbone run outside of any module's call: their own products are the remainder
         parts = dict(counted.parts)
         parts["backbone"] += parts.pop("other", 0)
         return MacCount(counted.total, parts, counted.uncounted)

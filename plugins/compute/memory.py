@@ -1,4 +1,4 @@
-"""What a training step holds in memory: an estimate from shapes, on fake or real tensors."""
+"""Memory of a training step, estimated from shapes, on fake or real tensors."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch import Tensor, nn
 
 from core.training.optimizer import hidden_maps
 
-MIN_FACTORED_SIDE = 16  # least side of a matrix whose second moment Adafactor keeps as a row and a column
+MIN_FACTORED_SIDE = 16  # smallest matrix side for which Adafactor factors the second moment into row and column
 
 
-def of_training(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict[str, int]:
-    """Bytes by what holds them: ``{parameters, gradients, optimizer, teacher, activations, total}``.
+def training_memory(module: nn.Module, saved: int, optimizer: str = "adamw") -> dict[str, int]:
+    """Bytes by kind: ``{parameters, gradients, optimizer, teacher, activations, total}``.
 
-    ``optimizer``: its two moments, Adafactor's second one factored, Muon's of hidden maps left out. ``teacher``:
-    parameters that do not learn, and all buffers, queues among them. ``activations`` are the bytes ``saved`` for the
-    backward pass. Left out: temporaries, what the allocator holds back, the batch itself and the workers that draw it.
+    ``optimizer``: two moments for each parameter; Adafactor's second one is factored, and Muon has one for hidden
+    linear layers. ``teacher``: frozen parameters and all buffers, queues included. ``activations``: the bytes ``saved``
+    for the backward pass. Not counted: temporaries, the allocator's reserve, the batch and the data workers.
     """
-    learnt = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
-    fixed = num_bytes(module) - learnt
+    trainable = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
+    frozen = num_bytes(module) - trainable
     single = hidden_maps(module) if optimizer == "muon" else set()
     twice = [p for p in module.parameters() if p not in single]
     parts = {
-        "parameters": learnt,
-        "gradients": learnt,
-        "optimizer": learnt + sum(_second_moment(p, optimizer) for p in twice if p.requires_grad),
-        "teacher": fixed,
+        "parameters": trainable,
+        "gradients": trainable,
+        "optimizer": trainable + sum(_second_moment(p, optimizer) for p in twice if p.requires_grad),
+        "teacher": frozen,
         "activations": saved,
     }
     return {**parts, "total": sum(parts.values())}
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers by slot, those of pruners and poolers apart from their owner; tied weights once, where first met."""
+    """Number of parameters by slot, with pruners and poolers as slots of their own; tied weights count once."""
     pruners = {id(p) for pruner in getattr(model, "pruners", ()) for p in pruner.parameters()}
     parts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -47,30 +47,33 @@ def parameters(model: nn.Module) -> dict[str, int]:
 
 
 def num_bytes(module: nn.Module) -> int:
-    """Bytes of its parameters and buffers."""
+    """Bytes of a module's parameters and buffers."""
     return sum(map(_bytes, (*module.parameters(), *module.buffers())))
 
 
 class SavedTensors:
-    """The distinct storages that autograd keeps, other than a module's own."""
+    """Distinct storages that autograd keeps for the backward pass, other than a module's parameters and buffers."""
 
     def __init__(self, module: nn.Module):
-        self.own = {_key(tensor) for tensor in (*module.parameters(), *module.buffers())}
-        self.held: dict[int, Any] = {}  # held on to, so that no number is used twice
+        self.excluded = {_key(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        self.storages: dict[int, Any] = {}  # kept alive, so that no key is reused
 
-    def watch(self) -> AbstractContextManager[Any]:
+    def hooks(self) -> AbstractContextManager[Any]:
+        """Context in which saved tensors are recorded."""
         return torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
 
     @property
     def bytes(self) -> int:
-        return sum(storage.nbytes() for key, storage in self.held.items() if key not in self.own)
+        return sum(storage.nbytes() for key, storage in self.storages.items() if key not in self.excluded)
 
     def _keep(self, tensor: Tensor) -> Tensor:
-        self.held.setdefault(_key(tensor), tensor.untyped_storage())
+        """Record a tensor of any shape, and return it."""
+        self.storages.setdefault(_key(tensor), tensor.untyped_storage())
         return tensor
 
 
 def _second_moment(parameter: Tensor, optimizer: str) -> int:
+    """Bytes of the second moment of a parameter of any shape."""
     if optimizer != "adafactor" or parameter.ndim < 2:
         return _bytes(parameter)
     *rest, short, long = sorted(parameter.shape)
@@ -80,8 +83,10 @@ def _second_moment(parameter: Tensor, optimizer: str) -> int:
 
 
 def _key(tensor: Tensor) -> int:
+    """Address of the storage of a tensor of any shape."""
     return tensor.untyped_storage()._cdata
 
 
 def _bytes(tensor: Tensor) -> int:
+    """Size of a tensor of any shape."""
     return tensor.numel() * tensor.element_size()

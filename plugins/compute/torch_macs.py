@@ -1,9 +1,8 @@
-"""Multiply-adds (MACs) by torch's own counter: forwards and backwards, on real or fake tensors.
+"""Multiply-adds (MACs) by torch's counter, forward and backward, on real or fake tensors.
 
-The same is counted as in plugins.compute.fvcore_macs, which it is held against: torch's counter has no formula for
-the fused attention
-of a CPU, and its own for other devices takes values to be as wide as keys. Fused attention's backward computes the
-weights anew, as FlashAttention does: five products for the forward's two.
+The operations counted are those of plugins.compute.fvcore_macs, and tests compare the two. torch's counter lacks fused
+attention on a CPU, and for other devices assumes that values are as wide as keys; the handles here correct both. The
+backward pass of fused attention recomputes the weights, as FlashAttention does: five products, two in the forward.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, **more: Any) 
 
 
 def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape, *rest: Any, **more: Any) -> int:
-    """Weights anew, then the gradients of weights, queries, keys (d each but the weights') and values."""
+    """Recomputed weights, then gradients of weights, values, queries and keys: 2 B H N M (3 d + 2 e)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
 
 
@@ -42,7 +41,7 @@ HANDLES: dict[Any, Callable[..., int]] = {
 
 
 class NoModuleTracker:
-    """In the place of torch's tracker of modules, whose hooks on gradients forbid a loss to make its own."""
+    """Replaces torch's module tracker, whose gradient hooks fail for a loss that calls autograd.grad itself."""
 
     parents = frozenset({"Global"})
 
@@ -54,10 +53,10 @@ class NoModuleTracker:
 
 
 def counter() -> FlopCounterMode:
-    """Torch's counter with these handles, all modules together; it counts two operations to a MAC."""
-    made = FlopCounterMode(display=False, custom_mapping=HANDLES)
-    made.mod_tracker = NoModuleTracker()  # type: ignore[assignment]
-    return made
+    """Build torch's counter with HANDLES, without modules; it counts two operations for each MAC."""
+    mode = FlopCounterMode(display=False, custom_mapping=HANDLES)
+    mode.mod_tracker = NoModuleTracker()  # type: ignore[assignment]
+    return mode
 
 
 def macs(counter: FlopCounterMode) -> int:
@@ -65,7 +64,7 @@ def macs(counter: FlopCounterMode) -> int:
 
 
 def count(module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Sequence[nn.Module]]) -> MacCount:
-    """MACs of ``module(*inputs)`` in eval mode by part, the rest as ``other``; see fvcore_macs.count."""
+    """MACs of ``module(*inputs)``, tensors of any shape, in eval mode, by part, the rest as ``other``."""
     with counting_mode(module), _frozen(module), counter() as running, _by_part(running, parts) as sums:
         module(*inputs)
     rest = sums.pop("other")
@@ -74,30 +73,30 @@ def count(module: nn.Module, inputs: tuple[Tensor, ...], parts: Mapping[str, Seq
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter wants a gradient: torch's counter asks the views of those that do for a gradient function."""
-    learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in learnt:
+    """Context without trainable parameters, of whose views torch's counter would need the gradient function."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learnt:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
 @contextmanager
 def _by_part(running: FlopCounterMode, parts: Mapping[str, Sequence[nn.Module]]) -> Iterator[dict[str, int]]:
-    """MACs by the part that the innermost running module belongs to; complete on leaving."""
+    """Context that sums MACs by the part of the innermost running module; complete at its end."""
     sums = {**dict.fromkeys(parts, 0), "other": 0}
     owners = [(child, part) for part, modules in parts.items() for child in modules]
     owners.sort(key=lambda pair: -len(list(pair[0].modules())))
     part_of = {inner: part for owner, part in owners for inner in owner.modules()}  # an inner owner overwrites
-    stack, seen = ["other"], 0
+    stack, charged = ["other"], 0
 
     def charge() -> None:
-        nonlocal seen
-        sums[stack[-1]] += macs(running) - seen
-        seen = macs(running)
+        nonlocal charged
+        sums[stack[-1]] += macs(running) - charged
+        charged = macs(running)
 
     def enter(part: str, *_: Any) -> None:
         charge()
@@ -118,7 +117,7 @@ def _by_part(running: FlopCounterMode, parts: Mapping[str, Sequence[nn.Module]])
 
 
 def amount(count: float) -> str:
-    """``17.56 G``, ``124.0 M``: four digits."""
+    """Format a count with four digits: ``17.56 G``, ``124.0 M``."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:#.4g} {unit}"
