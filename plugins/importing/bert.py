@@ -1,4 +1,4 @@
-"""A BERT's checkpoint as a folder that text encoders, fusions and decoders start from."""
+"""Import of a BERT checkpoint as pretrained weights of text encoders, fusions and decoders."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import os
 
 from core.files import write_json
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
-from plugins.importing.config import HEAD, dividing, read_config
+from plugins.importing.config import HEAD_DIM, dividing, read_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
 from plugins.text.weights import BERT_NAMES, BERT_SETTINGS
 
-TABLES = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
-OLD = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
-HARMLESS = (r"pooler\..*", r"cls\..*", r"embeddings\.position_ids")  # heads and buffers, of which no part makes use
+EMBEDDING_SIZES = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
+OLD_SUFFIXES = {"gamma": "weight", "beta": "bias"}  # names of LayerNorm's tensors in early checkpoints
+UNUSED_TENSORS = (r"pooler\..*", r"cls\..*", r"embeddings\.position_ids")  # heads and buffers that no part uses
 
 
 def import_bert(file: str, out: str, vocabulary: str, config: str, command: str) -> str:
-    """Make a folder of a checkpoint; returns what to tell the user. Arguments as ``import_open_clip``'s.
+    """Import a checkpoint into a folder; returns a message for the user. Arguments as of ``import_open_clip``.
 
     Raises:
-        ValueError: whatever does not fit, by file, tensor and wanted shape.
+        ValueError: a tensor or setting does not fit; names the file, the tensor and the expected shape.
     """
-    read = read_tensors(file)
-    held = ForeignCheckpoint(file, {_name(name): tensor for name, tensor in read.tensors.items()})
-    tables = {kind: held.shape(f"embeddings.{kind}_embeddings.weight", 2) for kind in TABLES}
-    dim, layers = tables["word"][1], held.layers("encoder.layer")
-    said = read_config(config) if config else {}
+    original = read_tensors(file)
+    checkpoint = ForeignCheckpoint(file, {_name(name): tensor for name, tensor in original.tensors.items()})
+    tables = {kind: checkpoint.shape(f"embeddings.{kind}_embeddings.weight", 2) for kind in EMBEDDING_SIZES}
+    dim, layers = tables["word"][1], checkpoint.layers("encoder.layer")
+    settings = read_config(config) if config else {}
     for key, known in BERT_SETTINGS.items():
-        if said.get(key, known) != known:
-            raise ValueError(f"{config}: {key} is {said[key]!r}; only {known!r} is known here")
-    heads = dividing(said, "num_attention_heads", dim // HEAD, dim, config or f"{file}, without --config")
+        if settings.get(key, known) != known:
+            raise ValueError(f"{config}: {key} is {settings[key]!r}; only {known!r} is known here")
+    heads = dividing(settings, "num_attention_heads", dim // HEAD_DIM, dim, config or f"{file}, without --config")
 
     names: dict[str, tuple[int, ...]] = {
         f"embeddings.{kind}_embeddings.weight": (rows, dim) for kind, (rows, _) in tables.items()
@@ -40,11 +40,11 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
             into, to = (dim if ours != "fc2" else 4 * dim), (dim if ours != "fc1" else 4 * dim)
             weight = (to,) if ours.endswith("norm") else (to, into)
             names |= {f"encoder.layer.{index}.{theirs}.weight": weight, f"encoder.layer.{index}.{theirs}.bias": (to,)}
-    tensors = {name: held.take(name, *shape) for name, shape in names.items()}
-    held.refuse_left("a BERT here", *HARMLESS)
+    tensors = {name: checkpoint.take(name, *shape) for name, shape in names.items()}
+    checkpoint.refuse_left("a BERT here", *UNUSED_TENSORS)
     rows, length = tables["word"][0], tables["position"][0]
     tokenizer = vocabulary_of(vocabulary, length, rows, file, "embeddings.word_embeddings.weight")
-    sizes = {key: tables[kind][0] for kind, key in TABLES.items()}
+    sizes = {key: tables[kind][0] for kind, key in EMBEDDING_SIZES.items()}
     wide = {"hidden_size": dim, "num_attention_heads": heads, "num_hidden_layers": layers, "intermediate_size": 4 * dim}
     text = {"name": "bert", "layers": layers, "embed_dim": dim, "num_heads": heads, "weights": out}
     note = f"{command}\nto be built upon: extends: {out}/recipe.yaml, and data.vocabulary: {out}"
@@ -58,4 +58,4 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
 
 def _name(name: str) -> str:
     stem, _, last = name.removeprefix("bert.").rpartition(".")
-    return f"{stem}.{OLD.get(last, last)}" if stem else last
+    return f"{stem}.{OLD_SUFFIXES.get(last, last)}" if stem else last

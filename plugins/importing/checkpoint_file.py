@@ -1,4 +1,4 @@
-"""Checkpoints of others: read without running any code of theirs, and taken over tensor by tensor."""
+"""Checkpoints of other libraries: read without running their code, converted tensor by tensor."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.com
 
 
 class ForeignCheckpoint:
-    """A file's tensors, and which of them were taken."""
+    """The tensors of a file, and the names of those not taken yet."""
 
     def __init__(self, file: str, tensors: Mapping[str, Tensor]):
         self.file, self.tensors = file, tensors
-        self.left = dict.fromkeys(tensors)  # what nobody has asked for yet, in the file's order
+        self.left = dict.fromkeys(tensors)  # names not taken yet, in the file's order
 
     def shape(self, name: str, axes: int) -> tuple[int, ...]:
-        """How large a tensor is.
+        """Return the shape of a tensor.
 
         Raises:
             ValueError: it is absent, or has another number of axes; names file and tensor.
@@ -36,7 +36,7 @@ class ForeignCheckpoint:
         return shape
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor in full precision.
+        """Return a tensor of ``shape`` (any shape) in float32 and mark it as taken.
 
         Raises:
             ValueError: it is absent, or of another shape; names file, tensor and the shape wanted.
@@ -50,22 +50,22 @@ class ForeignCheckpoint:
         return tensor.float().contiguous()
 
     def layers(self, prefix: str) -> int:
-        """How many layers ``prefix.0``, ``prefix.1``, ... there are.
+        """Count the layers ``prefix.0``, ``prefix.1``, ...
 
         Raises:
-            ValueError: none, or some between them are absent.
+            ValueError: there are none, or some are missing.
         """
-        found = {int(m[1]) for name in self.tensors if (m := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
-        if not found or max(found) + 1 != len(found):
-            held = ", ".join(map(str, sorted(found))) or "none"
-            raise ValueError(f"{self.file}: expected layers {prefix}.0, {prefix}.1, ...; it has: {held}")
-        return len(found)
+        numbers = {int(m[1]) for name in self.tensors if (m := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
+        if not numbers or max(numbers) + 1 != len(numbers):
+            present = ", ".join(map(str, sorted(numbers))) or "none"
+            raise ValueError(f"{self.file}: expected layers {prefix}.0, {prefix}.1, ...; it has: {present}")
+        return len(numbers)
 
     def refuse_left(self, what: str, *harmless: str) -> None:
-        """Hold that all was taken, but for names that match one of ``harmless``.
+        """Check that all tensors were taken, except those whose names match one of ``harmless``.
 
         Raises:
-            ValueError: there are others, which might change what the model computes; names them.
+            ValueError: there are others, which may change the model's outputs; names them.
         """
         left = [name for name in self.left if not any(re.fullmatch(pattern, name) for pattern in harmless)]
         if left:
@@ -74,9 +74,9 @@ class ForeignCheckpoint:
 
 
 def read_tensors(file: str) -> ForeignCheckpoint:
-    """A checkpoint's tensors: of a .safetensors file, or of torch's own format with ``weights_only=True``.
+    """Read a checkpoint: a .safetensors file, or torch's format with ``weights_only=True``.
 
-    Of {"state_dict": ...}, as trainers write, that part is taken; prefixes of wrappers are stripped.
+    If it is {"state_dict": ...}, that entry is read; prefixes of wrappers (``PREFIXES``) are removed.
 
     Raises:
         ValueError: no such file, damaged, or it holds other than tensors; names it.
@@ -102,8 +102,8 @@ def read_tensors(file: str) -> ForeignCheckpoint:
 def _torch(file: str) -> Any:
     try:
         return torch.load(paths.get_local_path(file), map_location="cpu", weights_only=True)
-    except Exception as err:  # of many classes, whatever the bytes are taken for
-        found = re.search(r"(?:GLOBAL|global) (\S+)", str(err)) if isinstance(err, pickle.UnpicklingError) else None
-        if found:
-            raise ValueError(f"{file}: refused: it asks for code ({found[1]}), not for tensors alone") from err
+    except Exception as err:  # of many classes, by the content of the file
+        code = re.search(r"(?:GLOBAL|global) (\S+)", str(err)) if isinstance(err, pickle.UnpicklingError) else None
+        if code:
+            raise ValueError(f"{file}: refused: it asks for code ({code[1]}), not for tensors alone") from err
         raise ValueError(f"{file}: cannot be read as a checkpoint of torch; is it one, and whole?") from err

@@ -1,4 +1,4 @@
-"""What the configurations beside checkpoints say, checked; every fault names the file and the setting."""
+"""Configuration files of checkpoints, with checks whose errors name file and setting."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from core.files import read_text
 
-HEAD = 64  # width of a tower's attention head in the public configurations
+HEAD_DIM = 64  # width of a tower's attention head in the public configurations
 
 
 def read_config(file: str) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        ValueError: not to be read, or no object; names the file.
+        ValueError: the file cannot be read or is not a JSON object; names it.
     """
     text = read_text(file)
     try:
@@ -28,34 +28,35 @@ def read_config(file: str) -> dict[str, Any]:
 
 
 def section(config: dict[str, Any], name: str, file: str) -> dict[str, Any]:
-    """The object of that name, or an empty one.
+    """Return the object of that name, or an empty one.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is not an object.
     """
-    found = config.get(name)
-    if found is not None and not isinstance(found, dict):
-        raise ValueError(f"{file}: {name} is {found!r}; expected a JSON object")
-    return found or {}
+    value = config.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{file}: {name} is {value!r}; expected a JSON object")
+    return value or {}
 
 
-def dividing(said: dict[str, Any], name: str, usual: int, width: int, file: str) -> int:
-    """The number of that name, of heads or of a head's width, or the usual one.
+def dividing(config: dict[str, Any], name: str, default: int, width: int, file: str) -> int:
+    """Return a number of heads, or the width of a head, that divides ``width``; ``default`` if it is not set.
 
     Raises:
-        ValueError: it does not divide the width.
+        ValueError: the number does not divide the width.
     """
-    number = said.get(name, usual)
+    number = config.get(name, default)
     if type(number) is not int or number < 1 or width % number:
         raise ValueError(f"{file}: {name} is {number!r}; expected a number that divides the width {width}")
     return number
 
 
-def check_pixels(said: dict[str, Any], name: str, expected: Sequence[float], file: str) -> None:
-    """
+def check_pixels(config: dict[str, Any], name: str, expected: Sequence[float], file: str) -> None:
+    """Check the mean or deviation by which pixels are normalized.
+
     Raises:
-        ValueError: the pixels' mean or deviation, "preprocess_cfg.mean", is there and another.
+        ValueError: the pixels' mean or deviation, "preprocess_cfg.mean", is set and differs.
     """
-    given = said.get(name.rpartition(".")[2])
+    given = config.get(name.rpartition(".")[2])
     if given is not None and given != list(expected):
         raise ValueError(f"{file}: {name} is {given!r}; pixels that the model reads have {list(expected)}")

@@ -1,4 +1,4 @@
-"""CoCa as open_clip trains it (its ``coca_*`` models), in Patchbay's parts."""
+"""Import of open_clip's CoCa (``coca_*`` models)."""
 
 from __future__ import annotations
 
@@ -13,46 +13,52 @@ from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
 from plugins.importing.open_clip_config import Shape, configured, read_shape
 
-BUFFERS = r".*\battn_mask"  # masks that older checkpoints hold
-BLOCK = {"ln_1": "norm1", "attn.out_proj": "attn.proj", "ln_2": "norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+BUFFERS = r".*\battn_mask"  # masks in older checkpoints
+BLOCK_NAMES = {
+    "ln_1": "norm1",
+    "attn.out_proj": "attn.proj",
+    "ln_2": "norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
 
 
-class _Taken:
-    """Patchbay's tensors as they are taken from open_clip's."""
+class _Translation:
+    """Translation of open_clip's tensors, (out, in) unless stated, to Patchbay's names."""
 
-    def __init__(self, held: ForeignCheckpoint):
-        self.held, self.made = held, dict[str, Tensor]()
+    def __init__(self, checkpoint: ForeignCheckpoint):
+        self.checkpoint, self.tensors = checkpoint, dict[str, Tensor]()
 
     def copy(self, ours: str, theirs: str, *shape: int) -> None:
-        self.made[ours] = self.held.take(theirs, *shape)
+        self.tensors[ours] = self.checkpoint.take(theirs, *shape)
 
     def affine(self, ours: str, theirs: str, out: int, *into: int) -> None:
-        """Weight (out, into), or (out,) of a norm, and bias."""
+        """Copy a weight (out, into), or (out,) of a norm, and its bias (out,)."""
         self.copy(f"{ours}.weight", f"{theirs}.weight", out, *into)
         self.copy(f"{ours}.bias", f"{theirs}.bias", out)
 
     def transposed(self, ours: str, theirs: str, into: int, out: int) -> None:
-        """What is multiplied from the right there."""
-        self.made[ours] = self.held.take(theirs, into, out).T
+        """Copy a weight (into, out) transposed: open_clip computes x @ weight."""
+        self.tensors[ours] = self.checkpoint.take(theirs, into, out).T
 
     def attention(self, ours: str, theirs: str, dim: int, source_dim: int) -> None:
-        """Queries, keys and values: one matrix where they are equally wide, else three."""
+        """Copy queries, keys and values: one matrix if their inputs are equally wide, else three."""
         names = ("query", "key", "value")
         if source_dim == dim:
-            weights = self.held.take(f"{theirs}.in_proj_weight", 3 * dim, dim).chunk(3)
+            weights = self.checkpoint.take(f"{theirs}.in_proj_weight", 3 * dim, dim).chunk(3)
         else:
             sources = (dim, source_dim, source_dim)
             weights = tuple(
-                self.held.take(f"{theirs}.{name[0]}_proj_weight", dim, source)
+                self.checkpoint.take(f"{theirs}.{name[0]}_proj_weight", dim, source)
                 for name, source in zip(names, sources, strict=True)
             )
-        biases = self.held.take(f"{theirs}.in_proj_bias", 3 * dim).chunk(3)
+        biases = self.checkpoint.take(f"{theirs}.in_proj_bias", 3 * dim).chunk(3)
         for name, weight, bias in zip(names, weights, biases, strict=True):
-            self.made[f"{ours}.{name}.weight"], self.made[f"{ours}.{name}.bias"] = weight.clone(), bias.clone()
+            self.tensors[f"{ours}.{name}.weight"], self.tensors[f"{ours}.{name}.bias"] = weight.clone(), bias.clone()
         self.affine(f"{ours}.out", f"{theirs}.out_proj", dim, dim)
 
     def layer(self, ours: str, theirs: str, dim: int, *, attention: str = "attention") -> None:
-        """Attention and MLP, each behind its norm."""
+        """Copy attention and MLP with the norms before them."""
         self.affine(f"{ours}.{attention}_norm", f"{theirs}.ln_1", dim)
         self.attention(f"{ours}.{attention}", f"{theirs}.attn", dim, dim)
         self.affine(f"{ours}.norm", f"{theirs}.ln_2", dim)
@@ -60,64 +66,68 @@ class _Taken:
         self.affine(f"{ours}.fc2", f"{theirs}.mlp.c_proj", dim, 4 * dim)
 
 
-def translate(held: ForeignCheckpoint, shape: Shape) -> dict[str, Tensor]:
-    """The tensors under the names of Patchbay's parts.
+def translate(checkpoint: ForeignCheckpoint, shape: Shape) -> dict[str, Tensor]:
+    """Return the tensors (any shape) under the names of Patchbay's parts.
 
     Raises:
-        ValueError: one is absent, of another shape, or left over; names file and tensor.
+        ValueError: a tensor is missing, of another shape, or unknown; names file and tensor.
     """
-    taken = _Taken(held)
-    _picture(taken, shape)
-    _words(taken, shape)
-    taken.made["heads.temperature.log"] = -held.take("logit_scale")
-    held.refuse_left("an open_clip coca_* model here", BUFFERS)
-    return taken.made
+    translation = _Translation(checkpoint)
+    _translate_image_side(translation, shape)
+    _translate_text_side(translation, shape)
+    translation.tensors["heads.temperature.log"] = -checkpoint.take("logit_scale")
+    checkpoint.refuse_left("an open_clip coca_* model here", BUFFERS)
+    return translation.tensors
 
 
-def _picture(taken: _Taken, shape: Shape) -> None:
+def _translate_image_side(translation: _Translation, shape: Shape) -> None:
     width, dim, cells = shape.width, shape.dim, shape.grid**2 + 1
     sizes = {"norm1": (width,), "attn.proj": (width, width), "norm2": (width,)}
     hidden = round(shape.mlp * width)
     sizes |= {"mlp.fc1": (hidden, width), "mlp.fc2": (width, hidden)}
-    taken.made["backbone.vit.cls_token"] = taken.held.take("visual.class_embedding", width)[None, None]
-    taken.made["backbone.vit.pos_embed"] = taken.held.take("visual.positional_embedding", cells, width)[None]
+    translation.tensors["backbone.vit.cls_token"] = translation.checkpoint.take("visual.class_embedding", width)[
+        None, None
+    ]
+    translation.tensors["backbone.vit.pos_embed"] = translation.checkpoint.take(
+        "visual.positional_embedding", cells, width
+    )[None]
     kernel = (width, 3, shape.patch, shape.patch)
-    taken.copy("backbone.vit.patch_embed.proj.weight", "visual.conv1.weight", *kernel)
-    taken.affine("backbone.vit.norm_pre", "visual.ln_pre", width)
+    translation.copy("backbone.vit.patch_embed.proj.weight", "visual.conv1.weight", *kernel)
+    translation.affine("backbone.vit.norm_pre", "visual.ln_pre", width)
     for index in range(shape.depth):
         ours, theirs = f"backbone.vit.blocks.{index}", f"visual.transformer.resblocks.{index}"
-        for part, name in BLOCK.items():
-            taken.affine(f"{ours}.{name}", f"{theirs}.{part}", *sizes[name])
-        taken.copy(f"{ours}.attn.qkv.weight", f"{theirs}.attn.in_proj_weight", 3 * width, width)
-        taken.copy(f"{ours}.attn.qkv.bias", f"{theirs}.attn.in_proj_bias", 3 * width)
-    taken.affine("backbone.vit.norm", "visual.attn_pool.ln_k", width)
-    taken.copy("pooler.queries", "visual.attn_pool.query", shape.queries, dim)
-    taken.affine("pooler.query_norm", "visual.attn_pool.ln_q", dim)
-    taken.attention("pooler.attention", "visual.attn_pool.attn", dim, width)
-    taken.affine("pooler.norm", "visual.ln_post", dim)
-    taken.transposed("heads.image.linear.weight", "visual.proj", dim, dim)
+        for part, name in BLOCK_NAMES.items():
+            translation.affine(f"{ours}.{name}", f"{theirs}.{part}", *sizes[name])
+        translation.copy(f"{ours}.attn.qkv.weight", f"{theirs}.attn.in_proj_weight", 3 * width, width)
+        translation.copy(f"{ours}.attn.qkv.bias", f"{theirs}.attn.in_proj_bias", 3 * width)
+    translation.affine("backbone.vit.norm", "visual.attn_pool.ln_k", width)
+    translation.copy("pooler.queries", "visual.attn_pool.query", shape.queries, dim)
+    translation.affine("pooler.query_norm", "visual.attn_pool.ln_q", dim)
+    translation.attention("pooler.attention", "visual.attn_pool.attn", dim, width)
+    translation.affine("pooler.norm", "visual.ln_post", dim)
+    translation.transposed("heads.image.linear.weight", "visual.proj", dim, dim)
 
 
-def _words(taken: _Taken, shape: Shape) -> None:
+def _translate_text_side(translation: _Translation, shape: Shape) -> None:
     dim = shape.dim
-    taken.copy("decoder.words.weight", "text.token_embedding.weight", shape.vocabulary, dim)
-    taken.copy("decoder.positions.weight", "text.positional_embedding", shape.context + 1, dim)
-    taken.copy("decoder.cls", "text.cls_emb", dim)
+    translation.copy("decoder.words.weight", "text.token_embedding.weight", shape.vocabulary, dim)
+    translation.copy("decoder.positions.weight", "text.positional_embedding", shape.context + 1, dim)
+    translation.copy("decoder.cls", "text.cls_emb", dim)
     for index in range(shape.unimodal):
-        taken.layer(f"decoder.unimodal.{index}", f"text.transformer.resblocks.{index}", dim)
-    taken.affine("decoder.cls_norm", "text.ln_final", dim)
-    taken.transposed("heads.text.linear.weight", "text.text_projection", dim, dim)
+        translation.layer(f"decoder.unimodal.{index}", f"text.transformer.resblocks.{index}", dim)
+    translation.affine("decoder.cls_norm", "text.ln_final", dim)
+    translation.transposed("heads.text.linear.weight", "text.text_projection", dim, dim)
     for index in range(shape.multimodal):
         ours, theirs = f"decoder.multimodal.{index}", f"text_decoder.cross_attn.{index}"
-        taken.layer(f"{ours}.self_layer", f"text_decoder.resblocks.{index}", dim)
-        taken.layer(ours, theirs, dim, attention="cross")
-        taken.affine(f"{ours}.cross.source_norm", f"{theirs}.ln_1_kv", dim)
-    taken.affine("decoder.final_norm", "text_decoder.ln_final", dim)
-    taken.transposed("heads.words.words.weight", "text_decoder.text_projection", dim, shape.vocabulary)
+        translation.layer(f"{ours}.self_layer", f"text_decoder.resblocks.{index}", dim)
+        translation.layer(ours, theirs, dim, attention="cross")
+        translation.affine(f"{ours}.cross.source_norm", f"{theirs}.ln_1_kv", dim)
+    translation.affine("decoder.final_norm", "text_decoder.ln_final", dim)
+    translation.transposed("heads.words.words.weight", "text_decoder.text_projection", dim, shape.vocabulary)
 
 
 def recipe(shape: Shape) -> dict[str, object]:
-    """The recipe of this model; its data stand for any other."""
+    """Write the recipe of this model; its ``data:`` is a placeholder."""
     tower = {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.width // shape.vision_head}
     decoder = {"unimodal": shape.unimodal, "multimodal": shape.multimodal, "layout": "openclip", "cls": True}
     decoder |= {"mask": "correct" if shape.correct_mask else "legacy"}
@@ -136,23 +146,23 @@ def recipe(shape: Shape) -> dict[str, object]:
 
 
 def import_open_clip(file: str, out: str, vocabulary: str, config: str, command: str) -> str:
-    """Make a folder of a checkpoint; returns what to tell the user.
+    """Import a checkpoint into a folder; returns a message for the user.
 
     Args:
         file: the checkpoint.
         out: the folder.
-        vocabulary: a file of it, such as open_clip's bpe_simple_vocab_16e6.txt.gz.
-        config: open_clip's JSON of the model, where its heads or mask are not those of the public ones; may be "".
-        command: what made it, for the recipe's first line.
+        vocabulary: a file, such as open_clip's bpe_simple_vocab_16e6.txt.gz.
+        config: open_clip's JSON of the model, if its heads or mask differ from the public models; may be "".
+        command: the command line, for the recipe's first line.
 
     Raises:
-        ValueError: whatever does not fit, by file, tensor and wanted shape.
+        ValueError: a tensor or setting does not fit; names the file, the tensor and the expected shape.
     """
-    held = read_tensors(file)
-    shape = read_shape(held)
+    checkpoint = read_tensors(file)
+    shape = read_shape(checkpoint)
     if config:
         shape = configured(shape, config)
-    tensors = translate(held, shape)
+    tensors = translate(checkpoint, shape)
     words = "text.token_embedding.weight"
     tokenizer = vocabulary_of(vocabulary, shape.context, shape.vocabulary, file, words)
     sizes = ModelSpec(shape.image_size, shape.context, shape.vocabulary)
@@ -160,8 +170,8 @@ def import_open_clip(file: str, out: str, vocabulary: str, config: str, command:
         write_recipe(folder, recipe(shape), command)
         with torch.device("meta"):
             model = build_model(read_model(recipe_in(folder), discovery.load()), sizes)
-        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        assert wanted == {name: tensor.shape for name, tensor in tensors.items()}
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        assert expected == {name: tensor.shape for name, tensor in tensors.items()}
         write_weights(folder, tensors)
         tokenizer.save(folder)
         sizes.write(folder)

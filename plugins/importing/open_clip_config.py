@@ -1,6 +1,6 @@
-"""The sizes of an open_clip ``coca_*`` model: from its tensors, and what no tensor tells from its configuration.
+"""Sizes of an open_clip ``coca_*`` model, from its tensors and its configuration.
 
-Letters: Dv width of the picture's encoder, D of the decoder and of the shared space, V vocabulary, Q queries.
+Letters: Dv width of the image encoder, D of the decoder and of the shared space, V vocabulary, Q queries.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from typing import Any
 
 from plugins.backbones.vit import CLIP_PIXELS
 from plugins.importing.checkpoint_file import ForeignCheckpoint
-from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
+from plugins.importing.config import HEAD_DIM, check_pixels, dividing, read_config, section
 
 
+# arguments: one for each size that open_clip's configurations set
 @dataclass(frozen=True)
 class Shape:
-    """Sizes."""
+    """Sizes of the model."""
 
     width: int  # Dv
     patch: int
     grid: int  # patches across
     depth: int
-    mlp: float  # width of the picture encoder's MLPs over Dv
+    mlp: float  # width of the image encoder's MLPs / Dv
     dim: int  # D
     queries: int  # Q
-    context: int  # words
+    context: int  # tokens
     vocabulary: int  # V
     unimodal: int
     multimodal: int
-    # what no tensor tells, as in the public configurations
-    vision_head: int = HEAD
+    # not determined by tensors; defaults of the public configurations
+    vision_head: int = HEAD_DIM
     pooler_heads: int = 8
     text_heads: int = 0
     correct_mask: bool = False
@@ -42,68 +43,68 @@ class Shape:
         return self.grid * self.patch
 
 
-def read_shape(held: ForeignCheckpoint) -> Shape:
-    """What the tensors tell.
+def read_shape(checkpoint: ForeignCheckpoint) -> Shape:
+    """Derive the sizes from the tensors.
 
     Raises:
-        ValueError: a tensor that tells a size is absent, or the places for patches make no square.
+        ValueError: a tensor is missing, or the number of patch positions is not a square.
     """
-    width, _, patch, _ = held.shape("visual.conv1.weight", 4)
-    cells = held.shape("visual.positional_embedding", 2)[0] - 1
-    queries, dim = held.shape("visual.attn_pool.query", 2)
+    width, _, patch, _ = checkpoint.shape("visual.conv1.weight", 4)
+    cells = checkpoint.shape("visual.positional_embedding", 2)[0] - 1
+    queries, dim = checkpoint.shape("visual.attn_pool.query", 2)
     if math.isqrt(cells) ** 2 != cells:
-        raise ValueError(f"{held.file}: 'visual.positional_embedding' has {cells} places for patches: no square")
+        raise ValueError(f"{checkpoint.file}: 'visual.positional_embedding' has {cells} places for patches: no square")
     return Shape(
         width=width,
         patch=patch,
         grid=math.isqrt(cells),
-        depth=held.layers("visual.transformer.resblocks"),
-        mlp=held.shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0] / width,
+        depth=checkpoint.layers("visual.transformer.resblocks"),
+        mlp=checkpoint.shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0] / width,
         dim=dim,
         queries=queries,
-        context=held.shape("text.positional_embedding", 2)[0] - 1,  # the last is [CLS]'s
-        vocabulary=held.shape("text.token_embedding.weight", 2)[0],
-        unimodal=held.layers("text.transformer.resblocks"),
-        multimodal=held.layers("text_decoder.resblocks"),
-        text_heads=dim // HEAD,
+        context=checkpoint.shape("text.positional_embedding", 2)[0] - 1,  # the last is [CLS]'s
+        vocabulary=checkpoint.shape("text.token_embedding.weight", 2)[0],
+        unimodal=checkpoint.layers("text.transformer.resblocks"),
+        multimodal=checkpoint.layers("text_decoder.resblocks"),
+        text_heads=dim // HEAD_DIM,
     )
 
 
 def configured(shape: Shape, file: str) -> Shape:
-    """The shape with what an open_clip configuration says of heads and mask; its sizes must be the tensors'.
+    """Add heads and mask from an open_clip configuration, whose sizes must agree with the tensors.
 
     Raises:
-        ValueError: it says otherwise, or what this import does not know; names the file and the setting.
+        ValueError: a setting disagrees or is unknown; names the file and the setting.
     """
     config = read_config(file)
     model = section(config, "model_cfg", file) or config  # the hub's open_clip_config.json has it one level down
     pixels = section(config, "preprocess_cfg", file)
     for name, expected in zip(("mean", "std"), CLIP_PIXELS, strict=True):
         check_pixels(pixels, f"preprocess_cfg.{name}", expected, file)
-    said = dict(_flat({name: value for name, value in model.items() if name != "preprocess_cfg"}))
-    mask = said.get("text_cfg.correct_cls_mask", shape.correct_mask)
+    settings = dict(_flatten({name: value for name, value in model.items() if name != "preprocess_cfg"}))
+    mask = settings.get("text_cfg.correct_cls_mask", shape.correct_mask)
     if type(mask) is not bool:
         raise ValueError(f"{file}: text_cfg.correct_cls_mask is {mask!r}; expected true or false")
-    told = {
-        "vision_head": dividing(said, "vision_cfg.head_width", shape.vision_head, shape.width, file),
-        "pooler_heads": dividing(said, "vision_cfg.attn_pooler_heads", shape.pooler_heads, shape.dim, file),
-        "text_heads": dividing(said, "text_cfg.heads", shape.text_heads, shape.dim, file),
+    heads = {
+        "vision_head": dividing(settings, "vision_cfg.head_width", shape.vision_head, shape.width, file),
+        "pooler_heads": dividing(settings, "vision_cfg.attn_pooler_heads", shape.pooler_heads, shape.dim, file),
+        "text_heads": dividing(settings, "text_cfg.heads", shape.text_heads, shape.dim, file),
     }
-    shape = dataclasses.replace(shape, correct_mask=mask, **told)
-    wanted = _wanted(shape)
-    for name, value in said.items():
-        if name not in wanted and name not in UNREAD:
+    shape = dataclasses.replace(shape, correct_mask=mask, **heads)
+    permitted = _expected_settings(shape)
+    for name, value in settings.items():
+        if name not in permitted and name not in IGNORED_SETTINGS:
             raise ValueError(f"{file}: {name} is {value!r}; this import knows no such setting")
-        if name in wanted and value != wanted[name]:
-            raise ValueError(f"{file}: {name} is {value!r}; expected {wanted[name]!r} for this checkpoint")
+        if name in permitted and value != permitted[name]:
+            raise ValueError(f"{file}: {name} is {value!r}; expected {permitted[name]!r} for this checkpoint")
     return shape
 
 
-UNREAD = {f"multimodal_cfg.{name}" for name in ("mlp_ratio", "dim_head", "n_queries", "attn_pooler_heads")}
+IGNORED_SETTINGS = {f"multimodal_cfg.{name}" for name in ("mlp_ratio", "dim_head", "n_queries", "attn_pooler_heads")}
 
 
-def _wanted(shape: Shape) -> dict[str, Any]:
-    """All that a configuration may say of a model of this shape."""
+def _expected_settings(shape: Shape) -> dict[str, Any]:
+    """List the settings and values that a configuration of this model may have."""
     words = {"context_length": shape.context, "vocab_size": shape.vocabulary, "width": shape.dim}
     sections = {
         "vision_cfg": {
@@ -128,11 +129,11 @@ def _wanted(shape: Shape) -> dict[str, Any]:
         },
         "multimodal_cfg": {**words, "heads": shape.text_heads, "layers": shape.multimodal},
     }
-    return {"embed_dim": shape.dim, "quick_gelu": False, "custom_text": True, **dict(_flat(sections))}
+    return {"embed_dim": shape.dim, "quick_gelu": False, "custom_text": True, **dict(_flatten(sections))}
 
 
-def _flat(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """{"text_cfg": {"width": 512}} -> ("text_cfg.width", 512)."""
+def _flatten(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Flatten {"text_cfg": {"width": 512}} to ("text_cfg.width", 512)."""
     return [
         (f"{name}.{key}" if key else name, value)
         for name, inner in config.items()

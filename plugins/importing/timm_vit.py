@@ -1,4 +1,4 @@
-"""A Vision Transformer of timm's as a folder that ``model.backbone.weights`` reads."""
+"""Import of a timm Vision Transformer as a folder for ``model.backbone.weights``."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import torch
 
 from plugins.backbones.vit import STYLES, ViT
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
-from plugins.importing.config import HEAD, check_pixels, dividing, read_config, section
+from plugins.importing.config import HEAD_DIM, check_pixels, dividing, read_config, section
 from plugins.importing.folder import new_folder, write_recipe, write_weights
 
-HARMLESS = (r"head\..*", r"head_drop\..*")  # classes, of which no part makes use
+UNUSED_TENSORS = (r"head\..*", r"head_drop\..*")  # the classifier, which no part uses
 
 
 def import_timm(file: str, out: str, vocabulary: str, config: str, command: str) -> str:
-    """Make a folder of a checkpoint; returns what to tell the user.
+    """Import a checkpoint into a folder; returns a message for the user.
 
     Args:
         file: the checkpoint.
         out: the folder.
-        vocabulary: none is wanted.
-        config: the model's config.json on the hub, which tells QuickGELU from GELU, heads and pixel mean; may be "".
-        command: what made it, for the recipe's first line.
+        vocabulary: must be "".
+        config: the model's config.json on the hub, with activation, heads and pixel mean; may be "".
+        command: the command line, for the recipe's first line.
 
     Raises:
-        ValueError: whatever does not fit, by file, tensor and wanted shape.
+        ValueError: a tensor or setting does not fit; names the file, the tensor and the expected shape.
     """
     if vocabulary:
         raise ValueError(f"--vocabulary {vocabulary}: a picture encoder has none")
-    held = read_tensors(file)
-    settings, size = _settings(held)
+    checkpoint = read_tensors(file)
+    settings, size = _settings(checkpoint)
     if config:
         settings |= _configured(settings, config)
     with torch.device("meta"):
-        own = ViT(**settings, image_size=size).vit.state_dict()
-    tensors = {name: held.take(name, *tensor.shape) for name, tensor in own.items()}
-    held.refuse_left("a ViT here", *HARMLESS)
+        expected = ViT(**settings, image_size=size).vit.state_dict()
+    tensors = {name: checkpoint.take(name, *tensor.shape) for name, tensor in expected.items()}
+    checkpoint.refuse_left("a ViT here", *UNUSED_TENSORS)
     note = f"{command}\nto be built upon: extends: {out}/recipe.yaml; its pictures were {size} pixels wide"
     with new_folder(out) as folder:
         write_weights(folder, tensors)
@@ -45,32 +45,32 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
     return f"{out}: for model.backbone.weights; {', '.join(f'{k} {v}' for k, v in settings.items())}"
 
 
-def _settings(held: ForeignCheckpoint) -> tuple[dict[str, Any], int]:
-    """The part's settings as the tensors tell them, and the pictures' side."""
-    dim, _, patch, _ = held.shape("patch_embed.proj.weight", 4)
-    cls = "cls_token" in held.tensors
-    cells = held.shape("pos_embed", 3)[1] - cls
+def _settings(checkpoint: ForeignCheckpoint) -> tuple[dict[str, Any], int]:
+    """Derive the part's settings and the side of its images from the tensors."""
+    dim, _, patch, _ = checkpoint.shape("patch_embed.proj.weight", 4)
+    cls = "cls_token" in checkpoint.tensors
+    cells = checkpoint.shape("pos_embed", 3)[1] - cls
     if math.isqrt(cells) ** 2 != cells:
-        raise ValueError(f"{held.file}: 'pos_embed' has {cells} places for patches: no square")
-    depth, mlp = held.layers("blocks"), held.shape("blocks.0.mlp.fc1.weight", 2)[0] / dim
-    style = "openclip" if "norm_pre.weight" in held.tensors else "plain"
-    sizes = {"embed_dim": dim, "depth": depth, "num_heads": max(1, dim // HEAD), "patch_size": patch, "mlp": mlp}
+        raise ValueError(f"{checkpoint.file}: 'pos_embed' has {cells} places for patches: no square")
+    depth, mlp = checkpoint.layers("blocks"), checkpoint.shape("blocks.0.mlp.fc1.weight", 2)[0] / dim
+    style = "openclip" if "norm_pre.weight" in checkpoint.tensors else "plain"
+    sizes = {"embed_dim": dim, "depth": depth, "num_heads": max(1, dim // HEAD_DIM), "patch_size": patch, "mlp": mlp}
     return {**sizes, "cls": cls, "style": style}, patch * math.isqrt(cells)
 
 
 def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
-    """What a timm config.json says beyond the tensors.
+    """Read the settings in a timm config.json that tensors do not determine.
 
     Raises:
-        ValueError: a setting of another type, or other pixels than the style's.
+        ValueError: a setting is of another type, or the pixel mean is not the style's.
     """
-    said = read_config(file)
-    arguments = {**said, **section(said, "model_args", file)}
-    told: dict[str, Any] = {}
-    if settings["style"] == "openclip" and "quickgelu" in str(said.get("architecture", "")):
-        told["style"] = "clip"
+    config = read_config(file)
+    arguments = {**config, **section(config, "model_args", file)}
+    changes: dict[str, Any] = {}
+    if settings["style"] == "openclip" and "quickgelu" in str(config.get("architecture", "")):
+        changes["style"] = "clip"
     if "num_heads" in arguments:
-        told["num_heads"] = dividing(arguments, "num_heads", 1, settings["embed_dim"], file)
-    mean = STYLES[told.get("style", settings["style"])][0]
-    check_pixels(section(said, "pretrained_cfg", file), "pretrained_cfg.mean", mean, file)
-    return told
+        changes["num_heads"] = dividing(arguments, "num_heads", 1, settings["embed_dim"], file)
+    mean = STYLES[changes.get("style", settings["style"])][0]
+    check_pixels(section(config, "pretrained_cfg", file), "pretrained_cfg.mean", mean, file)
+    return changes
