@@ -1,4 +1,4 @@
-"""Old names of tensors in files, replaced where a module has the new name and lacks the old one."""
+"""Old names of tensors in files."""
 
 from __future__ import annotations
 
@@ -9,37 +9,27 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-NAMES = {
-    "poolers": "pooler",
-    "moments": "frame_embedding",
-    "up": "fc1",
-    "down": "fc2",
-    "own": "self_layer",
-    "average": "ema_model",
-}
-WRAPPED = "ema_model.module"  # torch's AveragedModel holds its module under this name
-COUNT = "ema_model.n_averaged"
+NAMES = {"poolers": "pooler", "moments": "frame_embedding", "up": "fc1", "down": "fc2", "own": "self_layer"}
+NAMES |= {"average": "ema_model"}
+COUNT = "ema_model.n_averaged"  # of torch's AveragedModel
 
 
 def with_new_names(tensors: dict[str, Tensor], names: Collection[str], file: str) -> dict[str, Tensor]:
-    """Return a file's tensors by the names of a module's tensors; a third party's ``up`` keeps its name."""
-    renamed = {_new_name(name, names): tensor for name, tensor in tensors.items()}
-    old = [name for name in tensors if name not in renamed]
-    if old:
-        sentence = f"{file}: {old[0]} is now {_new_name(old[0], names)}, and so on: {len(old)} tensors in all"
-        warnings.warn(f"{sentence}; the old names work in this release only", FutureWarning, stacklevel=2)
-        if COUNT in names and COUNT not in renamed:  # any count above 0: the mean was begun
-            renamed[COUNT] = torch.tensor(1)
+    """Rename tensors where ``names``, those of a module, have the new name and not the old one."""
+    new = {name: _new_name(name, names) for name in tensors}
+    renamed = {new[name]: tensor for name, tensor in tensors.items()}
+    if old := [name for name in new if name != new[name]]:
+        first = f"{file}: tensor {old[0]} is now {new[old[0]]}, and {len(old) - 1} more have old names"
+        warnings.warn(f"{first}; they work in this release only", FutureWarning, stacklevel=2)
+        if COUNT in names:  # any count above 0: the mean is not started anew
+            renamed.setdefault(COUNT, torch.tensor(1))
     return renamed
 
 
 def _new_name(name: str, names: Collection[str]) -> str:
-    if name in names:
-        return name
     choices = [(piece, NAMES[piece]) if piece in NAMES else (piece,) for piece in name.split(".")]
-    for pieces in itertools.product(*choices):
-        new = ".".join(pieces)
-        wrapped = new.replace("ema_model", WRAPPED, 1) if new.startswith("ema_model.") else new
-        if new in names or wrapped in names:
-            return new if new in names else wrapped
+    for new in map(".".join, itertools.product(*choices)):  # the unchanged name first
+        for candidate in (new, new.replace("ema_model.", "ema_model.module.", 1)):
+            if candidate in names:
+                return candidate
     return name
