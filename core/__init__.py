@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
     from core.objectives import Step as Step
     from core.types import Batch as Batch
     from core.types import BlockCues as BlockCues
+    from core.types import DataSpec as DataSpec
     from core.types import Example as Example
     from core.types import Fused as Fused
     from core.types import Masked as Masked
@@ -65,6 +66,9 @@ __all__ = list(_MODULES)
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in (old := importlib.import_module("core.compat.names")).PUBLIC:
+        old.warn(f"core.{name}", f"core.{old.PUBLIC[name]}")
+        return __getattr__(old.PUBLIC[name])
     raise AttributeError(f"module 'core' has no attribute {name!r}")
 
 

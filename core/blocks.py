@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from core.compat.names import block as by_new_names
 from core.kinds import TokenPruner
 from core.types import BlockCues, Tokens
 from registry.part import Count, Part, PartError
@@ -111,7 +112,7 @@ def run_blocks(
         elif pruner is not None and i > first:
             before, cues = between_attention_and_mlp(blocks[i - 1], tokens)
             tokens = prune(pruner, before, guide, cues)  # (B, N, D) -> (B, K, D)
-            tokens = dataclasses.replace(tokens, x=blocks[i - 1].mlp(tokens.x))
+            tokens = dataclasses.replace(tokens, x=by_new_names(blocks[i - 1]).mlp(tokens.x))
     return tokens
 
 
@@ -130,6 +131,7 @@ def score(
 
 def between_attention_and_mlp(block: Block, tokens: Tokens) -> tuple[Tokens, BlockCues]:
     """Run a block's attention: (B, N, D) -> (B, N, D), with the keys and attention for a pruner at that place."""
+    block = by_new_names(block)
     cues = BlockCues(lambda: block.attention_maps(tokens.x, tokens.mask))
     return dataclasses.replace(tokens, x=block.attend(tokens.x, tokens.mask)), cues
 

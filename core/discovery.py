@@ -21,6 +21,7 @@ from typing import Any
 import pluggy
 
 from core import hookspecs
+from core.compat import names
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import Entry, Owner, Registry, UnknownName, near
 from registry.part import parameters
@@ -72,6 +73,7 @@ def _kinds() -> tuple[tuple[type, str], ...]:
 def _manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(names)
     return manager
 
 

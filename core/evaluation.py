@@ -69,7 +69,7 @@ def measure(hooks: pluggy.PluginManager, evaluation: Evaluation) -> dict[str, An
 def table(hooks: pluggy.PluginManager, report: dict[str, Any]) -> str:
     """Format the report for a terminal. Sections that no plugin formats are printed as ``name.key  value``."""
     sections: dict[str, Sequence[str]] = {}
-    for part in reversed(hooks.hook.format_report(report=report)):
+    for part in reversed([*hooks.hook.tell(report=report), *hooks.hook.format_report(report=report)]):
         sections.update(part or {})
     blocks = ["\n".join(sections[name]) for name in report if sections.get(name)]
     others = [pair for name, value in report.items() if name not in sections for pair in _flat(name, value)]

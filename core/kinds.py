@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from core.compat.names import renamed
 from core.types import Batch, BlockCues, DataSpec, Example, Fused, Text, Tokens
 
 
+@renamed(pools="has_pooled")
 class Backbone(nn.Module, ABC):
     """An image encoder, split at its first pruner: ``trunk`` is shared by all guides, ``finish`` runs once for each."""
 
@@ -113,6 +115,7 @@ class Fusion(nn.Module, ABC):
         """Text (B, L, D) and image (B, N, D') -> text (B, L, dim) and image (B, K, dim)."""
 
 
+@renamed(pools="has_pooled", read="encode_text")
 class Decoder(nn.Module, ABC):
     """A causal decoder in two halves: the lower one encodes text alone, the upper one cross-attends to a memory."""
 
@@ -171,6 +174,7 @@ class Tokenizer(ABC):
         """Write the vocabulary to a run's folder, so that the folder alone is enough to load the model."""
 
 
+@renamed(sketch="spec")
 class Data(ABC):
     """A data set: training batches by step number, and held-out examples."""
 

@@ -98,7 +98,8 @@ def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = 
     tokenizer = catalog.hooks.hook.read_tokenizer(folder=folder, length=spec.text_length)
     model = model.eval().to(torch_device)
     loaded = LoadedModel(model, tokenizer, spec, torch_device, pick_precision(precision, torch_device))
-    return catalog.hooks.hook.wrap_loaded_model(loaded=loaded)
+    old: Any = catalog.hooks.hook.use(held=loaded)
+    return catalog.hooks.hook.wrap_loaded_model(loaded=loaded) if old is None else old
 
 
 def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> tuple[Recipe, Data, Model]:

@@ -14,12 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from core import video
+from core.compat.names import renamed
 from core.files import SIZES, paths, read_text, write_json
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
 from core.types import DataSpec, Fused, Text, Tokens
 from registry.part import Filled, NonNegativeInt, Part, PartError
 
 
+@renamed(
+    look="encode_image",
+    finish="run_pruned_blocks",
+    seen="kept_patches",
+    moments="frame_embedding",
+    poolers="pooler",
+    reader="text_tower",
+    read="encode_text",
+    missing="lacks",
+)
 class Model(nn.Module):
     """Parts in slots. The constructor's arguments are the keys of a recipe's ``model:`` section.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from core.compat.names import renamed
 from core.types import Batch, Fused, Tokens
 from registry.part import PartError
 
@@ -41,6 +42,7 @@ class once(Generic[T]):  # noqa: N801  (reads as a decorator)
 Rows = Tensor | slice
 
 
+@renamed(view="image_for", words="decoder_text", labelled="num_target_tokens")
 class Step:
     """Features of one batch, each computed once, at its first read.
 
@@ -108,6 +110,7 @@ class Step:
         return fused
 
 
+@renamed(units="loss_denominator", reads="batch_fields", contrasts="is_contrastive", attach="on_model_built")
 class Objective(nn.Module, ABC):
     """One loss, computed from the features of a Step, independent of other objectives."""
 
@@ -135,6 +138,7 @@ class Objective(nn.Module, ABC):
         """Compute the loss, a scalar ()."""
 
 
+@renamed(reads="batch_fields")
 class Objectives(nn.Module):
     """The losses of a recipe; an objective of weight 0 is left out and costs nothing.
 

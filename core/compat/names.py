@@ -8,9 +8,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from core.hookspecs import hookspec
+import pluggy
 
 T = TypeVar("T")
+hookspec = pluggy.HookspecMarker("patchbay")
 ENDS = "the old name works in this release only"
 PUBLIC = {"Cues": "BlockCues", "Held": "LoadedModel", "Sketch": "DataSpec"}
 PUBLIC |= {"Share": "Fraction", "Natural": "NonNegativeInt", "Positive": "NonNegativeFloat"}

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from core import runtime
+from core.compat.names import renamed
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objectives
@@ -43,6 +44,7 @@ def check_batch(settings: TrainSettings) -> None:
         )
 
 
+@renamed(leads="is_main", average="ema_model", waited="data_wait_seconds")
 class Trainer:
     """Training loop over the objectives' model, passed to hooks.
 

@@ -42,6 +42,7 @@ def parameters(model: nn.Module) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         path = name.split(".")
         part = "pruner" if id(parameter) in pruners else "poolers" if "pooler" in path else path[0]
+        part = "moments" if part == "frame_embedding" else part  # the key that scripts rely on
         parts[part] = parts.get(part, 0) + parameter.numel()
     return parts
 
