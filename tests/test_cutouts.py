@@ -105,7 +105,7 @@ def test_pictures_of_a_small_folder_keep_their_promises(data):
     check(data, 60)
     assert sorted([*data.train_nouns, *data.withheld_nouns]) == NOUNS
     assert len(data.withheld_nouns) == 2
-    assert len(data.cutouts["abalone"].sprites) == 2 * len(cutout_files.SIDES)
+    assert len(data.cutouts["abalone"].sprites) == 2 * len(cutout_files.OBJECT_SIDES)
 
 
 def test_pictures_of_real_cutouts_keep_their_promises(real):

@@ -9,7 +9,7 @@ import torch
 
 from core.types import Example
 from plugins.data.drawing import captions, compositing, shapes
-from plugins.data.drawing.scene_painter import BACKGROUNDS, COLOURS, SEEN, WITHHELD
+from plugins.data.drawing.scene_painter import BACKGROUNDS, COLOURS, TRAINING, WITHHELD
 from plugins.data.scenes import Scenes
 from plugins.text.prompts import PROMPTS, label_caption
 
@@ -46,13 +46,13 @@ def test_same_scene_whenever_and_in_whatever_order_it_is_drawn(data, training):
 
 def test_withheld_combinations_are_ten_of_eighty_and_never_trained_on(data, training):
     assert len(set(WITHHELD)) == 10
-    assert len(SEEN) == 70
+    assert len(TRAINING) == 70
     trained = set().union(*map(combinations, training))
-    assert trained == set(SEEN)  # so every shape and every colour is seen
+    assert trained == set(TRAINING)  # so every shape and every colour is seen
     assert {shape for shape, _ in trained} == set(shapes.SHAPES)
     assert {colour for _, colour in trained} == set(COLOURS)
     for split in ("validation", "test"):
-        assert all(combinations(example) <= set(SEEN) for example in data.held_out(split, 300))
+        assert all(combinations(example) <= set(TRAINING) for example in data.held_out(split, 300))
 
 
 def test_withheld_scenes_point_at_a_withheld_object_first(data):
@@ -303,14 +303,14 @@ def test_labels_are_shuffled_and_prompts_sampled(singles):
 
 
 def test_labelled_pictures_are_everywhere_and_of_every_seen_class(singles):
-    assert set().union(*map(combinations, singles)) == set(SEEN)
+    assert set().union(*map(combinations, singles)) == set(TRAINING)
     centres = np.array([next(iter(example.facts.objects.values())).centre for example in singles])  # (n, 2)
     cells = {tuple(cell) for cell in (centres * 3).astype(int)}
     assert len(cells) == 9
 
 
 def test_held_out_classes_take_turns_and_are_fixed(data):
-    names = {f"{colour} {shape}" for shape, colour in SEEN}
+    names = {f"{colour} {shape}" for shape, colour in TRAINING}
     for split, classes in (("validation", names), ("test", names), ("withheld", {f"{c} {s}" for s, c in WITHHELD})):
         found = data.labelled_examples(split, 2 * len(classes))
         assert [name for _, name in found[: len(classes)]] == [name for _, name in found[len(classes) :]]

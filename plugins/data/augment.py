@@ -1,4 +1,4 @@
-"""Augmentation of pictures, their boxes and their texts together. All chance comes from the generator passed in."""
+"""Augmentation of images with their boxes and texts. All random numbers come from the generator argument."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from core.types import Example
 MIRRORED = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
 MIRRORED |= {right: left for left, right in MIRRORED.items()}
 SIDE_WORD = re.compile(rf"\b({'|'.join(MIRRORED)})\b")
-GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601 luma
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of a picture, with the regions that can still be seen in it."""
+    """A crop of an image, with the regions that are still visible in it."""
 
     image: Tensor  # (3, size, size) uint8
-    boxes: Tensor  # (n, 4) float, x0 y0 x1 y1 as shares of the view's width and height
-    kept: tuple[int, ...]  # which of the example's regions they belong to
-    flipped: bool  # left and right are swapped
+    boxes: Tensor  # (n, 4) float, x0 y0 x1 y1 as fractions of the view's width and height
+    kept: tuple[int, ...]  # index of each box's region in the example
+    flipped: bool  # mirrored horizontally
 
 
 def flip_text(text: str) -> str:
-    """Swap the words left and right: what a caption says of the mirrored picture."""
-    return SIDE_WORD.sub(lambda found: MIRRORED[found[0]], text)
+    """Swap the words left and right, to describe the mirrored image."""
+    return SIDE_WORD.sub(lambda match: MIRRORED[match[0]], text)
 
 
 def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor, list[str]]:
-    """Mirror each picture (B, 3, H, W) with probability 1/2, its text with it."""
+    """Mirror each image (B, 3, H, W) and its text with probability 1/2."""
     flipped = rng.random(len(texts)) < 0.5
     mirrored = functional.horizontal_flip(images)
     images = torch.where(torch.from_numpy(flipped)[:, None, None, None], mirrored, images)
@@ -44,16 +44,16 @@ def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor,
 
 
 def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:
-    """Another brightness and contrast for each picture; never another hue, since texts name colours.
+    """Change brightness and contrast of each image; never its hue, because texts name colours.
 
     Args:
-        images: (B, 3, H, W) uint8, or clips (B, T, 3, H, W), whose frames vary alike.
+        images: (B, 3, H, W) uint8, or clips (B, T, 3, H, W), whose frames all get the same factors.
         strength: each factor is uniform in [1 - strength, 1 + strength].
     """
     shape = (2, len(images), *[1] * (images.ndim - 1))
     brightness, contrast = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, shape)).float()  # (B, 1, ...) each
     x = images.float()
-    grey = (x.mean((-2, -1), keepdim=True) * torch.tensor(GREY).view(3, 1, 1)).sum(
+    grey = (x.mean((-2, -1), keepdim=True) * torch.tensor(LUMA_WEIGHTS).view(3, 1, 1)).sum(
         -3, keepdim=True
     )  # (B, ..., 1, 1, 1)
     # contrast about the mean grey, after brightness: (b x - b grey) c + b grey
@@ -64,17 +64,17 @@ def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:
 def region_view(
     example: Example, chosen: int, rng: Generator, size: int, *, flip: bool = True, least: float = 0.75
 ) -> View:
-    """A random crop that wholly holds the chosen region's box, resized, and mirrored with probability 1/2.
+    """Crop at random around one region's whole box, resize to (3, size, size), and mirror with probability 1/2.
 
-    As the region loaders of X-VLM and TiMix cut it; ``least`` is ours. Another region is kept when more than half of
-    its box is inside the crop, and its box is clipped to the crop.
+    As in the region loaders of X-VLM and TiMix; ``least`` is ours. Another region is kept if more than half of its box
+    is inside the crop; its box is clipped to the crop.
 
     Args:
-        example: a picture of any size with its regions; boxes have an area.
-        chosen: index of the region that must be seen.
+        example: an image (3, H, W) of any size with regions; no box is empty.
+        chosen: index of the region that the crop must contain.
         size: side of the view in pixels.
-        flip: whether it may be mirrored.
-        least: least share of the picture's width and height in the crop, so that little is blown up much.
+        flip: False: never mirror.
+        least: minimum fraction of the image's width and height in the crop; limits the magnification.
     """
     height, width = (int(n) for n in example.image.shape[-2:])
     x0, y0, x1, y1 = example.regions[chosen].box
@@ -88,7 +88,7 @@ def region_view(
     area = _area(boxes)
     image, boxes = (
         functional.crop(part, top, left, bottom - top, right - left) for part in (example.image, boxes)
-    )  # boxes come out clipped
+    )  # also clips the boxes
     kept = (_area(boxes) > 0.5 * area).nonzero().flatten()  # (n,)
     boxes = tv_tensors.wrap(boxes[kept], like=boxes)  # (n, 4)
     image, boxes = (functional.resize(part, [size, size]) for part in (image, boxes))
@@ -98,13 +98,13 @@ def region_view(
 
 
 def random_crop(image: Tensor, rng: Generator, size: int, least: float) -> Tensor:
-    """A random part of a picture (3, H, W), resized to (3, size, size).
+    """Crop an image (3, H, W) at random and resize it to (3, size, size).
 
     Args:
-        least: its area is uniform in [least, 1] of the picture's, its proportions log-uniform in [3/4, 4/3].
+        least: the area is uniform in [least, 1] of the image's, the aspect ratio log-uniform in [3/4, 4/3].
     """
     height, width = (int(n) for n in image.shape[-2:])
-    down, across = height, width  # after ten draws that do not fit: the whole picture
+    down, across = height, width  # the whole image, if none of ten draws fits
     for _ in range(10):
         area, ratio = height * width * rng.uniform(least, 1), exp(rng.uniform(log(3 / 4), log(4 / 3)))
         tried = round(sqrt(area / ratio)), round(sqrt(area * ratio))
@@ -116,12 +116,12 @@ def random_crop(image: Tensor, rng: Generator, size: int, least: float) -> Tenso
 
 
 def squared(image: Tensor, size: int) -> Tensor:
-    """A picture (3, H, W) of any proportions as a square (3, size, size)."""
+    """Resize an image (3, H, W) of any aspect ratio to (3, size, size)."""
     return functional.resize(image, [size, size], functional.InterpolationMode.BICUBIC)
 
 
 def _span(low: float, high: float, side: int, least: float, rng: Generator) -> tuple[int, int]:
-    """Start and stop of a random whole-pixel span in [0, side] that holds [low, high] and is ``least * side`` long."""
+    """Draw a span of whole pixels in [0, side], around [low, high], at least ``least * side`` long."""
     shortest = ceil(least * side)
     start = int(rng.integers(0, min(floor(max(low, 0)), side - shortest), endpoint=True))
     stop = int(rng.integers(max(ceil(min(high, side)), start + shortest), side, endpoint=True))
@@ -129,5 +129,6 @@ def _span(low: float, high: float, side: int, least: float, rng: Generator) -> t
 
 
 def _area(boxes: Tensor) -> Tensor:
+    """The areas of boxes, (n, 4) -> (n,)."""
     x0, y0, x1, y1 = boxes.as_subclass(Tensor).unbind(-1)
     return (x1 - x0) * (y1 - y0)

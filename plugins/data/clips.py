@@ -20,7 +20,7 @@ from core.types import Batch, Example
 from plugins.data.batching import BatchOptions, make_batch
 from plugins.data.drawing import compositing, shapes
 from plugins.data.drawing.compositing import Sprite
-from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, Combination, Painter
+from plugins.data.drawing.scene_painter import BACKGROUNDS, TRAINING, Combination, Painter
 from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
@@ -128,8 +128,8 @@ class Clips(kinds.Data):
         motion = rng.choice(self.classes) if split == "train" else self.classes[number % len(self.classes)]
         canvas = self._painter.canvas(rng, rng.randrange(*BACKGROUNDS[split]))  # (3, S, S)
         for _ in range(rng.randint(0, self.still)):
-            self._stamp(canvas, rng.choice(SEEN), rng.choice(shapes.TEXTURES), draw_pose(rng))
-        combination, texture = rng.choice(SEEN), rng.choice(shapes.TEXTURES)
+            self._stamp(canvas, rng.choice(TRAINING), rng.choice(shapes.TEXTURES), draw_pose(rng))
+        combination, texture = rng.choice(TRAINING), rng.choice(shapes.TEXTURES)
         clip = np.stack([canvas] * self.frames)  # (T, 3, S, S)
         for frame, pose in zip(clip, path(rng, motion, draw_pose(rng), self.frames), strict=True):
             self._stamp(frame, combination, texture, pose)
@@ -174,7 +174,7 @@ def _caption(combination: Combination, motion: str) -> str:
 
 def _train_tokenizer(length: int) -> kinds.Tokenizer:
     """Train a vocabulary on all captions: the same for all frame sizes and sizes of the training set."""
-    return train_tokenizer([_caption(combination, motion) for combination in SEEN for motion in MOTIONS], length)
+    return train_tokenizer([_caption(combination, motion) for combination in TRAINING for motion in MOTIONS], length)
 
 
 @hookimpl

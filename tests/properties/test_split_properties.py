@@ -22,7 +22,7 @@ from plugins.data.batching import draw_pairs
 from plugins.data.clips import Clips
 from plugins.data.drawing.compositing import chosen, fraction
 from plugins.data.drawing.cutout_files import Cutout, ObjectSpec, head, split_backgrounds, split_objects
-from plugins.data.drawing.scene_painter import BACKGROUNDS, SEEN, WITHHELD, Painter
+from plugins.data.drawing.scene_painter import BACKGROUNDS, TRAINING, WITHHELD, Painter
 from plugins.data.scenes import Scenes
 from properties.drawing import PROFILE
 
@@ -202,7 +202,7 @@ def same(one: Example, other: Example) -> bool:
 def test_no_background_and_no_combination_is_in_two_splits():
     spans = [set(range(*BACKGROUNDS[split])) for split in ("train", "validation", "test")]
     assert sum(map(len, spans)) == len(set.union(*spans))
-    assert not set(SEEN) & set(WITHHELD)
+    assert not set(TRAINING) & set(WITHHELD)
 
 
 @pytest.fixture(scope="module", params=[Scenes, Clips], ids=["scenes", "clips"])

@@ -1,7 +1,7 @@
-"""What can truly be said of a composed picture: captions, questions, and whether a caption is true of another picture.
+"""Captions and questions for composed images, and a test of a caption against another image.
 
-What a caption claims is kept as facts, so that its truth of any other picture is known exactly. "left" and "right"
-occur in relations only: a flip swaps them as words.
+A caption's claims are stored as facts, so that its truth for any image is known exactly. "left" and "right" occur in
+relations only, so that mirroring an image can swap the words.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from random import Random
 from core.types import Example
 from plugins.data.drawing.compositing import ObjectSpec, PlacedObject, stream
 
-MARGIN = 0.15  # least distance of two centres along an axis for a relation to be true; JITTER leaves one to every pair
-REFERENCES = 5  # captions that a written one is measured against
-WORDS = 25  # a caption with more words is told again in the shortest way
+MIN_CENTRE_DISTANCE = 0.15  # minimum offset along an axis for a relation, fraction of the side; every pair has one
+NUM_REFERENCES = 5  # captions of an image, to evaluate a generated one against
+MAX_WORDS = 25  # longer captions are replaced by their shortest wording
 
-RELATIONS = {  # wordings; the first is the relation's name
+RELATIONS = {  # wordings by relation
     "left of": ("left of", "to the left of", "on the left of"),
     "right of": ("right of", "to the right of", "on the right of"),
     "above": ("above",),
@@ -45,14 +45,14 @@ FOUR = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What is in a picture, and what its caption claims."""
+    """The objects in an image, and the claims of its caption."""
 
     objects: Mapping[str, PlacedObject]  # by noun
     mentions: tuple[tuple[str, tuple[str, ...]], ...]  # noun, adjectives
     relations: tuple[tuple[str, str, str], ...]  # noun, relation, noun
 
     def entails(self, picture: Facts) -> bool:
-        """Whether every claim of this caption is true of another picture."""
+        """Return True if every claim of this caption is true of another image."""
         objects = picture.objects
         return all(
             noun in objects and all(word in objects[noun].spec.adjectives for word in adjectives)
@@ -61,20 +61,20 @@ class Facts:
 
 
 def related(one: PlacedObject, relation: str, other: PlacedObject) -> bool:
-    """Whether the relation is true by the two centres, with a margin."""
+    """Return True if the two centres satisfy the relation, with a margin."""
     x, y = one.centre[0] - other.centre[0], one.centre[1] - other.centre[1]
-    return {"left of": -x, "right of": x, "above": -y, "below": y}[relation] > MARGIN
+    return {"left of": -x, "right of": x, "above": -y, "below": y}[relation] > MIN_CENTRE_DISTANCE
 
 
 def relations_of(one: PlacedObject, other: PlacedObject) -> list[str]:
     """The one or two relations that are true of two objects."""
     x, y = one.centre[0] - other.centre[0], one.centre[1] - other.centre[1]
-    true = ["left of" if x < 0 else "right of"] if abs(x) > MARGIN else []
-    return [*true, "above" if y < 0 else "below"] if abs(y) > MARGIN else true
+    true = ["left of" if x < 0 else "right of"] if abs(x) > MIN_CENTRE_DISTANCE else []
+    return [*true, "above" if y < 0 else "below"] if abs(y) > MIN_CENTRE_DISTANCE else true
 
 
 def caption(rng: Random, placed: Sequence[PlacedObject], adjective_share: float = 0.2) -> tuple[str, Facts]:
-    """A sentence that names three or four of the objects, with relations, and what it claims."""
+    """Compose a sentence about three or four of the objects and their relations; return it with its claims."""
     count = 4 if len(placed) > 3 and rng.random() < 0.35 else 3
     template = rng.choice(FOUR if count == 4 else THREE)
     picked = dict(zip("abcd", rng.sample(placed, count), strict=False))
@@ -86,15 +86,15 @@ def caption(rng: Random, placed: Sequence[PlacedObject], adjective_share: float 
     relations = {pair: rng.choice(relations_of(picked[pair[0]], picked[pair[1]])) for pair in pairs}
     wordings = {pair: rng.choice(RELATIONS[relation]) for pair, relation in relations.items()}
 
-    def tell() -> str:
+    def fill_template() -> str:
         first = {letter: one.spec.phrase(adjectives[letter]) for letter, one in picked.items()}
         later = {letter.upper(): f"the {one.spec.noun}" for letter, one in picked.items()}
         return template.format_map(first | later | wordings)
 
-    text = tell()
-    if text.count(" ") >= WORDS:
+    text = fill_template()
+    if text.count(" ") >= MAX_WORDS:
         adjectives, wordings = dict.fromkeys(picked, ()), relations
-        text = tell()
+        text = fill_template()
     return text, Facts(
         objects={one.spec.noun: one for one in placed},
         mentions=tuple((one.spec.noun, adjectives[letter]) for letter, one in picked.items()),
@@ -109,40 +109,40 @@ def _fields(template: str) -> list[str]:
 
 
 def questions(rng: Random, placed: Sequence[PlacedObject], absent: ObjectSpec) -> list[tuple[str, str]]:
-    """Existence, number, relation, and what stands where, each with its answer."""
+    """Questions about existence, number, relation and place, each with its answer."""
     one, other = rng.sample(placed, 2)
     true = rng.choice(relations_of(one, other))
-    asked = true if rng.random() < 0.5 else OPPOSITE[true]
+    relation = true if rng.random() < 0.5 else OPPOSITE[true]
     there = rng.random() < 0.5
-    found = [
+    pairs = [
         (f"is there {(one.spec if there else absent).phrase()}?", "yes" if there else "no"),
         ("how many objects are there?", str(len(placed))),
-        (f"is the {one.spec.noun} {asked} the {other.spec.noun}?", "yes" if asked == true else "no"),
+        (f"is the {one.spec.noun} {relation} the {other.spec.noun}?", "yes" if relation == true else "no"),
     ]
     beside = [third for third in placed if third is not other and related(third, true, other)]
     if len(beside) == 1:
-        found.append((f"what is {true} the {other.spec.noun}?", one.spec.noun))
-    return found
+        pairs.append((f"what is {true} the {other.spec.noun}?", one.spec.noun))
+    return pairs
 
 
 def texts(example: Example) -> list[str]:
-    """All that is said of a picture: what a vocabulary is made from."""
-    asked = [text for pair in example.questions for text in pair]
-    return [example.caption, *(region.phrase for region in example.regions), example.absent, *asked]
+    """List all texts of an image; vocabularies are trained on them."""
+    answered = [text for pair in example.questions for text in pair]
+    return [example.caption, *(region.phrase for region in example.regions), example.absent, *answered]
 
 
 def references(example: Example) -> list[str]:
-    """Five captions of a picture, its own first, as COCO's have; of one with a single thing its own alone."""
+    """Five captions as in COCO, the image's own first; its own alone if it has fewer than three objects."""
     assert isinstance(example.facts, Facts)
     placed = list(example.facts.objects.values())
     if len(placed) < 3:
         return [example.caption]
-    more = (caption(stream("reference", example.key, number), placed) for number in range(1, REFERENCES))
+    more = (caption(stream("reference", example.key, number), placed) for number in range(1, NUM_REFERENCES))
     return [example.caption, *(text for text, _ in more)]
 
 
 def describes(caption: Example, picture: Example) -> bool:
-    """Whether every object and relation that the caption names is in the picture."""
+    """Return True if every object and relation of the caption is in the other image."""
     assert isinstance(caption.facts, Facts)
     assert isinstance(picture.facts, Facts)
     return caption.facts.entails(picture.facts)

@@ -1,4 +1,4 @@
-"""What ``cutouts`` reads from a user's folders, and how it is split."""
+"""Objects and backgrounds that ``cutouts`` reads from a user's folders, and their splits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from core.files import paths, read_text
 from plugins.data.drawing.compositing import ObjectSpec, Sprite, make_sprite, stream
 from plugins.data.image_files import read_rgba
 
-UNSEEN = 0.15  # share of the captions that training never shows
-HELD_OUT = 0.1  # share of the backgrounds kept for validation, and again for test
-SIDES = (0.24, 0.27, 0.3)  # longest side of an object as a share of the picture's side
-ROOM = 1.25  # short side of a stored background, of which pictures show a part, as a share of the picture's side
+WITHHELD_FRACTION = 0.15  # fraction of the captions that do not occur in training
+HELD_OUT_FRACTION = 0.1  # fraction of the backgrounds for validation; the same for test
+OBJECT_SIDES = (0.24, 0.27, 0.3)  # longest side of an object, as fractions of the image's side
+BACKGROUND_SCALE = 1.25  # short side of a stored background; images are crops of it; fraction of the image's side
 GET_OBJECTS = (
     "On Debian or Ubuntu: apt-get install tuxpaint-stamps-default, then data.objects=/usr/share/tuxpaint/stamps"
 )
@@ -30,40 +30,41 @@ GET_BACKGROUNDS = (
 
 @dataclass
 class Cutout:
-    """All pictures with one caption, in every size."""
+    """All object images with one caption, in every size."""
 
     spec: ObjectSpec
     sprites: list[Sprite]
 
 
 def head(noun: str) -> str:
+    """The last word of a noun phrase: "teddy bear" gives "bear"."""
     return noun.split()[-1]
 
 
-def _need(setting: str, folder: str, hint: str) -> None:
+def _require_folder(setting: str, folder: str, hint: str) -> None:
     if not folder or not paths.isdir(folder):
         raise ValueError(f"{setting}: {f'no folder {folder!r}' if folder else 'no folder is set'}. {hint}")
 
 
 def list_files(folder: str, endings: tuple[str, ...]) -> list[str]:
-    """Files of a folder and its subfolders, in order of their paths."""
-    found = []
+    """List the files of a folder and its subfolders, sorted by path within each folder."""
+    files = []
     for name in sorted(paths.ls(folder)):
         path = os.path.join(folder, name)
         if paths.isdir(path):
-            found += list_files(path, endings)
+            files += list_files(path, endings)
         elif name.lower().endswith(endings):
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def read_caption(file: str) -> tuple[str, str]:
-    """A caption file's first line in lower case as its article, "" where there is none, and the rest.
+    """Read a caption file's first line, in lower case: its article ("" if there is none) and the rest.
 
     "An abalone." gives "an" and "abalone".
 
     Raises:
-        ValueError: not readable as UTF-8, or the line is empty; names the file.
+        ValueError: the file is not UTF-8, or the line is empty; names the file.
     """
     words = read_text(file).lstrip("\ufeff").partition("\n")[0].strip().rstrip(".").lower().split()
     article = words.pop(0) if words and words[0] in ("a", "an", "the", "some") else ""
@@ -73,22 +74,22 @@ def read_caption(file: str) -> tuple[str, str]:
 
 
 def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:
-    """The captioned PNGs of a folder by noun, each cut to what is visible and brought to its working sizes.
+    """Read the captioned PNGs of a folder, by noun, each trimmed to its visible part and resized.
 
     Raises:
-        ValueError: no such folder, or a file cannot be used; names it.
+        ValueError: no such folder, or an invalid file; names it.
     """
-    _need("objects", folder, GET_OBJECTS)
+    _require_folder("objects", folder, GET_OBJECTS)
     cutouts: dict[str, Cutout] = {}
     for file in list_files(folder, (".png",)):
-        beside = os.path.splitext(file)[0] + ".txt"
-        if not paths.exists(beside):
+        caption_file = os.path.splitext(file)[0] + ".txt"
+        if not paths.exists(caption_file):
             continue
-        article, noun = read_caption(beside)
+        article, noun = read_caption(caption_file)
         image = read_rgba(file, ("PNG",))
         image = image.crop(image.getchannel("A").getbbox())
         cutout = cutouts.setdefault(noun, Cutout(ObjectSpec(noun, noun, article), []))
-        for side in SIDES:
+        for side in OBJECT_SIDES:
             scale = side * image_size / max(image.size)
             sides = max(1, round(image.width * scale)), max(1, round(image.height * scale))
             try:
@@ -99,48 +100,51 @@ def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:
 
 
 def read_background(file: str, image_size: int) -> NDArray[np.uint8]:
-    """(3, h, w), its short side a little longer than the picture's."""
+    """Read a background as (3, h, w), its short side BACKGROUND_SCALE times the image's."""
     image = read_rgba(file, ("JPEG", "PNG")).convert("RGB")
-    scale = ROOM * image_size / min(image.size)
+    scale = BACKGROUND_SCALE * image_size / min(image.size)
     image = image.resize((ceil(image.width * scale), ceil(image.height * scale)), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _shuffled(seed: int, names: Sequence[str]) -> list[str]:
-    """In an order that depends on the seed and on the names, not on how they were listed."""
+    """Shuffle names in an order that depends on the seed and the names, not on the order of the list."""
     return sorted(names, key=lambda name: stream("split", seed, name).random())
 
 
 def split_objects(cutouts: dict[str, Cutout], seed: int, folder: str) -> tuple[list[str], list[str]]:
-    """Nouns that training shows, and nouns that it never shows.
+    """Split the nouns: those of training, and those withheld from it.
 
     Raises:
-        ValueError: too few captions to compose pictures of both; names the folder.
+        ValueError: too few captions for both splits; names the folder.
     """
     nouns = _shuffled(seed, list(cutouts))
-    unseen = max(2, round(UNSEEN * len(nouns)))
-    seen_heads, unseen_heads = {head(noun) for noun in nouns[unseen:]}, {head(noun) for noun in nouns[:unseen]}
-    if len(seen_heads) < 6 or len(unseen_heads) < 2:
+    num_withheld = max(2, round(WITHHELD_FRACTION * len(nouns)))
+    training_heads, withheld_heads = (
+        {head(noun) for noun in nouns[num_withheld:]},
+        {head(noun) for noun in nouns[:num_withheld]},
+    )
+    if len(training_heads) < 6 or len(withheld_heads) < 2:
         raise ValueError(
             f"objects: {folder!r} holds {len(nouns)} captions on transparent PNGs (a.png with a.txt beside it); "
             f"at least 8 are needed, with different last words. {GET_OBJECTS}"
         )
-    return sorted(nouns[unseen:]), sorted(nouns[:unseen])
+    return sorted(nouns[num_withheld:]), sorted(nouns[:num_withheld])
 
 
 def split_backgrounds(folder: str, seed: int) -> dict[str, list[str]]:
-    """A folder's photos by split; "withheld" has those of "test".
+    """Split a folder's photos; "withheld" has the same as "test".
 
     Raises:
         ValueError: no such folder, or too few photos; names it and says where to get some.
     """
-    _need("backgrounds", folder, GET_BACKGROUNDS)
+    _require_folder("backgrounds", folder, GET_BACKGROUNDS)
     names = {os.path.relpath(file, folder): file for file in list_files(folder, (".jpg", ".jpeg", ".png"))}
     if len(names) < 3:
         raise ValueError(
             f"backgrounds: {folder!r} holds {len(names)} JPEG or PNG files; at least 3 are needed. {GET_BACKGROUNDS}"
         )
     order = [names[name] for name in _shuffled(seed, list(names))]
-    held = max(1, round(HELD_OUT * len(order)))
-    test = order[held : 2 * held]
-    return {"validation": order[:held], "test": test, "withheld": test, "train": order[2 * held :]}
+    count = max(1, round(HELD_OUT_FRACTION * len(order)))
+    test = order[count : 2 * count]
+    return {"validation": order[:count], "test": test, "withheld": test, "train": order[2 * count :]}

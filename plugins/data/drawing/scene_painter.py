@@ -1,4 +1,4 @@
-"""Draws the numbered pictures of ``scenes``: which objects, where, on which background, and what is said of them."""
+"""Painter of ``scenes``: objects, their places, background and texts of each numbered image."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from plugins.data.drawing.captions import Facts
 from plugins.data.drawing.compositing import ObjectSpec, PlacedObject, Sprite
 from plugins.text.prompts import label_caption
 
-TWINS = 0.25  # share of the pairs of scenes 2k, 2k + 1 that differ in nothing but their shapes
+TWIN_FRACTION = 0.25  # fraction of the pairs of scenes 2k, 2k + 1 that differ only in their shapes
 BACKGROUNDS = {"train": (0, 96), "validation": (96, 120), "test": (120, 144), "withheld": (120, 144)}
-TURN = 61  # from one held-out class to the next: coprime to 70 and 10, and the first few differ in shape and colour
+CLASS_STRIDE = 61  # between held-out classes: coprime to 70 and 10, and the first few differ in shape and colour
 
 Combination = tuple[str, str]  # shape, colour
 COLOURS = tuple(shapes.COLOURS)
 # 10 of the 80: one colour of each shape, each colour at most twice
 WITHHELD = tuple((shape, COLOURS[(3 * i + 1) % len(COLOURS)]) for i, shape in enumerate(shapes.SHAPES))
-SEEN = tuple((shape, colour) for shape in shapes.SHAPES for colour in COLOURS if (shape, colour) not in WITHHELD)
-CLASSES = tuple(f"{colour} {shape}" for shape, colour in SEEN)
-SEEN_SHAPES = {colour: [shape for shape, other in SEEN if other == colour] for colour in COLOURS}
+TRAINING = tuple((shape, colour) for shape in shapes.SHAPES for colour in COLOURS if (shape, colour) not in WITHHELD)
+CLASSES = tuple(f"{colour} {shape}" for shape, colour in TRAINING)
+TRAINING_SHAPES = {colour: [shape for shape, other in TRAINING if other == colour] for colour in COLOURS}
 
 
 class Painter:
-    """Draws the numbered scenes of one seed at one size; keeps the shapes and backgrounds that it has drawn."""
+    """Painter of the numbered scenes of one seed at one size; caches shapes and backgrounds."""
 
     def __init__(self, image_size: int, seed: int):
         self.image_size, self.seed = image_size, seed
@@ -37,8 +37,9 @@ class Painter:
         self._backgrounds: dict[int, NDArray[np.uint8]] = {}
 
     def scene(self, split: str, number: int) -> Example:
+        """Paint a scene of 3 to 5 objects, with caption, regions and questions."""
         rng = compositing.stream("scene", self.seed, split, number // 2)
-        twins = split != "withheld" and rng.random() < TWINS
+        twins = split != "withheld" and rng.random() < TWIN_FRACTION
         if not twins:
             rng = compositing.stream("scene", self.seed, split, number // 2, number % 2)
         count = rng.randint(3, 5)
@@ -59,11 +60,11 @@ class Painter:
         )
 
     def single(self, split: str, number: int) -> Example:
-        """One object at any place, captioned by its labels. Training draws its class; held out, they take turns."""
+        """Paint one object, captioned by its labels. Classes are random in training and in turn if held out."""
         rng = compositing.stream("single", self.seed, split, number)
         canvas = self.canvas(rng, rng.randrange(*BACKGROUNDS[split]))
         classes = _classes(split)
-        shape, colour = rng.choice(classes) if split == "train" else classes[TURN * number % len(classes)]
+        shape, colour = rng.choice(classes) if split == "train" else classes[CLASS_STRIDE * number % len(classes)]
         placed = compositing.paste(canvas, [self._object(rng, shape, colour)], compositing.layout(rng, 1))
         (one,) = placed
         absent, _ = self._object(rng, *rng.choice([other for other in classes if other != (shape, colour)]))
@@ -87,7 +88,7 @@ class Painter:
         return self._sprites[key]
 
     def canvas(self, rng: Random, number: int) -> NDArray[np.uint8]:
-        """A place of a background, (3, S, S), free to be drawn on."""
+        """Copy a random crop of a background, (3, S, S)."""
         size = self.image_size
         if number not in self._backgrounds:
             self._backgrounds[number] = shapes.draw_background(number, size + size // 2)
@@ -96,16 +97,16 @@ class Painter:
 
 
 def _classes(split: str) -> tuple[Combination, ...]:
-    return WITHHELD if split == "withheld" else SEEN
+    return WITHHELD if split == "withheld" else TRAINING
 
 
 def _combinations(rng: Random, count: int, twin: int | None, withheld: bool) -> list[Combination]:
-    """Distinct combinations. Twins 0 and 1 share the colours in order, and no combination."""
+    """Draw distinct combinations. Twins 0 and 1 have the same colours in the same order, and no common combination."""
     picked: list[Combination] = [rng.choice(WITHHELD)] if withheld else []
     used = set(picked)
     while len(picked) < count:
         colour = rng.choice(COLOURS)
-        free = [shape for shape in SEEN_SHAPES[colour] if (shape, colour) not in used]
+        free = [shape for shape in TRAINING_SHAPES[colour] if (shape, colour) not in used]
         if len(free) < 2:
             continue
         pair = [(shape, colour) for shape in rng.sample(free, 2)]
@@ -115,7 +116,7 @@ def _combinations(rng: Random, count: int, twin: int | None, withheld: bool) -> 
 
 
 def _phrase(rng: Random, spec: ObjectSpec) -> str:
-    """As a person would point it out: "red circle", "a small red circle", "the striped red circle"."""
+    """Short description of an object: "red circle", "a small red circle", "the striped red circle"."""
     adjectives = [word for word in spec.adjectives if rng.random() < 0.25]
     wording = rng.random()
     if wording < 0.4:
@@ -126,15 +127,15 @@ def _phrase(rng: Random, spec: ObjectSpec) -> str:
 def _questions(
     rng: Random, placed: Sequence[PlacedObject], combinations: Sequence[Combination]
 ) -> list[tuple[str, str]]:
-    """Colour, shape and numbers, each with its answer."""
-    found = []
+    """Questions about colour, shape and numbers, each with its answer."""
+    pairs = []
     shape, colour = rng.choice(combinations)
     named, dyed = [other for other, _ in combinations], [other for _, other in combinations]
     if named.count(shape) == 1:
-        found.append((f"what colour is the {shape}?", colour))
+        pairs.append((f"what colour is the {shape}?", colour))
     if dyed.count(colour) == 1:
-        found.append((f"what shape is the {colour} object?", shape))
-    found.append((f"how many {colour} objects are there?", str(dyed.count(colour))))
-    asked = rng.choice(tuple(shapes.SHAPES))
-    plural = asked + ("es" if asked.endswith("s") else "s")
-    return [*found, (f"how many {plural} are there?", str(named.count(asked)))]
+        pairs.append((f"what shape is the {colour} object?", shape))
+    pairs.append((f"how many {colour} objects are there?", str(dyed.count(colour))))
+    queried = rng.choice(tuple(shapes.SHAPES))
+    plural = queried + ("es" if queried.endswith("s") else "s")
+    return [*pairs, (f"how many {plural} are there?", str(named.count(queried)))]

@@ -1,7 +1,4 @@
-"""The embedded scenes' drawings: shapes, colours, textures and backgrounds, all computed.
-
-S is the picture's side in pixels.
-"""
+"""Shapes, colours, textures and backgrounds of the embedded scenes, all computed. S is the image's side in pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from plugins.data.drawing.compositing import Sprite, make_sprite
 Plane = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-COLOURS = {  # apart in hue, so that a change of brightness or contrast leaves them apart
+COLOURS = {  # different hues, so that changed brightness or contrast does not confuse them
     "red": (228, 34, 40),
     "orange": (255, 136, 10),
     "yellow": (255, 232, 50),
@@ -26,14 +23,14 @@ COLOURS = {  # apart in hue, so that a change of brightness or contrast leaves t
     "purple": (160, 60, 215),
     "white": (248, 248, 248),
 }
-SIZES = {"small": 12 / 64, "large": 18 / 64}  # side as a share of S
+SIZES = {"small": 12 / 64, "large": 18 / 64}  # side as a fraction of S
 TEXTURES = ("plain", "striped", "dotted")
-SHADE = 0.5  # brightness of a texture's marks beside the colour itself
-SMOOTH = 4  # samples a pixel and axis
+MARK_BRIGHTNESS = 0.5  # of a texture's marks, relative to the colour
+SAMPLES_PER_PIXEL = 4  # along each axis
 
 
 def _polygon(x: Plane, y: Plane, corners: list[tuple[float, float]]) -> Mask:
-    """Inside a polygon, by crossing number."""
+    """Mask of the inside of a polygon, by crossing number."""
     inside = np.zeros(x.shape, bool)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         if y0 != y1:
@@ -77,14 +74,14 @@ def _grid(side: int) -> tuple[Plane, Plane]:
 
 
 def draw_shape(shape: str, colour: str, size: str, texture: str, image_size: int) -> Sprite:
-    """An anti-aliased shape at the scale of a picture of ``image_size`` pixels."""
+    """Draw an anti-aliased shape for an image of ``image_size`` pixels."""
     return draw_scaled(shape, colour, SIZES[size], texture, image_size)
 
 
 def draw_scaled(shape: str, colour: str, share: float, texture: str, image_size: int) -> Sprite:
-    """The same with a side of ``share`` of the picture's."""
+    """Draw an anti-aliased shape whose side is a fraction ``share`` of the image's."""
     side = max(4, round(share * image_size))
-    x, y = _grid(side * SMOOTH)
+    x, y = _grid(side * SAMPLES_PER_PIXEL)
     mask = SHAPES[shape](x, y)
     period = max(3.0, image_size / 16)  # pixels from one mark to the next
     u, v = (x + 1) / 2 * side / period, (y + 1) / 2 * side / period
@@ -93,9 +90,9 @@ def draw_scaled(shape: str, colour: str, share: float, texture: str, image_size:
         marks = v % 1 >= 0.5
     elif texture == "dotted":
         marks = (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.36**2
-    shade = np.where(marks, SHADE, 1.0) * mask
-    alpha = mask.reshape(side, SMOOTH, side, SMOOTH).mean((1, 3))
-    light = shade.reshape(side, SMOOTH, side, SMOOTH).mean((1, 3)) / np.maximum(alpha, 1e-9)
+    shade = np.where(marks, MARK_BRIGHTNESS, 1.0) * mask
+    alpha = mask.reshape(side, SAMPLES_PER_PIXEL, side, SAMPLES_PER_PIXEL).mean((1, 3))
+    light = shade.reshape(side, SAMPLES_PER_PIXEL, side, SAMPLES_PER_PIXEL).mean((1, 3)) / np.maximum(alpha, 1e-9)
     rgb = light[..., None] * np.array(COLOURS[colour])
     return make_sprite(np.rint(np.concatenate([rgb, 255 * alpha[..., None]], 2)).clip(0, 255).astype(np.uint8))
 
@@ -111,7 +108,7 @@ def _blurred(rng: np.random.Generator, side: int, cells: int) -> Plane:
 
 
 def _pattern(rng: np.random.Generator, kind: int, side: int) -> Plane:
-    """A field of brightness in about [0, 1], (side, side)."""
+    """Draw brightness in about [0, 1], (side, side)."""
     x, y = _grid(side)
     turn = rng.uniform(0, 2 * np.pi)
     along = x * np.cos(turn) + y * np.sin(turn)
@@ -133,7 +130,7 @@ def _pattern(rng: np.random.Generator, kind: int, side: int) -> Plane:
 
 
 def draw_background(number: int, side: int) -> NDArray[np.uint8]:
-    """Background ``number``, (3, side, side): muted colours, so that every shape stands out."""
+    """Draw background ``number``, (3, side, side), in muted colours, so that every shape stands out."""
     rng = np.random.default_rng([7, number])
     hue = rng.random()
     dark = colorsys.hsv_to_rgb(hue, rng.uniform(0.1, 0.45), rng.uniform(0.1, 0.3))
