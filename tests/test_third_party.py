@@ -160,6 +160,6 @@ def test_gone_after_uninstall(environment, seen):
     listed = json.loads(environment("-m", "core.cli", "list", "--no-load", "--json"))
     assert "norm" not in [row["name"] for row in listed]
     said = environment("-m", "core.run", "small.yaml", "run.folder=gone", status=2)
-    assert "small.yaml:2:98: model.backbone.prune[0].pruner: no token pruner is named 'norm'." in said
+    assert "small.yaml:3:3: model.backbone.prune[0].pruner: no token pruner is named 'norm'." in said
     assert "Traceback" not in said
     assert not (environment.folder / "gone").exists()
