@@ -113,13 +113,13 @@ def test_every_bad_picture_is_counted_and_named(folder):
         "missing file": 1,
     }
     said = [message.removeprefix("images/") for message in messages(folder, found)]
-    cut = r"cut\.jpg: cannot be used as a picture: damaged or cut off: image file is truncated"
+    cut = r"cut\.jpg: cannot be used as an image: damaged or cut off: image file is truncated"
     assert re.fullmatch(rf"{cut} \(\d+ bytes not processed\)", said[0])
     assert said[1:] == [
-        "page.jpg: cannot be used as a picture: expected JPEG or PNG or GIF or WEBP or BMP; it holds a web page",
-        "empty.jpg: cannot be used as a picture: it is empty, 0 bytes",
-        "bomb.png: cannot be used as a picture: more than 33554432 pixels",
-        "missing.jpg: cannot be used as a picture: no such file",
+        "page.jpg: cannot be used as an image: expected JPEG or PNG or GIF or WEBP or BMP; it holds a web page",
+        "empty.jpg: cannot be used as an image: it is empty, 0 bytes",
+        "bomb.png: cannot be used as an image: more than 33554432 pixels",
+        "missing.jpg: cannot be used as an image: no such file",
     ]
 
 
@@ -179,8 +179,8 @@ def test_frames_are_counted_and_named(folder):
     }
     expected = "expected x, y, width, height in pixels, found"
     assert [m.replace(f"{folder}/frames.json: annotations", "") for m in found.messages] == [
-        "[12].bbox: x0, y0, x1, y1 = 48, 0, 53, 5 lies outside the picture of 48 x 36",
-        "[13].bbox: x0, y0, x1, y1 = 3, -9, 8, 0 lies outside the picture of 48 x 36",
+        "[12].bbox: x0, y0, x1, y1 = 48, 0, 53, 5 lies outside the image of 48 x 36",
+        "[13].bbox: x0, y0, x1, y1 = 3, -9, 8, 0 lies outside the image of 48 x 36",
         "[14].bbox: is 0 wide and 5 high; at least 0.1 is needed",
         "[15].bbox: is 5 wide and -5 high; at least 0.1 is needed",
         f"[16].bbox: {expected} [3, 3, nan, 5]",
@@ -364,17 +364,17 @@ def test_sources_that_are_not_there(folder, tmp_path):
         Coco(sources=[SourceFiles(f"{folder}/images")])
     with pytest.raises(ValueError, match="sources: the list is empty"):
         Coco(sources=[])
-    with pytest.raises(ValueError, match="sources: no picture with a caption is left for training"):
+    with pytest.raises(ValueError, match="sources: no image with a caption is left for training"):
         Coco(sources=[SourceFiles(f"{folder}/images", [], [f"{folder}/boxes.json"])], held_out=0)
 
 
 def test_a_source_that_yields_nothing_good_stops_at_once(folder, tmp_path):
     source = SourceFiles(str(tmp_path), [f"{folder}/captions.json"])
     assert fault(lambda: Coco(sources=[source], image_size=32)) == (
-        "sources[0]: none of 5 pictures tried can be used: 5 x missing file. First: "
-        f"{tmp_path}/good0.jpg: cannot be used as a picture: no such file; "
-        f"{tmp_path}/good5.jpg: cannot be used as a picture: no such file; "
-        f"{tmp_path}/good10.jpg: cannot be used as a picture: no such file"
+        "sources[0]: none of 5 images read can be used: 5 x missing file. First: "
+        f"{tmp_path}/good0.jpg: cannot be used as an image: no such file; "
+        f"{tmp_path}/good5.jpg: cannot be used as an image: no such file; "
+        f"{tmp_path}/good10.jpg: cannot be used as an image: no such file"
     )
 
 
@@ -382,10 +382,10 @@ def test_too_many_bad_pictures_stop_training(folder, caplog):
     data = make(folder, budget=0.01)
     with caplog.at_level(logging.WARNING, "patchbay"):
         said = fault(lambda: [data.batch(step, size=8, seed=0, reads=READS) for step in range(20)])
-    assert re.match(r"4 of \d+ pictures tried cannot be used; budget=0.01 allows 3. 1 x ", said)
+    assert re.match(r"4 of \d+ images read cannot be used; budget=0.01 allows 3. 1 x ", said)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(set(lines)) == 3  # each once
-    assert all(line.endswith(". It is passed over.") for line in lines)
+    assert all(line.endswith(". It is skipped.") for line in lines)
 
 
 def test_another_picture_is_drawn_for_a_bad_one_whatever_was_drawn_before(folder):

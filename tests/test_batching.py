@@ -126,7 +126,7 @@ def test_numbers_come_in_pairs_without_repetition(size):
 
 
 def test_more_pictures_than_there_are():
-    with pytest.raises(ValueError, match="a batch of 201 pictures needs 202 to draw from; there are 200"):
+    with pytest.raises(ValueError, match="a batch of 201 images needs 202 to draw from; there are 200"):
         batch(size=201)
 
 

@@ -129,7 +129,7 @@ def test_a_picture_is_drawn_with_each_of_its_captions(photos):
             said.setdefault(example.key, set()).add(example.caption)
     assert len(said) == 100
     assert np.mean([len(captions) for captions in said.values()]) > 3
-    with pytest.raises(ValueError, match="a batch of 101 pictures needs as many to draw from; there are 100"):
+    with pytest.raises(ValueError, match="a batch of 101 images needs as many to draw from; there are 100"):
         data.batch(0, size=101, seed=0, reads=frozenset())
     keys = [example.key for example in data.examples(100, np.random.default_rng(0))]
     assert len(set(keys)) == 100
@@ -233,7 +233,7 @@ def test_visual_genome_regions_objects_and_folders(tmp_path):
     found = data.verify()
     assert found["skipped"] == {"box outside the picture": 3}
     assert found["messages"][1] == (
-        f"{tmp_path}/vg/VG_100K/2.jpg: 'outside': x0, y0, x1, y1 = 45, 5, 55, 10 lies outside the picture of 40 x 30"
+        f"{tmp_path}/vg/VG_100K/2.jpg: 'outside': x0, y0, x1, y1 = 45, 5, 55, 10 lies outside the image of 40 x 30"
     )
     for i, example in enumerate(data.held_out("train", 3), 1):
         assert example.caption == f"thing {i}"

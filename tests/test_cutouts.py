@@ -193,7 +193,7 @@ def test_too_small_folders_are_named(tree, tmp_path):
 @pytest.mark.parametrize(
     ("picture", "caption", "message"),
     [
-        (b"not a picture", b"A bad.", r"bad\.png: cannot be used as a picture"),
+        (b"not a picture", b"A bad.", r"bad\.png: cannot be used as an image"),
         (None, b"\xff\xfe\xff", r"bad\.txt.*(cannot be read|not UTF-8)"),
         (None, b"\nA second line.", r"bad\.txt:1: the caption is empty"),
         (None, b"A bad.", r"bad\.png: nothing of it is visible"),
@@ -212,7 +212,7 @@ def test_a_decompression_bomb_is_refused(tree, tmp_path):
     Image.new("1", (20_000, 10_000)).save(tmp_path / "bomb.png")
     (tmp_path / "bomb.txt").write_text("A bomb.")
     assert (tmp_path / "bomb.png").stat().st_size < 2**20
-    with pytest.raises(ValueError, match=r"bomb\.png: cannot be used as a picture: .*pixels"):
+    with pytest.raises(ValueError, match=r"bomb\.png: cannot be used as an image: .*pixels"):
         make(tree, objects=str(tmp_path))
 
 

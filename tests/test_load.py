@@ -269,8 +269,8 @@ def test_modes(mode):
 def test_what_is_no_picture(captioner, tmp_path):
     (tmp_path / "note.png").write_text("<html>")
     wrong = {
-        str(tmp_path / "none.png"): "none.png: cannot be used as a picture: no such file",
-        str(tmp_path / "note.png"): "note.png: cannot be used as a picture: .*it holds a web page",
+        str(tmp_path / "none.png"): "none.png: cannot be used as an image: no such file",
+        str(tmp_path / "note.png"): "note.png: cannot be used as an image: .*it holds a web page",
         torch.zeros(3, 8, 8): "3 x height x width of uint8, got 3 x 8 x 8 of torch.float32",
         torch.zeros(1, 8, 8, dtype=torch.uint8): "got 1 x 8 x 8",
         7: "a path, a PIL image or a tensor, got int",

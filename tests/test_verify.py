@@ -51,6 +51,6 @@ def test_a_run_on_bad_pictures_ends_with_a_sentence(folder, workers, tmp_path, c
     settings = [*settings, "data.held_out=0", "evaluate.split=train", f"run.folder={tmp_path / 'run'}"]
     assert main(["run", RECIPE, source(folder), *settings]) == 2
     said = capfd.readouterr().err
-    assert "pictures tried cannot be used; budget=0.1 allows" in said
+    assert "images read cannot be used; budget=0.1 allows" in said
     assert "it holds a web page" in said
     assert "Traceback" not in said

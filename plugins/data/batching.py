@@ -115,7 +115,7 @@ def draw_pairs(available: int, size: int, rng: Generator) -> list[int]:
     """
     pairs = ceil(size / 2)
     if 2 * pairs > available:
-        raise ValueError(f"a batch of {size} pictures needs {2 * pairs} to draw from; there are {available}")
+        raise ValueError(f"a batch of {size} images needs {2 * pairs} to draw from; there are {available}")
     first = 2 * rng.choice(available // 2, pairs, replace=False)
     return [int(n) for k in first for n in (k, k + 1)][:size]
 

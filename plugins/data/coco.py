@@ -218,7 +218,7 @@ def _weights(sources: Sequence[SourceFiles], counts: Sequence[int]) -> NDArray[n
         ValueError: no training caption, or some sources have a weight and others do not.
     """
     if not any(counts):
-        raise ValueError("sources: no picture with a caption is left for training")
+        raise ValueError("sources: no image with a caption is left for training")
     given = [source.weight for source, count in zip(sources, counts, strict=True) if count]
     if any(given) and not all(given):
         raise ValueError(

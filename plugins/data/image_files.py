@@ -73,7 +73,7 @@ def open_image(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.
             except Exception as err:  # the decoders raise errors of many classes
                 raise BadRecord("damaged picture", f"damaged or cut off: {err}") from err
     except BadRecord as err:
-        raise BadRecord(err.kind, f"{file}: cannot be used as a picture: {err}") from err
+        raise BadRecord(err.kind, f"{file}: cannot be used as an image: {err}") from err
 
 
 def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:

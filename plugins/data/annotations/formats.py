@@ -43,7 +43,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, reader: RecordR
         if key in numbers:
             raise BadRecord("duplicate image", f"{key!r} is the id of an earlier image too", ".id")
         numbers[key] = None
-        number = records.picture(name_of(record.get("file_name"), "file name", ".file_name"))
+        number = records.image_number(name_of(record.get("file_name"), "file name", ".file_name"))
         if role == "boxes" and ("width" in record or "height" in record):
             records.size(number, _side(record, "width"), _side(record, "height"))
         numbers[key] = number
@@ -86,7 +86,7 @@ def karpathy(document: dict[str, Any], role: Role, records: Records, reader: Rec
         split = record.get("split", "train")
         if not isinstance(split, str) or split not in SPLITS:
             raise BadRecord("unknown split", f"{short_repr(split)} is none of {', '.join(SPLITS)}", ".split")
-        number = records.picture(path)
+        number = records.image_number(path)
         records.split[number] = SPLITS[split]
 
         def sentence(entry: dict[str, Any], place: str) -> None:
@@ -99,7 +99,7 @@ def karpathy(document: dict[str, Any], role: Role, records: Records, reader: Rec
 
 def vg_regions(document: list[Any], role: Role, records: Records, reader: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
-        number = records.picture(f"{_id(record, 'id' if 'id' in record else 'image_id')}.jpg")
+        number = records.image_number(f"{_id(record, 'id' if 'id' in record else 'image_id')}.jpg")
 
         def region(entry: dict[str, Any], place: str) -> None:
             phrase = text_of(entry.get("phrase"), "caption" if role == "captions" else "phrase", ".phrase")
@@ -115,7 +115,7 @@ def vg_regions(document: list[Any], role: Role, records: Records, reader: Record
 
 def vg_objects(document: list[Any], role: Role, records: Records, reader: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
-        number = records.picture(f"{_id(record, 'image_id' if 'image_id' in record else 'id')}.jpg")
+        number = records.image_number(f"{_id(record, 'image_id' if 'image_id' in record else 'id')}.jpg")
 
         def object_(entry: dict[str, Any], place: str) -> None:
             names = entry.get("names")
@@ -134,7 +134,7 @@ def pairs(document: list[Any], role: Role, records: Records, reader: RecordReade
         first = text_of(captions, "caption", ".caption") if not isinstance(captions, list) else ""
         if captions == []:
             raise BadRecord("empty caption", "is an empty list", ".caption")
-        number = records.picture(name)
+        number = records.image_number(name)
 
         def one(text: Any, place: str) -> None:
             records.add_caption(number, text_of(text, "caption", ""))

@@ -104,10 +104,10 @@ class ImagePool:
         bad, tried = self.bad.count, self.bad.tried
         if bad > max(MIN_ALLOWED_BAD, self.budget * tried):
             raise ValueError(
-                f"{bad} of {tried} pictures tried cannot be used; budget={self.budget:g} allows "
+                f"{bad} of {tried} images read cannot be used; budget={self.budget:g} allows "
                 f"{max(MIN_ALLOWED_BAD, int(self.budget * tried))}. {self.bad}"
             )
-        LOG.warning("%s. It is passed over.", err)
+        LOG.warning("%s. It is skipped.", err)
 
     def draw(self, numbers: Iterable[int], again: Callable[[], int]) -> Iterator[tuple[int, Photo]]:
         """Yield images by number; one that cannot be used is replaced by one that ``again`` draws.
@@ -123,7 +123,7 @@ class ImagePool:
                 number = again()
                 photo = self.photo(number)
             if photo is None:
-                raise ValueError(f"none of {MAX_DRAWS} pictures drawn can be used. {self.bad}")
+                raise ValueError(f"none of {MAX_DRAWS} images drawn can be used. {self.bad}")
             yield number, photo
 
     def verify(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def share_out(size: int, weights: NDArray[np.float64], available: Sequence[int],
         ValueError: all sources together have fewer.
     """
     if size > sum(available):
-        raise ValueError(f"a batch of {size} pictures needs as many to draw from; there are {sum(available)}")
+        raise ValueError(f"a batch of {size} images needs as many to draw from; there are {sum(available)}")
     limits = np.array(available)
     counts = np.zeros(len(limits), np.int64)
     while (left := size - int(counts.sum())) > 0:

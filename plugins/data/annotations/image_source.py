@@ -121,14 +121,14 @@ class ImageSource:
         """
         count, bad = len(self.records.names), BadRecords()
         if not count:
-            raise ValueError(f"{self.where}: its files name no picture")
+            raise ValueError(f"{self.where}: its files name no image")
         for number in range(0, count, -(-count // PROBED_IMAGES)):
             try:
                 self.photo(number, max_short_side)
                 return
             except BadRecord as err:
                 bad.add(err.kind, str(err))
-        raise ValueError(f"{self.where}: none of {bad.count} pictures tried can be used: {bad}")
+        raise ValueError(f"{self.where}: none of {bad.count} images read can be used: {bad}")
 
     def photo(self, number: int, max_short_side: int) -> Photo:
         """Read an image with its boxes.

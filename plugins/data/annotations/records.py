@@ -58,7 +58,7 @@ class Records:
             base = name.rpartition("/")[2]
             self._bases[base] = -1 if base in self._bases else number
 
-    def picture(self, name: str) -> int:
+    def image_number(self, name: str) -> int:
         """Return the number of an image; a new name gets a new number."""
         number = self._number.get(name, -1)
         if number < 0 and "/" not in name:
@@ -132,8 +132,8 @@ def clip(box: Box, width: float, height: float, place: str = "") -> Box:
     x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
     if x1 - x0 < MIN_BOX_PIXELS or y1 - y0 < MIN_BOX_PIXELS:
         corners = ", ".join(f"{side:g}" for side in box)
-        picture = "the picture" if width == inf else f"the picture of {width:g} x {height:g}"
-        raise BadRecord("box outside the picture", f"x0, y0, x1, y1 = {corners} lies outside {picture}", place)
+        image = "the image" if width == inf else f"the image of {width:g} x {height:g}"
+        raise BadRecord("box outside the picture", f"x0, y0, x1, y1 = {corners} lies outside {image}", place)
     return x0, y0, x1, y1
 
 
