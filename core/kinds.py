@@ -62,8 +62,7 @@ class TokenPruner(nn.Module, ABC):
     def forward(self, tokens: Tokens, guide: Tensor | None, cues: BlockCues) -> Tokens:
         """Drop patches: (B, N, D) -> (B, K, D). Return ``tokens.keep(...)``; other tokens must not change.
 
-        No patch is masked. ``guide`` (B, G) is the text's pooled state or the null guide; None without both. ``cues``
-        has the block's keys and attention, if ``place`` is "in_block".
+        No patch is masked. ``guide`` (B, G): the text's pooled state, the null guide or None. ``cues``: if in_block.
         """
 
 
@@ -201,11 +200,7 @@ class Data(ABC):
 
     @abstractmethod
     def batch(self, step: int, *, size: int, seed: int, reads: frozenset[str]) -> Batch:
-        """The batch of training step ``step``: a pure function of the arguments.
-
-        ``size`` is B, ``seed`` the run's. ``reads`` lists the further fields of ``Batch`` to fill: "masked",
-        "prefixed", "regions", "labels"; ``images`` must not depend on it.
-        """
+        """The batch of a step, B = ``size``: a pure function of the arguments. ``reads``: further fields to fill."""
 
     @abstractmethod
     def splits(self) -> Sequence[str]:

@@ -36,8 +36,7 @@ class Model(nn.Module):
 
     Args:
         backbone: encodes images. Its setting ``prune`` lists the token pruners.
-        pooler: maps the image's tokens to the ones that the decoder attends to and to one pooled state. None: the
-            backbone's own tokens and pooled state are used.
+        pooler: maps the image's tokens to the decoder's memory and one pooled state. None: the backbone's are used.
         text: encodes text. Its [CLS] state guides the pruners. If None, the decoder's unimodal half encodes the text.
         fusion: combines text and image tokens.
         decoder: causal; cross-attends to the fused tokens, or to the image where there is no fusion.
@@ -46,8 +45,7 @@ class Model(nn.Module):
         frames: number of learned temporal embeddings, one for each frame of a clip. 0: none, as in CoCa (section 4);
             the order of the frames then has no effect.
         guide: which words guide the pruners. ``paper``: the whole caption, in one pass for all objectives (COPA).
-            ``leak_free``: each objective's guide contains only the words that are that objective's input; a learned
-            null guide replaces it where there are none.
+            ``leak_free``: for each objective only the words of its input, or a learned null guide if it has none.
 
     Raises:
         PartError: a head takes a pooled state that no part computes, or a text-guided pruner has no text encoder.
