@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +27,7 @@ class SettingsRegistry:
             TypeError: ``cls`` is not a frozen dataclass, or an annotation cannot be resolved.
             ValueError: the section cannot have settings, a field has no default, or a key or class is taken.
         """
-        if not re.fullmatch(r"[a-z]\w*", section) or section in self.reserved:
+        if not (section.isidentifier() and section.islower()) or section in self.reserved:
             reserved = ", ".join(self.reserved)
             raise ValueError(f"{section!r} cannot have settings: use a word in lower case other than {reserved}")
         if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
@@ -57,4 +56,4 @@ class SettingsRegistry:
         """Return True if a setting, such as ``run.device``, may differ between a run and its continuation."""
         section, _, key = path.partition(".")
         free = [getattr(entry.cls, "free_on_resume", ()) for entry in self.sections.get(section, ())]
-        return any(re.split(r"[.\[]", key)[0] in keys for keys in free)
+        return any(key.partition(".")[0].partition("[")[0] in keys for keys in free)
