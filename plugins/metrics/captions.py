@@ -83,7 +83,9 @@ def write(evaluation: Evaluation, examples: Sequence[Example]) -> list[str]:
     chunk, texts = evaluation.settings.batch, []
     for start in range(0, len(examples), chunk):
         images = evaluation.images(examples[start : start + chunk])
-        texts += [made.text for made in caption(evaluation.model, evaluation.data.tokenizer, images, settings)]
+        texts += [
+            generated.text for generated in caption(evaluation.model, evaluation.data.tokenizer, images, settings)
+        ]
     return texts
 
 
