@@ -196,7 +196,7 @@ def test_text_names_what_the_memory_is_for_and_leaves_out(capsys):
     path, settings = str(COPA / "pretrain.yaml"), ["train.batch=2", "train.precision=fp32", "run.device=cpu", *LITTLE]
     assert cli.main(["check", path, *settings]) == 0
     said = capsys.readouterr().out
-    assert "memory of 2 pictures, fp32 on cpu, about" in said
+    assert "memory of 2 images, fp32 on cpu, about" in said
     assert "not included in memory: temporary" in said
     assert cli.main(["check", path, *settings, "--json"]) == 0
     keys = {"ok", "problems", "notes", "parameters", "macs", "memory", "step"}
