@@ -213,7 +213,7 @@ def test_chunks_take_the_memory_of_one_and_must_divide_the_batch(capsys):
     many = check(coca, ["train.batch=65536", "train.gradcache_chunks=1024", "model.backbone.depth=1"])
     assert many["memory"]["activations"] > 2 * 4 * 65536**2, "the contrast of all chunks is computed at once"
     assert cli.main(["check", path, *settings, "train.gradcache_chunks=4"]) == 0
-    assert "memory of 8 pictures in 4 chunks" in capsys.readouterr().out
+    assert "memory of 8 images in 4 chunks" in capsys.readouterr().out
     assert cli.main(["check", path, *settings, "train.gradcache_chunks=3"]) == 2
     assert (
         "train.batch: 8 rows cannot be shared evenly by 1 ranks of train.gradcache_chunks 3" in capsys.readouterr().err
