@@ -41,14 +41,14 @@ class Built:
 
 
 def build(recipe: Recipe, *, begins: bool = True) -> Built:
-    """Data, then the model that fits it, then the objectives.
+    """Build the data, the model that fits it, and the objectives.
 
     Args:
-        begins: whether weights and vocabulary come from ``train.init_from``, where the recipe has one.
+        begins: take weights and vocabulary from ``train.init_from`` if the recipe sets it.
 
     Raises:
         PartError: a part cannot be built, or an objective needs what the model lacks.
-        ValueError: the split to measure on is not one of the data's, or the folder to start from does not fit.
+        ValueError: the data has no split ``evaluate.split``, or ``train.init_from`` does not fit.
     """
     folder = recipe.train.init_from if begins else ""
     if folder:
@@ -63,17 +63,19 @@ def build(recipe: Recipe, *, begins: bool = True) -> Built:
 
 
 def assemble(recipe: Recipe, model: Model) -> Objectives:
+    """Build the objectives of a recipe, with their weights, for a model."""
     parts = {name: slot.part() for name, slot in recipe.objectives.items()}
     return Objectives(model, parts, {name: slot.weight for name, slot in recipe.objectives.items()})
 
 
 def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Train by a recipe and measure the result; returns the report, which also lies in the run's folder.
+    """Train by a recipe, then evaluate; returns the report, which is also written to the run's folder.
 
-    Under torchrun all ranks train together; the first alone writes, measures and returns a report.
+    Under torchrun all ranks train together; only rank 0 writes, evaluates and returns a report.
 
     Raises:
-        RecipeErrors, PartError, ValueError: what the user can put right, in words.
+        RecipeErrors, PartError, ValueError: the recipe, its data or the run's folder is wrong.
+        KeyboardInterrupt: training was interrupted; the message has the command that resumes it.
     """
     runtime.init_distributed()
     catalog = discovery.load()
@@ -87,11 +89,7 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         paths.mkdirs(folder)
         print(f"Run folder: {folder}", flush=True)
         if not resumes:
-            again = f"patchbay run {RECIPE} run.folder=NEW"
-            placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
-            built.data.tokenizer.save(folder)
-            ModelSpec.of(built.data).write(folder)
-            write_text(os.path.join(folder, RECIPE), dump(placed, again))  # last: it marks the run as begun
+            _write_run_files(folder, recipe, built.data)
     trainer = Trainer(
         built.objectives,
         built.data,
@@ -109,9 +107,9 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         trainer.fit()
     except KeyboardInterrupt:
-        held = os.path.basename(trainer.checkpoint or "none")
+        newest = os.path.basename(trainer.checkpoint or "none")
         again = shlex.join(["patchbay", "run", path, *overrides, f"run.folder={folder}", "run.resume=true"])
-        stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {held}"
+        stand = f"stopped after step {trainer.step} of {recipe.train.steps}; newest checkpoint: {newest}"
         raise KeyboardInterrupt(f"{stand}. Continue with:\n{again}") from None
     finally:
         runtime.destroy_distributed()
@@ -121,15 +119,24 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return report_on(catalog.hooks, _evaluation(recipe, trainer.result, built.data, device, precision), folder)
 
 
+def _write_run_files(folder: str, recipe: Recipe, data: Data) -> None:
+    """Write what loading needs: vocabulary, sizes and the recipe."""
+    command = f"patchbay run {RECIPE} run.folder=NEW"
+    placed = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, folder=folder, resume=False))
+    data.tokenizer.save(folder)
+    ModelSpec.of(data).write(folder)
+    write_text(os.path.join(folder, RECIPE), dump(placed, command))  # last: it marks the run as begun
+
+
 def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Measure a finished run anew; report and pictures go to ``FOLDER/evaluate-SPLIT``."""
+    """Evaluate a finished run; report and figures are written to ``FOLDER/evaluate-SPLIT``."""
     catalog = discovery.load()
     recipe, data, model = load_run(folder, overrides, catalog)
     device = pick_device(recipe.run.device)
     precision = pick_precision(recipe.train.precision, device)
     target = os.path.join(folder, f"evaluate-{recipe.evaluate.split}")
     paths.mkdirs(target)
-    if not paths.isfile(os.path.join(folder, SIZES)):  # a run of before there were any
+    if not paths.isfile(os.path.join(folder, SIZES)):  # an older run
         ModelSpec.of(data).write(folder)
     return report_on(catalog.hooks, _evaluation(recipe, model, data, device, precision), target)
 
@@ -139,7 +146,7 @@ def _evaluation(recipe: Recipe, model: Model, data: Data, device: torch.device, 
 
 
 def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
-    """What the run was made with: the content of versions.json."""
+    """List the versions, device and plugins of a run: the content of versions.json."""
     entry_points = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
     return {
         "patchbay": discovery.version(),
@@ -154,15 +161,15 @@ def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of the checkout that runs, or the empty string."""
+    """Return the commit of the checkout that runs, or the empty string."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not os.path.exists(os.path.join(root, ".git")):
         return ""
     try:
-        found = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        result = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip()
+    return result.stdout.strip()
 
 
 def _fresh_folder(path: str) -> str:
@@ -176,10 +183,10 @@ def _fresh_folder(path: str) -> str:
 
 
 def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
-    """Whether the run continues what the folder holds.
+    """Check whether the run resumes the one in the folder.
 
     Raises:
-        ValueError: it holds a run that is not to be continued, or was made by another recipe.
+        ValueError: the folder has a run, and ``run.resume`` is not set or the recipes differ.
     """
     if recipe.run.resume and not recipe.run.folder:
         raise ValueError("run.resume=true needs run.folder=PATH: which run is to be continued?")

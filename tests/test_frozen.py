@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from held import COPA, paint
+from small_runs import COPA, paint
 
 from core import cli, discovery
 from core.model import Model

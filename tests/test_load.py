@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from held import COCA, COPA, made, paint, tensor
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from small_runs import COCA, COPA, paint, tensor, train_run
 from torch import Tensor
 
 from core import discovery, load
@@ -43,12 +43,12 @@ def near(one: Tensor, two: Tensor) -> None:
 
 @pytest.fixture(scope="module")
 def coca(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made(tmp_path_factory.mktemp("coca"), COCA)
+    return train_run(tmp_path_factory.mktemp("coca"), COCA)
 
 
 @pytest.fixture(scope="module")
 def copa(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made(tmp_path_factory.mktemp("copa"), COPA)
+    return train_run(tmp_path_factory.mktemp("copa"), COPA)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_photos_may_be_gone(tmp_path, files):
     (tmp_path / "said.json").write_text(json.dumps(said))
     source = f"{{images: {tmp_path / 'photos'}, captions: [{tmp_path / 'said.json'}]}}"
     data = f"data: {{name: coco, sources: [{source}], image_size: 64, held_out: 0.2}}"
-    folder = made(tmp_path / "made", re.sub("data: .*", data, COCA))
+    folder = train_run(tmp_path / "made", re.sub("data: .*", data, COCA))
     shutil.rmtree(tmp_path / "photos")
     (tmp_path / "said.json").unlink()
     model = load(folder, "cpu")
@@ -454,7 +454,7 @@ def test_classes_that_cannot_be_told_apart(captioner, matcher, files):
 
 
 def test_classes_of_the_models_own(tmp_path, files):
-    folder = made(tmp_path, COCA, "model.heads.classify=classify")
+    folder = train_run(tmp_path, COCA, "model.heads.classify=classify")
     model = load(folder, "cpu", "fp32")
     found = model.classify(files, top=3)
     assert all(name in model.sizes.classes for row in found for name, _ in row)
@@ -466,7 +466,7 @@ def test_classes_of_the_models_own(tmp_path, files):
 @pytest.mark.cpu_choice
 def test_in_bf16_heads_of_scores_stay_in_full_precision(tmp_path, files, monkeypatch):
     projected = [f"model.heads.{side}={{name: projection, width: 8}}" for side in ("image", "text")]
-    held = load(made(tmp_path, COCA, "model.heads.classify=classify", *projected), "cpu", "bf16")
+    held = load(train_run(tmp_path, COCA, "model.heads.classify=classify", *projected), "cpu", "bf16")
     assert type(held.model.heads["text"].linear) is torch.nn.Linear
     seen = []
     head = held.model.heads["classify"]
@@ -505,7 +505,7 @@ def changed(folder: str, target: Path, by: float = 1.0) -> Path:
 
 def test_a_run_starts_from_a_folder(tmp_path, coca, capsys):
     source = changed(coca, tmp_path / "source")
-    folder = made(tmp_path, COCA, f"train.init_from={source}", "train.lr=1e-12", "model.decoder.multimodal=2")
+    folder = train_run(tmp_path, COCA, f"train.init_from={source}", "train.lr=1e-12", "model.decoder.multimodal=2")
     said = capsys.readouterr().out.splitlines()
     old, new = load_file(source / "model.safetensors"), load_file(f"{folder}/model.safetensors")
     assert all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
@@ -519,7 +519,7 @@ def test_a_run_starts_from_a_folder(tmp_path, coca, capsys):
 
 def test_what_does_not_fit_is_named_and_starts_new(tmp_path, coca, capsys):
     overrides = ("data.text_length=24", "model.heads.temperature=null", "model.heads.sigmoid=scale_bias")
-    made(tmp_path, COCA, f"train.init_from={coca}", *overrides, "objectives.itc=null", "objectives.siglip={}")
+    train_run(tmp_path, COCA, f"train.init_from={coca}", *overrides, "objectives.itc=null", "objectives.siglip={}")
     first, second, third, *_ = capsys.readouterr().out.splitlines()
     assert first.endswith("tensors taken over; new: decoder.positions 1, heads.sigmoid 2")
     assert second == "  in that folder, not in this model: heads.temperature 1"
@@ -531,7 +531,7 @@ def test_what_does_not_fit_is_named_and_starts_new(tmp_path, coca, capsys):
 
 def test_the_vocabulary_comes_along(tmp_path, coca):
     file = Path(coca) / "tokenizer.json"
-    folder = made(tmp_path, COCA, f"train.init_from={coca}", "data.seed=7")
+    folder = train_run(tmp_path, COCA, f"train.init_from={coca}", "data.seed=7")
     assert (Path(folder) / "tokenizer.json").read_text() == file.read_text()
     fewer = tmp_path / "fewer"
     shutil.copytree(coca, fewer)
@@ -559,20 +559,20 @@ def test_nothing_to_start_from(tmp_path, coca):
     with pytest.raises(
         ValueError, match=r"^train.init_from: .*none.model.safetensors: no such file; name the folder of"
     ):
-        made(tmp_path / "a", COCA, f"train.init_from={tmp_path / 'none'}")
+        train_run(tmp_path / "a", COCA, f"train.init_from={tmp_path / 'none'}")
     with pytest.raises(ValueError, match=r"none of its \d+ tensors has a name and shape of this model's"):
-        made(
+        train_run(
             tmp_path / "b", COCA, f"train.init_from={coca}", "model.backbone.embed_dim=16", "model.decoder.embed_dim=16"
         )
     spoilt = spoil(coca, tmp_path / "spoilt", "model.safetensors", "x")
     with pytest.raises(ValueError, match=r"spoilt.model.safetensors: cannot be read"):
-        made(tmp_path / "c", COCA, f"train.init_from={spoilt}")
+        train_run(tmp_path / "c", COCA, f"train.init_from={spoilt}")
 
 
 def test_a_checkpoint_wins_over_the_start(tmp_path, coca, capsys):
     source = changed(coca, tmp_path / "source")
     settings = (f"train.init_from={source}", "train.lr=1e-12", "train.weight_decay=0")
-    folder = made(tmp_path, COCA, *settings)
+    folder = train_run(tmp_path, COCA, *settings)
     shutil.rmtree(source)
     capsys.readouterr()
     again = [f"run.folder={folder}", "run.resume=true", *settings]
@@ -608,7 +608,7 @@ def test_a_teacher_follows_its_students_mode(coca):
 def test_a_teacher_of_a_pooler_of_another_width(tmp_path):
     projected = [f"model.heads.{side}={{name: projection, width: 8}}" for side in ("image", "text")]
     momentum = ["objectives.itc=null", "objectives.itc_momentum={queue: 8}"]
-    made(tmp_path, COCA, "model.pooler.width=48", *projected, *momentum)
+    train_run(tmp_path, COCA, "model.pooler.width=48", *projected, *momentum)
     held = load_file(tmp_path / "run" / "model.safetensors")
     assert (held["heads.image.linear.weight"].shape, held["heads.text.linear.weight"].shape) == ((8, 48), (8, 32))
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import pytest
-from held import COPA
+from small_runs import COPA
 
 from core import Count, Fraction, discovery, hookimpl
 from core import run as running

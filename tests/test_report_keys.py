@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from held import COCA, COPA
+from small_runs import COCA, COPA
 
 from core import run as running
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from held import COCA, made, paint
 from safetensors.torch import load_file
+from small_runs import COCA, paint, train_run
 
 from core import cli, load
 from plugins.inference.predictor import Predictor
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made(tmp_path_factory.mktemp("coca"), COCA)
+    return train_run(tmp_path_factory.mktemp("coca"), COCA)
 
 
 @pytest.fixture(scope="module")

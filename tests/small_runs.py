@@ -1,4 +1,4 @@
-"""Folders with small models, as runs leave them, and pictures to show to them; for tests."""
+"""Small recipes, folders of runs with them, and image files, for tests."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ run: {device: cpu, evaluate: false}
 """
 
 
-def made(folder: Path, recipe: str, *overrides: str) -> str:
-    """A run's folder; its weights are moved from where they started, so that nothing is a constant."""
+def train_run(folder: Path, recipe: str, *overrides: str) -> str:
+    """Train one step by a recipe; returns the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "small.yaml").write_text(recipe)
     running.run(str(folder / "small.yaml"), [f"run.folder={folder / 'run'}", *overrides])
@@ -50,7 +50,7 @@ def made(folder: Path, recipe: str, *overrides: str) -> str:
 
 
 def paint(folder: Path, count: int = 5, size: tuple[int, int] = (90, 70)) -> list[str]:
-    """Picture files (PNG) of random noise in blocks, the same each time."""
+    """Write image files (PNG) of random blocks, the same at each call."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(count):
