@@ -45,6 +45,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["core*", "plugins*", "registry*"]),
+    package_data={"core": ["*.pyi"]},
     py_modules=["patchbay"],
     cmdclass={"build_py": BuildWithRecipes},
     install_requires=[

@@ -6,56 +6,13 @@ import ast
 import importlib
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # the one list of public names: `_public` reads it too
-    from core.blocks import run_blocks as run_blocks
-    from core.evaluation import Evaluation as Evaluation
-    from core.hookspecs import hookimpl as hookimpl
-    from core.kinds import Backbone as Backbone
-    from core.kinds import Data as Data
-    from core.kinds import Decoder as Decoder
-    from core.kinds import Fusion as Fusion
-    from core.kinds import Head as Head
-    from core.kinds import Pooler as Pooler
-    from core.kinds import TextEncoder as TextEncoder
-    from core.kinds import Tokenizer as Tokenizer
-    from core.kinds import TokenPruner as TokenPruner
-    from core.loading import load as load
-    from core.model import LoadedModel as LoadedModel
-    from core.model import Model as Model
-    from core.objectives import Objective as Objective
-    from core.objectives import Objectives as Objectives
-    from core.objectives import Step as Step
-    from core.types import Batch as Batch
-    from core.types import BlockCues as BlockCues
-    from core.types import DataSpec as DataSpec
-    from core.types import Example as Example
-    from core.types import Fused as Fused
-    from core.types import Masked as Masked
-    from core.types import Prefixed as Prefixed
-    from core.types import Region as Region
-    from core.types import Regions as Regions
-    from core.types import Text as Text
-    from core.types import Tokens as Tokens
-    from registry.part import Between as Between
-    from registry.part import Count as Count
-    from registry.part import Filled as Filled
-    from registry.part import Fraction as Fraction
-    from registry.part import NonNegativeFloat as NonNegativeFloat
-    from registry.part import NonNegativeInt as NonNegativeInt
-    from registry.part import Part as Part
-    from registry.part import PartError as PartError
-    from registry.part import Pretrained as Pretrained
-    from registry.part import Vocabulary as Vocabulary
+from typing import Any
 
 
 def _public() -> dict[str, str]:
-    """Map each public name to its module, as the imports for type checkers above list them."""
-    with open(__file__, encoding="utf-8") as file:
-        tree = ast.parse(file.read())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    """Map each public name to its module, as the stub beside this file lists them."""
+    with open(f"{os.path.splitext(__file__)[0]}.pyi", encoding="utf-8") as file:
+        imports = [node for node in ast.parse(file.read()).body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 

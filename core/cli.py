@@ -12,7 +12,7 @@ from typing import Any
 
 from core import discovery
 from core.discovery import Command
-from registry import UnknownName, near
+from registry import UnknownName, distributions, near
 
 TRACEBACK = "PATCHBAY_TRACEBACK"
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help(commands))
         return 0
     if args[0] == "--version":
-        print(f"patchbay {discovery.version()}")
+        print(f"patchbay {distributions.version()}")
         return 0
     verb, rest = args[0], args[1:]
     if verb not in commands:

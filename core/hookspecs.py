@@ -87,6 +87,11 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
     """Draw images into ``folder`` and return their paths."""
 
 
+@hookspec
+def report_written(hooks: pluggy.PluginManager, report: dict[str, Any], folder: str) -> None:
+    """Called when report.json and all images are in ``folder``."""
+
+
 @hookspec(firstresult=True)
 def read_tokenizer(folder: str, length: int) -> Tokenizer | None:
     """Load the tokenizer from the folder of a run or an import; texts are cut at ``length`` tokens.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ import torch
 from core import discovery, runtime
 from core.discovery import Catalog
 from core.evaluation import Evaluation, report_on
-from core.files import RECIPE, SIZES, VERSIONS, paths, write_json, write_text
+from core.files import RECIPE, SIZES, paths, write_text
 from core.kinds import Data
 from core.loading import build_data, build_model, load_run, with_start_vocabulary, with_vocabulary
 from core.model import Model, ModelSpec
@@ -100,8 +98,6 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         resume_from=newest,
         plugin_settings=recipe.plugin_settings,
     )
-    if trainer.is_main:
-        write_json(os.path.join(folder, VERSIONS), versions(catalog, str(trainer.device), trainer.precision))
     if recipe.run.resume:
         print(f"{'Continuing' if resumes else 'No run to continue: starting'} from step {trainer.step}", flush=True)
     try:
@@ -143,33 +139,6 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _evaluation(recipe: Recipe, model: Model, data: Data, device: torch.device, precision: str) -> Evaluation:
     return Evaluation(model, data, recipe.evaluate, device, precision, recipe.plugin_settings)
-
-
-def versions(catalog: Catalog, device: str, precision: str) -> dict[str, Any]:
-    """List the versions, device and plugins of a run: the content of versions.json."""
-    entry_points = [dataclasses.asdict(o) for o in catalog.plugins if o.distribution != discovery.DISTRIBUTION]
-    return {
-        "patchbay": discovery.version(),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "device": device,
-        "precision": precision,
-        "plugins": entry_points,
-    }
-
-
-def _commit() -> str:
-    """Return the commit of the checkout that runs, or the empty string."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not os.path.exists(os.path.join(root, ".git")):
-        return ""
-    try:
-        result = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.strip()
 
 
 def _fresh_folder(path: str) -> str:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 logger = logging.getLogger("patchbay")
-T = TypeVar("T")
 
 
 def _cpu_has_bf16() -> bool:
@@ -25,7 +24,7 @@ def _cpu_has_bf16() -> bool:
         return False
 
 
-CPU_HAS_BF16 = _cpu_has_bf16()  # at import, because torch.jit.trace, used for counting MACs, cannot trace the call
+CPU_HAS_BF16 = _cpu_has_bf16()  # at import: torch.jit.trace, under which FLOPs are counted, refuses the question
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -33,22 +32,6 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and CPU_HAS_BF16
-
-
-@cache
-def can_pack(dtype: torch.dtype) -> bool:
-    """Return True if oneDNN packs the weights of linear maps in ``dtype`` on this CPU; checked by packing one."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    ones = torch.ones(8, 8, dtype=dtype, device="cpu")
-    try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(ones)
-        torch.ops.mkldnn._linear_pointwise(ones, packed, None, "none", [], "")
-    except Exception as err:  # both operators are private: a release of torch may drop or change them
-        name = str(dtype).removeprefix("torch.")
-        logger.warning("Linear maps in %s are not packed, so they are slower: %s", name, str(err).splitlines()[0])
-        return False
-    return True
 
 
 def pick_device(name: str) -> torch.device:
@@ -60,9 +43,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.autocast(
-            torch.empty(0, device=name).device.type, enabled=False
-        )  # fails if the device is missing or cannot train
+        torch.autocast(torch.empty(0, device=name).device.type, enabled=False)  # there, and fit to train on
         return torch.device(name)
     except (RuntimeError, AssertionError) as err:  # a torch built without CUDA asserts
         raise ValueError(f"run.device: {name!r} is no device here: {str(err).splitlines()[0]}") from None
@@ -88,7 +69,8 @@ def _warn_of_emulation() -> None:
 
 
 def init_distributed() -> None:
-    """Join the ranks that torchrun started, each on its own GPU if there are GPUs; rank 0 alone prints."""
+    """Meet the others that torchrun started; each gets its own GPU where there are GPUs, and only the first is heard
+    on standard output."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -107,31 +89,28 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Number of this process; rank 0 writes, logs and evaluates."""
+    """This process's number; 0 is the one that writes, logs and evaluates."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def broadcast(compute: Callable[[], T]) -> T:
-    """Compute a value on rank 0 alone and send it to the other ranks."""
-    values: list[Any] = [compute() if rank() == 0 else None]
-    if world_size() > 1:
-        dist.broadcast_object_list(values)
-    value: T = values[0]
-    return value
+def broadcast_bool(answer: Callable[[], bool]) -> bool:
+    """What the first says; the others do not ask."""
+    said = [float(answer())] if rank() == 0 else [0.0]
+    return bool(all_reduce_sum(said)[0])
 
 
 def all_reduce_sum(numbers: list[float]) -> list[float]:
-    """Sum each number over ranks; on the CPU, so that no rank waits for a GPU."""
-    sums = torch.tensor(numbers, dtype=torch.float64)
+    """The sum over ranks of each number; none waits for a GPU."""
+    held = torch.tensor(numbers, dtype=torch.float64)
     if world_size() > 1:
-        dist.all_reduce(sums)
-    return sums.tolist()
+        dist.all_reduce(held)
+    return held.tolist()
 
 
 def all_reduce_mean(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average each scalar over ranks."""
+    """The mean over ranks of each scalar."""
     if world_size() == 1 or not named:
         return named
-    sums = torch.stack([scalar.float() for scalar in named.values()])
-    dist.all_reduce(sums)
-    return dict(zip(named, (sums / world_size()).unbind(), strict=True))
+    held = torch.stack([scalar.float() for scalar in named.values()])
+    dist.all_reduce(held)
+    return dict(zip(named, (held / world_size()).unbind(), strict=True))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from registry.part import Between, Count, Fraction, NonNegativeFloat, NonNegativeInt
 
@@ -74,22 +74,3 @@ class EvaluateSettings:
 
     split: str = "test"  # tune on "validation"
     batch: Count = 64  # examples
-
-
-@dataclass(frozen=True)
-class PluginSettings:
-    """Settings of one run that plugins declared: by section, one object of each class."""
-
-    sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def get(self, cls: type[T]) -> T:
-        """Return the object of a class.
-
-        Raises:
-            LookupError: no plugin declared the class.
-        """
-        for settings in self.sections.values():
-            for value in settings:
-                if type(value) is cls:
-                    return value
-        raise LookupError(f"{cls.__name__} has no values: a plugin must declare it in its hook 'settings'")

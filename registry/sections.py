@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.settings import T
 from registry import Entry, Owner
 from registry.signature import REQUIRED, settings_of
 
@@ -57,3 +59,22 @@ class SettingsRegistry:
         section, _, key = path.partition(".")
         free = [getattr(entry.cls, "free_on_resume", ()) for entry in self.sections.get(section, ())]
         return any(key.partition(".")[0].partition("[")[0] in keys for keys in free)
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """Settings of one run that plugins declared: by section, one object of each class."""
+
+    sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def get(self, cls: type[T]) -> T:
+        """Return the object of a class.
+
+        Raises:
+            LookupError: no plugin declared the class.
+        """
+        for settings in self.sections.values():
+            for value in settings:
+                if type(value) is cls:
+                    return value
+        raise LookupError(f"{cls.__name__} has no values: a plugin must declare it in its hook 'settings'")

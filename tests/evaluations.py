@@ -10,7 +10,7 @@ from core import discovery
 from core.evaluation import Evaluation
 from core.kinds import Data
 from core.model import Model
-from core.settings import PluginSettings
+from registry.sections import PluginSettings
 from registry.signature import settings_of
 
 CLASSES = [entry.cls for entry in discovery.load().settings.sections["evaluate"]]

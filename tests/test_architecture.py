@@ -11,6 +11,7 @@ import style
 from setuptools import find_packages
 
 from core import discovery
+from registry import distributions
 from registry.part import is_filled
 from registry.signature import settings_of
 
@@ -175,7 +176,7 @@ def test_parts_take_few_arguments():
         f"{registry.kind} {name}": sum(not is_filled(hint) for hint, _ in settings_of(registry[name].cls).values())
         for registry in discovery.load().registries.values()
         for name in registry
-        if registry[name].owner.distribution == discovery.DISTRIBUTION
+        if registry[name].owner.distribution == distributions.DISTRIBUTION
     }
     many = {part: count for part, count in taken.items() if count > ARGUMENTS}
     assert not many, f"more than {ARGUMENTS} settings: {many}"

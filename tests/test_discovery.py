@@ -17,7 +17,7 @@ import pytest
 import plugins
 from core import TokenPruner, cli, discovery, hookimpl
 from core.discovery import Catalog
-from registry import Owner, UnknownName
+from registry import Owner, UnknownName, distributions
 
 ROOT = Path(__file__).parents[1]
 OWNER = Owner("mine", "my-package", "0.1")
@@ -55,7 +55,9 @@ def builtin() -> Catalog:
 
 
 def test_every_builtin_loads_and_its_name_is_its_owner(builtin):
-    assert builtin.find(TokenPruner, "tpd").owner == Owner("plugins.pruners.tpd", "patchbay-vl", discovery.version())
+    assert builtin.find(TokenPruner, "tpd").owner == Owner(
+        "plugins.pruners.tpd", "patchbay-vl", distributions.version()
+    )
     assert not [failure for failure in builtin.failures if failure.owner.distribution == "patchbay-vl"]
     assert all(len(registry) for registry in builtin.registries.values())
 
@@ -121,7 +123,7 @@ def test_all_or_nothing():
 
 
 def entry(name: str, value: str, distribution: str = "Some_Package", version: str = "3.1") -> metadata.EntryPoint:
-    point = metadata.EntryPoint(name, value, discovery.GROUP)
+    point = metadata.EntryPoint(name, value, distributions.GROUP)
     vars(point)["dist"] = SimpleNamespace(metadata={"Name": distribution}, version=version)
     return point
 
@@ -129,7 +131,7 @@ def entry(name: str, value: str, distribution: str = "Some_Package", version: st
 def test_strangers_fail_one_by_one_and_are_quoted(monkeypatch):
     points = [entry("gone", "no_such_module_at_all"), entry("exits", "exiting_module")]
     monkeypatch.setattr(metadata, "entry_points", lambda **_: points)
-    monkeypatch.delenv(discovery.NO_AUTOLOAD, raising=False)
+    monkeypatch.delenv(distributions.NO_AUTOLOAD, raising=False)
     monkeypatch.setattr(metadata.EntryPoint, "load", lambda self: sys.exit(3) if self.name == "exits" else 1 / 0)
     catalog = discovery.load()
     said = [str(failure) for failure in catalog.failures]
@@ -154,8 +156,8 @@ def test_a_plugin_that_prints_when_imported_leaves_standard_output_alone(monkeyp
 
 
 def test_only_modules_with_a_hook_are_plugins(builtin):
-    names = discovery.builtin_modules("plugins")
-    assert [owner.plugin for owner in builtin.plugins if owner.distribution == discovery.DISTRIBUTION] == names
+    names = distributions.builtin_modules("plugins")
+    assert [owner.plugin for owner in builtin.plugins if owner.distribution == distributions.DISTRIBUTION] == names
     assert all(builtin.hooks.get_hookcallers(plugin) for plugin in builtin.hooks.get_plugins())
     assert "plugins.pruners.tpd" in names and "plugins.pruners.selection" not in names
     modules = [info.name for info in pkgutil.walk_packages(plugins.__path__, "plugins.") if not info.ispkg]
@@ -166,10 +168,10 @@ def test_only_modules_with_a_hook_are_plugins(builtin):
 def test_an_editable_install_seen_twice_counts_once(monkeypatch):
     twice = [entry("one", "m", "some-package"), entry("one", "m", "Some.Package"), entry("two", "m")]
     monkeypatch.setattr(metadata, "entry_points", lambda **_: twice)
-    monkeypatch.delenv(discovery.NO_AUTOLOAD, raising=False)
-    assert [point.name for point in discovery.entry_points()] == ["one", "two"]
-    monkeypatch.setenv(discovery.NO_AUTOLOAD, "1")
-    assert discovery.entry_points() == []
+    monkeypatch.delenv(distributions.NO_AUTOLOAD, raising=False)
+    assert [point.name for point in distributions.entry_points()] == ["one", "two"]
+    monkeypatch.setenv(distributions.NO_AUTOLOAD, "1")
+    assert distributions.entry_points() == []
 
 
 @pytest.mark.parametrize("name", ["plugins", "registry"])

@@ -24,6 +24,7 @@ from core import cli, discovery
 from core.model import Model
 from core.recipe import SECTIONS
 from core.settings import Group
+from registry import distributions
 from registry.part import is_filled
 from registry.signature import settings_of
 
@@ -52,7 +53,7 @@ def current() -> dict[str, dict[str, list[str]]]:
         f"{registry.kind} {name}": keys(registry[name].cls)
         for registry in catalog.registries.values()
         for name in registry
-        if registry[name].owner.distribution == discovery.DISTRIBUTION
+        if registry[name].owner.distribution == distributions.DISTRIBUTION
     }
     settings = catalog.settings.sections
     sections = {name: sorted(key for entry in settings[name] for key in keys(entry.cls)) for name in settings}

@@ -15,9 +15,10 @@ from matplotlib.image import imread
 from tiny import TinyData, tiny_model
 
 from core.kinds import TokenPruner
-from core.settings import PluginSettings, RunSettings, TrainSettings
+from core.settings import RunSettings, TrainSettings
 from plugins.hooks import curves, meter, metrics_log, progress, tensorboard
 from plugins.metrics import patch_maps
+from registry.sections import PluginSettings
 
 
 def trainer(folder, steps=10, log_every=4, first=0, **run):

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import torch
 
-from core import discovery
 from core.run import run
+from registry import distributions
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc, which only Linux has")
 
@@ -70,7 +70,7 @@ class Lab:
     def __init__(self, place: Path):
         self.place, self.groups = place, []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["pytest", __name__, *discovery.builtin_modules("plugins")])
+        self.context.set_forkserver_preload(["pytest", __name__, *distributions.builtin_modules("plugins")])
         self.recipe = place / "small.yaml"
         self.recipe.write_text(RECIPE)
         first = self.start("words", "train.steps=1")  # makes the vocabulary; the children below take it over

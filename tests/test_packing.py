@@ -11,9 +11,9 @@ import torch
 from test_coca import coca
 from torch import nn
 
-from core import runtime
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
+from plugins.inference import packing
 from plugins.inference.packing import PackedLinear, pack
 
 SOURCE = small.data()
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.cpu_choice
 
 @pytest.fixture(autouse=True)
 def _ask_again():
-    runtime.can_pack.cache_clear()
+    packing.can_pack.cache_clear()
     yield
-    runtime.can_pack.cache_clear()
+    packing.can_pack.cache_clear()
 
 
 def refuse(monkeypatch):

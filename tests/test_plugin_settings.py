@@ -14,8 +14,8 @@ from core import Count, Fraction, discovery, hookimpl
 from core import run as running
 from core.cli import main
 from core.recipe import RecipeErrors, differences, dump, plain, read
-from core.settings import PluginSettings
-from registry import Owner
+from registry import Owner, distributions
+from registry.sections import PluginSettings
 
 OWNER = Owner("sparsity", "patchbay-sparsity", "2.0")
 
@@ -208,7 +208,7 @@ def test_show_and_list_name_the_owner(catalog, capsys):
     assert main(["list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out) if row["kind"] == "setting"}
     assert rows["sparsity.threshold"]["distribution"] == rows["evaluate.density"]["distribution"] == "patchbay-sparsity"
-    assert rows["run.tensorboard"]["distribution"] == discovery.DISTRIBUTION
+    assert rows["run.tensorboard"]["distribution"] == distributions.DISTRIBUTION
 
 
 def test_a_run_its_hooks_and_its_resumption(catalog, recipe, tmp_path, capsys):

@@ -1,8 +1,8 @@
 """The closing table: what it says, what it stands beside, and what it does with the unknown."""
 
 from core.discovery import load
-from core.evaluation import table as of
 from plugins.compute.torch_macs import amount
+from plugins.hooks.report_table import table as of
 
 HOOKS = load().hooks
 

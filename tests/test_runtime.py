@@ -15,10 +15,11 @@ from timm.optim import Muon
 from timm.optim.muon import zeropower_via_newtonschulz
 
 from core import runtime
-from core.runtime import can_pack, has_native_bf16, pick_device, pick_precision
+from core.runtime import has_native_bf16, pick_device, pick_precision
 from core.training.muon import Fp32Muon
 from core.training.optimizer import make_optimizer
 from core.training.trainer import TrainSettings
+from plugins.inference.packing import can_pack
 
 pytestmark = pytest.mark.cpu_choice
 QUINTIC = [  # timm's preset of this name
@@ -90,6 +91,7 @@ def test_an_emulated_avx2_is_recognised():
     """The variables, which CI sets, act on what is asked and not only on cpuid's answer."""
     code = (
         "import torch; from core.runtime import *; cpu = torch.device('cpu');"
+        "from plugins.inference.packing import can_pack;"
         "print(has_native_bf16(cpu), can_pack(torch.bfloat16), pick_precision('auto', cpu))"
     )
     done = subprocess.run(

@@ -27,9 +27,10 @@ from core.recipe.yaml_tree import (
     parse_override,
     read_files,
 )
-from core.settings import EvaluateSettings, PluginSettings, RunSettings, TrainSettings
+from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
 from registry.part import Part
+from registry.sections import PluginSettings
 from registry.signature import settings_of
 
 

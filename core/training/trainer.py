@@ -19,13 +19,14 @@ from core.kinds import Data
 from core.model import Model
 from core.objectives import Objectives
 from core.runtime import pick_device, pick_precision
-from core.settings import PluginSettings, RunSettings, TrainSettings
+from core.settings import RunSettings, TrainSettings
 from core.training import checkpoint
 from core.training.backward import BackwardPass
 from core.training.gradcache import GradCache
 from core.training.loader import StepBatches, load
 from core.training.optimizer import freeze, learning_rate, make_optimizer
 from core.types import Batch
+from registry.sections import PluginSettings
 
 T = TypeVar("T")
 

@@ -117,8 +117,8 @@ def _place(err: Exception) -> str:
 
 
 def _table(report: dict[str, Any]) -> list[str]:
-    from core.evaluation import columns
     from plugins.compute.torch_macs import amount
+    from plugins.hooks.report_table import columns
 
     rows: list[tuple[str, str]] = []
 

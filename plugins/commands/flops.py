@@ -159,8 +159,8 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
 
 
 def _table(report: Report) -> list[str]:
-    from core.evaluation import columns
     from plugins.compute.torch_macs import amount, ratio
+    from plugins.hooks.report_table import columns
 
     words = f" with a text of {report['text_length']} words (full length)" if "text_length" in report else ""
     lines = [f"MACs of an image of {report['image_size']} x {report['image_size']} pixels{words}"]
@@ -195,8 +195,8 @@ def _checks(report: Report) -> list[tuple[str, ...]]:
 
 
 def _training_table(report: Report) -> list[str]:
-    from core.evaluation import columns
     from plugins.compute.torch_macs import amount, ratio
+    from plugins.hooks.report_table import columns
 
     training = report["training"]
     where = f"{training['pictures']} images, texts of full length, {training['precision']} on {training['device']}"

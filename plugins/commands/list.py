@@ -10,7 +10,7 @@ from core import discovery
 from core.cli import run_cli
 from core.files import recipe_names
 from core.hookspecs import hookimpl
-from registry import Owner
+from registry import Owner, distributions
 from registry.signature import settings_of
 
 Row = dict[str, str]
@@ -45,13 +45,16 @@ def rows() -> list[Row]:
 
 def metadata_rows() -> list[Row]:
     """List plugins and recipes by package metadata and sources; no plugin is imported."""
-    ours = [Owner(name, discovery.DISTRIBUTION, discovery.version()) for name in discovery.builtin_modules("plugins")]
-    theirs = [discovery.owner_of(point) for point in discovery.entry_points()]
+    ours = [
+        Owner(name, distributions.DISTRIBUTION, distributions.version())
+        for name in distributions.builtin_modules("plugins")
+    ]
+    theirs = [distributions.owner_of(point) for point in distributions.entry_points()]
     return [_row("plugin", owner.plugin, owner, "not loaded") for owner in (*ours, *theirs)] + _recipes("not loaded")
 
 
 def _recipes(status: str) -> list[Row]:
-    owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
+    owner = Owner("core", distributions.DISTRIBUTION, distributions.version())
     return [_row("recipe", name, owner, status) for name in recipe_names()]
 
 

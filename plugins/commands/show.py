@@ -11,7 +11,7 @@ from typing import Any
 
 from core.cli import run_cli
 from core.hookspecs import hookimpl
-from registry import Entry, Owner, UnknownName, near
+from registry import Entry, Owner, UnknownName, distributions, near
 
 
 @hookimpl
@@ -34,7 +34,7 @@ def find(query: str) -> list[Page]:
     from core.model import Model
 
     catalog = discovery.load()
-    owner = Owner("core", discovery.DISTRIBUTION, discovery.version())
+    owner = Owner("core", distributions.DISTRIBUTION, distributions.version())
     sections: dict[str, list[Entry[Any]]] = {"model": [Entry(Model, owner)], **catalog.settings.sections}
     if query in sections:
         return [("section", query, sections[query])]

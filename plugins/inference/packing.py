@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.runtime import can_pack
+from core.runtime import logger
 
 
 def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -45,3 +47,19 @@ class PackedLinear(nn.Module):
             return F.linear(x, self.weight, self.bias)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return True if oneDNN packs the weights of linear maps in ``dtype`` on this CPU; found by packing one."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    ones = torch.ones(8, 8, dtype=dtype, device="cpu")
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(ones)
+        torch.ops.mkldnn._linear_pointwise(ones, packed, None, "none", [], "")
+    except Exception as err:  # both operators are private: a release of torch may drop or change them
+        name = str(dtype).removeprefix("torch.")
+        logger.warning("Linear maps in %s are not packed, so they are slower: %s", name, str(err).splitlines()[0])
+        return False
+    return True

@@ -9,12 +9,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from core.evaluation import Evaluation, columns
+from core.evaluation import Evaluation
 from core.files import paths
 from core.hookspecs import hookimpl
 from core.types import Example
 from plugins.generation.caption import caption
 from plugins.generation.settings import Generation
+from plugins.hooks.report_table import columns
 from plugins.metrics.caption_scores import best_constant, bleu, cider, rouge_l, tokenise
 from plugins.metrics.java_scores import java_scores
 from plugins.metrics.settings import ExampleSettings

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from core.evaluation import Evaluation, columns, percent
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
 from core.runtime import autocast
+from plugins.hooks.report_table import columns, percent
 from plugins.metrics.settings import ExampleSettings
 from plugins.metrics.zero_shot import accuracy
 

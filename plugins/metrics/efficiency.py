@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from core.evaluation import Evaluation, columns
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
 from plugins.compute.fvcore_macs import PairInference
 from plugins.compute.torch_macs import amount, ratio
+from plugins.hooks.report_table import columns
 from registry.part import NonNegativeInt
 
 logger = logging.getLogger("patchbay")

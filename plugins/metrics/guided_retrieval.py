@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluation import Evaluation, columns, percent
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.types import Tokens
+from plugins.hooks.report_table import columns, percent
 from plugins.metrics.features import cosines, features, image_features
 from plugins.metrics.recall import recalls
 from plugins.metrics.retrieval import encode, ranks, reranks

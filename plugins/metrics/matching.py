@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluation import Evaluation, columns, percent
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
 from core.types import Example
+from plugins.hooks.report_table import columns, percent
 from plugins.metrics.features import match_log_odds
 from plugins.metrics.settings import ExampleSettings
 

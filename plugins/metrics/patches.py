@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from core.evaluation import Evaluation, columns, percent
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
 from core.types import Example
+from plugins.hooks.report_table import columns, percent
 from plugins.metrics.settings import ExampleSettings
 from plugins.objectives.pta import patch_labels
 from plugins.pruners.selection import kept_count

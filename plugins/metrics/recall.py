@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluation import Evaluation, percent
+from core.evaluation import Evaluation
 from core.types import Example
+from plugins.hooks.report_table import percent
 from plugins.metrics.features import cosines, text_features
 
 CUTS = (1, 5, 10)

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.evaluation import Evaluation, columns, percent
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
 from core.types import Example, Text, Tokens
+from plugins.hooks.report_table import columns, percent
 from plugins.metrics import recall
 from plugins.metrics.features import cosines, features, image_features, match_log_odds, text_features
 from plugins.metrics.recall import CUTS, recalls

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.evaluation import Evaluation, columns, percent
+from core.evaluation import Evaluation
 from core.hookspecs import hookimpl
+from plugins.hooks.report_table import columns, percent
 from plugins.metrics.features import cosines, image_features, text_features
 from plugins.metrics.settings import ExampleSettings
 from plugins.text.prompts import PROMPTS
