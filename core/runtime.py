@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 logger = logging.getLogger("patchbay")
+T = TypeVar("T")
 
 
 def _cpu_has_bf16() -> bool:
@@ -24,7 +25,7 @@ def _cpu_has_bf16() -> bool:
         return False
 
 
-CPU_HAS_BF16 = _cpu_has_bf16()  # at import: torch.jit.trace, under which FLOPs are counted, refuses the question
+CPU_HAS_BF16 = _cpu_has_bf16()  # at import, because torch.jit.trace, used for counting MACs, cannot trace the call
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -43,7 +44,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.autocast(torch.empty(0, device=name).device.type, enabled=False)  # there, and fit to train on
+        torch.autocast(
+            torch.empty(0, device=name).device.type, enabled=False
+        )  # fails if the device is missing or cannot train
         return torch.device(name)
     except (RuntimeError, AssertionError) as err:  # a torch built without CUDA asserts
         raise ValueError(f"run.device: {name!r} is no device here: {str(err).splitlines()[0]}") from None
@@ -69,8 +72,7 @@ def _warn_of_emulation() -> None:
 
 
 def init_distributed() -> None:
-    """Meet the others that torchrun started; each gets its own GPU where there are GPUs, and only the first is heard
-    on standard output."""
+    """Join the ranks that torchrun started, each on its own GPU if there are GPUs; rank 0 alone prints."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -89,28 +91,31 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that writes, logs and evaluates."""
+    """Number of this process; rank 0 writes, logs and evaluates."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def broadcast_bool(answer: Callable[[], bool]) -> bool:
-    """What the first says; the others do not ask."""
-    said = [float(answer())] if rank() == 0 else [0.0]
-    return bool(all_reduce_sum(said)[0])
+def broadcast(compute: Callable[[], T]) -> T:
+    """Compute a value on rank 0 alone and send it to the other ranks."""
+    values: list[Any] = [compute() if rank() == 0 else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    value: T = values[0]
+    return value
 
 
 def all_reduce_sum(numbers: list[float]) -> list[float]:
-    """The sum over ranks of each number; none waits for a GPU."""
-    held = torch.tensor(numbers, dtype=torch.float64)
+    """Sum each number over ranks; on the CPU, so that no rank waits for a GPU."""
+    sums = torch.tensor(numbers, dtype=torch.float64)
     if world_size() > 1:
-        dist.all_reduce(held)
-    return held.tolist()
+        dist.all_reduce(sums)
+    return sums.tolist()
 
 
 def all_reduce_mean(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The mean over ranks of each scalar."""
+    """Average each scalar over ranks."""
     if world_size() == 1 or not named:
         return named
-    held = torch.stack([scalar.float() for scalar in named.values()])
-    dist.all_reduce(held)
-    return dict(zip(named, (held / world_size()).unbind(), strict=True))
+    sums = torch.stack([scalar.float() for scalar in named.values()])
+    dist.all_reduce(sums)
+    return dict(zip(named, (sums / world_size()).unbind(), strict=True))

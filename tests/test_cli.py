@@ -122,7 +122,7 @@ def test_every_part_can_be_shown():
 
 def test_show_of_a_section():
     page = show("train")
-    assert "  gradcache_chunks: whole number at least 1; default 1  # of a batch, computed in turn" in page
+    assert "  gradcache_chunks: whole number at least 1; default 1  # parts of a batch in turn" in page
     assert "core/settings.py" in page
     assert all(f"section {name!r}" in show(name) for name in ("model", "train", "evaluate", "run"))
     assert "  frames: " in show("model")

@@ -112,7 +112,7 @@ class Trainer:
     @property
     def result(self) -> Model:
         """The model to save and evaluate: the running mean of the weights if ``train.ema`` is set."""
-        return self.model if self.ema_model is None else cast(Model, self.ema_model.module)
+        return self.model if self.ema_model is None else cast("Model", self.ema_model.module)
 
     @property
     def learning_rates(self) -> dict[str, float]:
