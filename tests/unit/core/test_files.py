@@ -7,7 +7,8 @@ import os
 import pytest
 
 from core import files
-from core.settings import PluginSettings, RunSettings
+from core.settings import RunSettings
+from registry.sections import PluginSettings
 
 
 @pytest.mark.parametrize(
