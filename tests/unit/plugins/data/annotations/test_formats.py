@@ -1,0 +1,160 @@
+"""One reader for each annotation format, on documents of a few records."""
+
+from __future__ import annotations
+
+import pytest
+
+from plugins.data.annotations import formats
+from plugins.data.annotations.formats import RecordReader
+from plugins.data.annotations.records import Records
+from plugins.data.bad_records import BadRecords
+
+
+def packed(read, document, role="captions") -> tuple[Records, BadRecords]:
+    records, bad = Records(), BadRecords()
+    read(document, role, records, RecordReader("notes.json", bad))
+    records.pack()
+    return records, bad
+
+
+COCO = {
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": 10, "height": 8},
+        {"id": "8", "file_name": "b.jpg", "width": 6, "height": 6},
+    ],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "teddy  bear"}],
+    "annotations": [
+        {"image_id": "8", "category_id": 2, "bbox": [1, 1, 2, 3], "caption": "a  bear"},
+        {"image_id": 7, "category_id": 1, "bbox": [0, 0, 20, 4], "caption": "a cat"},
+        {"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "iscrowd": 1, "caption": "bears"},
+    ],
+}
+
+
+def test_coco_captions_need_neither_sizes_nor_categories():
+    records, bad = packed(formats.coco, {"images": COCO["images"], "annotations": COCO["annotations"]})
+    assert records.names == ["a.jpg", "b.jpg"]
+    assert [records.captions_of(n) for n in range(2)] == [["a cat", "bears"], ["a bear"]]
+    assert records.sizes == {}
+    assert (bad.tried, bad.count) == (5, 0)
+
+
+def test_coco_boxes_are_clipped_and_crowds_have_none():
+    records, bad = packed(formats.coco, COCO, "boxes")
+    assert records.box_labels(0) == [((0, 0, 10, 4), "cat", "cat")]
+    assert records.box_labels(1) == [((1, 1, 3, 4), "teddy bear", "teddy bear")]
+    assert records.crowds == {0: {"teddy bear"}}
+    assert records.sizes == {0: (10, 8), 1: (6, 6)}
+    assert (bad.tried, bad.count) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    ("section", "record", "kind", "message"),
+    [
+        ("images", {"id": 7, "file_name": "c.jpg"}, "duplicate image", "images[2].id: 7 is the id of an earlier"),
+        ("images", {"id": True, "file_name": "c"}, "record without id", "images[2].id: expected a number or text"),
+        ("images", {"id": 9}, "file name is no text", "images[2].file_name: expected text, found None"),
+        (
+            "images",
+            {"id": 9, "file_name": "c", "width": 5},
+            "image without size",
+            "images[2].height: expected a number",
+        ),
+        ("images", ["c.jpg"], "wrong shape", "images[2]: expected a mapping, found ['c.jpg']"),
+        ("categories", {"id": 3, "name": ""}, "empty category name", "categories[2].name: is empty"),
+        ("annotations", {"image_id": 1}, "unknown image", "annotations[3].image_id: no image has the id 1"),
+        (
+            "annotations",
+            {"image_id": 7, "category_id": 5},
+            "unknown category",
+            "annotations[3].category_id: no category",
+        ),
+        (
+            "annotations",
+            {"image_id": 7, "category_id": 1, "bbox": [0, 0, 0, 1]},
+            "box without area",
+            "annotations[3].bbox",
+        ),
+    ],
+)
+def test_a_bad_coco_record_is_counted_with_its_place_and_the_others_are_read(section, record, kind, message):
+    records, bad = packed(formats.coco, {**COCO, section: [*COCO[section], record]}, "boxes")
+    assert dict(bad.kinds) == {kind: 1}
+    assert bad.messages[0].startswith(f"notes.json: {message}")
+    assert len(records.boxes) == 2
+
+
+def test_annotations_of_a_bad_image_are_skipped_without_a_second_message():
+    document = {**COCO, "images": [{"id": 7, "file_name": ""}, COCO["images"][1]]}
+    records, bad = packed(formats.coco, document)
+    assert dict(bad.kinds) == {"empty file name": 1}
+    assert records.captions == ["a bear"]
+
+
+def test_karpathy_paths_splits_and_sentences():
+    document = {
+        "images": [
+            {
+                "filename": "a.jpg",
+                "filepath": "val2014",
+                "split": "restval",
+                "sentences": [{"raw": "one"}, {"raw": "two"}],
+            },
+            {"filename": "b.jpg", "split": "val", "sentences": [{"raw": "three"}, {"raw": 3}]},
+            {"filename": "c.jpg", "sentences": None},
+            {"filename": "d.jpg", "split": "dev", "sentences": []},
+        ]
+    }
+    records, bad = packed(formats.karpathy, document)
+    assert records.names == ["val2014/a.jpg", "b.jpg", "c.jpg"]
+    assert records.split == {0: "train", 1: "validation", 2: "train"}
+    assert [records.captions_of(n) for n in range(3)] == [["one", "two"], ["three"], []]
+    assert bad.messages == [
+        "notes.json: images[1].sentences[1].raw: expected text, found 3",
+        "notes.json: images[2].sentences: expected a list, found None",
+        "notes.json: images[3].split: 'dev' is none of train, restval, val, test",
+    ]
+    assert bad.tried == 4 + 2 + 2 + 1  # images, sentences, and the list that is missing
+
+
+REGIONS = [{"id": 3, "regions": [{"phrase": "red  car", "x": 1, "y": 2, "width": 3, "height": 4}]}]
+
+
+@pytest.mark.parametrize("key", ["id", "image_id"])
+def test_visual_genome_regions_are_captions_or_boxes_without_class(key):
+    document = [{key: 3, "regions": REGIONS[0]["regions"]}]
+    records, _ = packed(formats.vg_regions, document)
+    assert (records.names, records.captions) == (["3.jpg"], ["red car"])
+    records, _ = packed(formats.vg_regions, document, "boxes")
+    assert records.box_labels(0) == [((1, 2, 4, 6), "red car", "")]
+    assert records.classes == []
+
+
+def test_visual_genome_objects_have_both_spellings_of_their_sides():
+    objects = [
+        {"names": ["car", "auto"], "x": 0, "y": 0, "w": 2, "h": 2},
+        {"names": "tree", "x": 1, "y": 1, "width": 2, "height": 3},
+        {"names": [], "x": 1, "y": 1, "w": 2, "h": 3},
+    ]
+    records, bad = packed(formats.vg_objects, [{"image_id": 4, "id": 9, "objects": objects}], "boxes")
+    assert records.names == ["4.jpg"]
+    assert records.box_labels(0) == [((0, 0, 2, 2), "car", "car"), ((1, 1, 3, 4), "tree", "tree")]
+    assert bad.messages == ["notes.json: [0].objects[2].names: expected text, found []"]
+
+
+def test_pairs_have_one_caption_or_a_list():
+    document = [
+        {"image": "a.jpg", "caption": "one"},
+        {"image": "b.jpg", "caption": ["two", "", "three"]},
+        {"image": "a.jpg", "caption": "four"},
+        {"image": "c.jpg", "caption": []},
+        {"image": "d.jpg"},
+    ]
+    records, bad = packed(formats.pairs, document)
+    assert records.names == ["a.jpg", "b.jpg"]  # no image of a record without captions
+    assert [records.captions_of(n) for n in range(2)] == [["one", "four"], ["two", "three"]]
+    assert bad.messages == [
+        "notes.json: [1].caption[1]: is empty",
+        "notes.json: [3].caption: is an empty list",
+        "notes.json: [4].caption: expected text, found None",
+    ]
