@@ -1,4 +1,4 @@
-"""``python -m core.run RECIPE [path=value ...]``: recipe, parts, training, measures, pictures: one folder."""
+"""``python -m core.run RECIPE [path=value ...]``: recipe, parts, training, evaluation, images: one folder."""
 
 from __future__ import annotations
 

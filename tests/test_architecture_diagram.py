@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import runpy
 from pathlib import Path
+from typing import get_args, get_type_hints
 from xml.etree import ElementTree
 
 import pytest
+
+from core import Batch, BlockCues, Model, Step, TokenPruner, Tokens
+from core.discovery import load
+from core.recipe import read
 
 DOCS = Path(__file__).parents[1] / "docs"
 SVG = DOCS / "architecture.svg"
@@ -62,3 +69,35 @@ def test_everything_lies_inside(root):
             boxes += 1
         assert all(down + float(text.get("y")) < height - 4 for text in group.iter(f"{NAMESPACE}text"))
     assert boxes > 20
+
+
+def test_recipe_in_the_diagram_is_accepted(tmp_path):
+    recipe = tmp_path / "diagram.yaml"
+    recipe.write_text(runpy.run_path(str(DOCS / "architecture.py"))["RECIPE"], encoding="utf-8")
+    assert read(str(recipe), (), load()).objectives.keys() == {"itc", "itm", "mlm", "pta"}
+
+
+def test_code_names_in_the_diagram_exist(root):
+    script = runpy.run_path(str(DOCS / "architecture.py"))
+    codes = {element.text for element in root.iter(f"{NAMESPACE}text") if element.get("class") == "code"} - {None, ""}
+    codes -= {line.strip() for line in script["RECIPE"].splitlines()}
+    codes -= {"def register(add):", 'add("tpd", TextAwarePatchDetector)', "batch fields", "prune: [...]"}
+    assert load().registries[TokenPruner]["tpd"].cls.__name__ == "TextAwarePatchDetector"
+    places = get_args(get_args(get_type_hints(TokenPruner)["place"])[0])
+    model = {*dir(Model), *inspect.signature(Model).parameters}
+    heads = {"image", "text", "classify", "match", "words", "temperature"}
+    known = {*places, *(field.name for field in dataclasses.fields(Batch)), "null guide"}
+    for code in codes - known:
+        if match := re.fullmatch(r"step\.(\w+)(?:\(([\w, ]+)\))?", code):
+            assert hasattr(Step, match[1]), code
+            if match[2]:
+                assert list(inspect.signature(getattr(Step, match[1])).parameters)[1:] == match[2].split(", "), code
+        elif match := re.fullmatch(r"(?:model\.)?(\w+)\([\w, ]*\)", code):
+            assert match[1] in (dir(TokenPruner) if "guide, cues" in code else model), code
+        elif match := re.fullmatch(r"BlockCues: ([\w, ]+)", code):
+            assert all(hasattr(BlockCues, name) for name in match[1].split(", ")), code
+        else:
+            assert {*code.removeprefix("heads: ").split(", ")} <= heads, code
+    for name in ("forward", "score"):
+        assert list(inspect.signature(getattr(TokenPruner, name)).parameters)[1:] == ["tokens", "guide", "cues"]
+    assert {"index", "scores"} <= inspect.signature(Tokens.keep).parameters.keys()

@@ -47,7 +47,7 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     sizes = {key: tables[kind][0] for kind, key in EMBEDDING_SIZES.items()}
     wide = {"hidden_size": dim, "num_attention_heads": heads, "num_hidden_layers": layers, "intermediate_size": 4 * dim}
     text = {"name": "bert", "layers": layers, "embed_dim": dim, "num_heads": heads, "weights": out}
-    note = f"{command}\nto be built upon: extends: {out}/recipe.yaml, and data.vocabulary: {out}"
+    note = f"{command}\nuse it in a recipe with extends: {out}/recipe.yaml, and data.vocabulary: {out}"
     with new_folder(out) as folder:
         write_weights(folder, tensors)
         write_json(os.path.join(folder, "config.json"), {"model_type": "bert", **wide, **sizes, **BERT_SETTINGS})

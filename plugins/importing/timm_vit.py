@@ -29,7 +29,7 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
         ValueError: a tensor or setting does not fit; names the file, the tensor and the expected shape.
     """
     if vocabulary:
-        raise ValueError(f"--vocabulary {vocabulary}: a picture encoder has none")
+        raise ValueError(f"--vocabulary {vocabulary}: an image encoder has none")
     checkpoint = read_tensors(file)
     settings, size = _settings(checkpoint)
     if config:
@@ -38,7 +38,7 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
         expected = ViT(**settings, image_size=size).vit.state_dict()
     tensors = {name: checkpoint.take(name, *tensor.shape) for name, tensor in expected.items()}
     checkpoint.refuse_left("a ViT here", *UNUSED_TENSORS)
-    note = f"{command}\nto be built upon: extends: {out}/recipe.yaml; its pictures were {size} pixels wide"
+    note = f"{command}\nuse it in a recipe with extends: {out}/recipe.yaml; its images are {size} pixels wide"
     with new_folder(out) as folder:
         write_weights(folder, tensors)
         write_recipe(folder, {"model": {"backbone": {"name": "vit", **settings, "weights": out}}}, note)

@@ -108,8 +108,8 @@ def _to_pil(picture: Image.Image | Tensor) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture
     if not isinstance(picture, Tensor):
-        raise ValueError(f"a picture is a path, a PIL image or a tensor, got {type(picture).__name__}")
+        raise ValueError(f"an image is a path, a PIL image or a tensor, got {type(picture).__name__}")
     if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3 or 0 in picture.shape:
         shape = " x ".join(map(str, picture.shape))
-        raise ValueError(f"a picture as a tensor is 3 x height x width of uint8, got {shape} of {picture.dtype}")
+        raise ValueError(f"an image as a tensor is 3 x height x width of uint8, got {shape} of {picture.dtype}")
     return Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy()))

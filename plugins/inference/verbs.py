@@ -33,13 +33,13 @@ def parser(verb: str, description: str, images: str = "+") -> argparse.ArgumentP
     """Build a parser with FOLDER, IMAGES... and the common options."""
     arguments = argparse.ArgumentParser(
         prog=f"patchbay {verb}",
-        description=f"{description} Prints JSON, a line each as soon as it is known. Pictures that cannot be read are "
-        "named on standard error and passed over; the exit status is then 1.",
+        description=f"{description} Prints one JSON line per result, at once. Images that cannot be read are named on "
+        "standard error and skipped; the exit status is then 1.",
     )
-    arguments.add_argument("folder", help="what patchbay run or patchbay import made")
-    files = f"picture files, and folders to be searched for {' '.join(ENDINGS)}"
+    arguments.add_argument("folder", help="folder written by patchbay run or patchbay import")
+    files = f"image files, and folders that are searched for {' '.join(ENDINGS)}"
     arguments.add_argument("images", nargs=images, default=[] if images == "*" else None, help=files)
-    arguments.add_argument("--out", metavar="FILE", help="print into this file")
+    arguments.add_argument("--out", metavar="FILE", help="write into this file")
     arguments.add_argument(
         "--batch", type=count, default=32, metavar="N", help="images or texts per pass (default: 32)"
     )
@@ -71,7 +71,7 @@ def lines_of(file: str) -> list[str]:
 
     lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     if not lines:
-        raise ValueError(f"{file}: holds no line")
+        raise ValueError(f"{file}: has no lines")
     return lines
 
 
@@ -93,7 +93,7 @@ def files_of(given: Iterable[str]) -> list[str]:
     for path in given:
         inside = list_files(path, ENDINGS) if paths.isdir(path) else [path]
         if not inside:
-            raise ValueError(f"{path}: no picture in this folder; looked for {', '.join(ENDINGS)}")
+            raise ValueError(f"{path}: no image in this folder; looked for {', '.join(ENDINGS)}")
         files += inside
     return files
 
@@ -125,13 +125,13 @@ class ImageStream:
                 submit(1)
                 self.bar.update()
                 try:
-                    picture = future.result()
+                    image = future.result()
                 except ValueError as err:
                     self.faults += 1
                     self.bar.write(str(err), file=sys.stderr)
                     continue
                 self.names.append(file)
-                yield picture
+                yield image
 
 
 def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStream], Iterator[dict[str, Any]]]) -> int:
@@ -160,7 +160,7 @@ def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStr
             bar.write(json.dumps(record, ensure_ascii=False), file=output)
             output.flush()
     if stream.faults:
-        print(f"{stream.faults} of {len(files)} pictures could not be read", file=sys.stderr)
+        print(f"{stream.faults} of {len(files)} images could not be read", file=sys.stderr)
     return 1 if stream.faults else 0
 
 

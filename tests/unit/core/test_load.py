@@ -266,7 +266,7 @@ def test_modes(mode):
     assert preprocess(picture, ModelSpec(16, 20, 9)).shape == (3, 16, 16)
 
 
-def test_what_is_no_picture(captioner, tmp_path):
+def test_invalid_images_are_refused(captioner, tmp_path):
     (tmp_path / "note.png").write_text("<html>")
     wrong = {
         str(tmp_path / "none.png"): "none.png: cannot be used as an image: no such file",

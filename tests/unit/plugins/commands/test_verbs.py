@@ -137,7 +137,7 @@ def test_bad_pictures_are_named_and_lose_nothing(patchbay, shelf, tmp_path, batc
     assert [line["image"] for line in said.lines] == good[:3]
     *faults, total = said.err.splitlines()
     assert [line.split(":")[0] for line in faults] == [str(bad), str(empty), str(gone)]
-    assert total == "3 of 6 pictures could not be read"
+    assert total == "3 of 6 images could not be read"
     places = patchbay("retrieve", *mixed, "--text", "x", "--top", "9")
     assert places.status == 1
     assert {line["image"] for line in places.lines} == set(good[:3])
@@ -153,7 +153,7 @@ def test_only_bad_pictures(patchbay, tmp_path):
     ):
         said = patchbay(verb, str(tmp_path), *more)
         assert (said.status, said.lines) == (1, [])
-        assert said.err.endswith("1 of 1 pictures could not be read\n")
+        assert said.err.endswith("1 of 1 images could not be read\n")
     out = str(tmp_path / "none.safetensors")
     assert patchbay("embed", str(tmp_path), "--out", out).status == 1
     assert load_file(out)["images"].shape == (0, 32)
@@ -187,7 +187,7 @@ MISTAKES = {
     ),
     "a folder without pictures": (
         ["caption", "{folder}", "{bare}"],
-        "{bare}: no picture in this folder; looked for .jpg",
+        "{bare}: no image in this folder; looked for .jpg",
     ),
     "beams and draws": (
         ["caption", "{folder}", "{shelf}", "--beams", "2", "--top-p", "0.5"],

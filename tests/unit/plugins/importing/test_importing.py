@@ -134,7 +134,7 @@ def test_what_is_no_vit_of_timms(tmp_path, capsys):
         "does not compute: blocks.0.ls1.gamma": ["scaled.safetensors"],
         "has no tensor 'patch_embed.proj.weight'": ["other.safetensors"],
         "pretrained_cfg.mean is [0.485": ["scaled.safetensors", "--config", str(tmp_path / "config.json")],
-        "a picture encoder has none": ["scaled.safetensors", "--vocabulary", "vocab.txt"],
+        "an image encoder has none": ["scaled.safetensors", "--vocabulary", "vocab.txt"],
     }
     for fault, (file, *more) in faults.items():
         assert main(["import", "timm", str(tmp_path / file), "--out", str(tmp_path / "made"), *more]) == 2
