@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from iopath.common.file_io import PathManager
-
-from registry import near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,34 +17,6 @@ if TYPE_CHECKING:
 RECIPE, SIZES, VERSIONS, REPORT = "recipe.yaml", "sizes.json", "versions.json", "report.json"  # in a run's folder
 WEIGHTS, STATE = "model.safetensors", "state.json"
 paths = PathManager()  # plugins register their handlers on it
-
-
-def recipe_folder() -> str:
-    """Return the folder of Patchbay's own recipes: part of core in a wheel, ``projects`` in a checkout."""
-    core = os.path.dirname(os.path.realpath(__file__))
-    packaged = os.path.join(core, "recipes")
-    return packaged if os.path.isdir(packaged) else os.path.join(os.path.dirname(core), "projects")
-
-
-def recipe_names() -> list[str]:
-    """List the names of Patchbay's own recipes, such as ``copa/pretrain``."""
-    files = pathlib.Path(recipe_folder()).rglob("*.yaml")
-    return sorted(file.relative_to(recipe_folder()).with_suffix("").as_posix() for file in files)
-
-
-def recipe_path(name: str) -> str:
-    """Return the file of one of Patchbay's recipes by its name. An existing file of that path comes first."""
-    if paths.isfile(name) or name not in recipe_names():
-        return name
-    return os.path.join(recipe_folder(), *name.split("/")) + ".yaml"
-
-
-def near_recipe(name: str) -> str:
-    """Suggest recipes for a name that is no file; empty for a name that ends like a file."""
-    if name.endswith((".yaml", ".yml")):
-        return ""
-    names = recipe_names()
-    return near(name, names) or f" Recipes of Patchbay: {', '.join(names)}."
 
 
 def read_text(path: str) -> str:

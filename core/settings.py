@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 from registry.part import Between, Count, Fraction, NonNegativeFloat, NonNegativeInt
 
-T = TypeVar("T")
 Decay = Annotated[float, Between(0, 0.999999)]  # of a running mean; 1 would keep it constant
 
 

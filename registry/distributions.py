@@ -12,14 +12,8 @@ import traceback
 from registry import Owner
 
 GROUP = "patchbay.plugins"
-
-
 NO_AUTOLOAD = "PATCHBAY_NO_AUTOLOAD"
-
-
 DISTRIBUTION = "patchbay-vl"
-
-
 HOOK = re.compile(r"^@hookimpl\b", re.MULTILINE)  # above a function of the module
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.settings import T
-from registry import Entry, Owner
+from registry import Entry, Owner, T
 from registry.signature import REQUIRED, settings_of
 
 

@@ -11,7 +11,6 @@ import yaml
 
 from core.compat.recipe_keys import KeyResolver
 from core.discovery import Catalog
-from core.files import recipe_path
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
@@ -30,6 +29,7 @@ from core.recipe.yaml_tree import (
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
 from registry.part import Part
+from registry.recipe_files import recipe_path
 from registry.sections import PluginSettings
 from registry.signature import settings_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from typing import overload
 import yaml
 from yaml.reader import ReaderError
 
-from core.files import near_recipe, paths, read_text
+from core.files import paths, read_text
+from registry.recipe_files import near_file, near_recipe
 
 DEEPEST = 50  # levels of lists and mappings in one another
 
@@ -77,7 +77,7 @@ def read_files(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) 
             circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
             raise ValueError(f"goes in a circle: {circle}")
         if not paths.isfile(path):
-            hint = ("" if chain else near_recipe(path)) or _near_file(path)
+            hint = ("" if chain else near_recipe(path)) or near_file(path)
             raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{hint}")
         text = read_text(path)
     except ValueError as err:
@@ -242,16 +242,3 @@ def _place(node: YamlNode | None, steps: Sequence[str | int], value: YamlNode, w
     marked = step in base.items and isinstance(inner, MapNode)
     marks = base.marks if marked else {**base.marks, step: where}
     return MapNode({**base.items, step: inner}, base.where if isinstance(node, MapNode) else where, marks)
-
-
-def _near_file(path: str) -> str:
-    """A file of a like name in the same folder."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        return f" There is no folder {folder!r}." if not paths.exists(folder) else ""
-    there = [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml"))]
-    stems = {os.path.splitext(name)[0]: name for name in there}
-    close = difflib.get_close_matches(os.path.splitext(os.path.basename(path))[0], stems, n=1, cutoff=0.5)
-    if close:
-        return f" Did you mean {os.path.join(os.path.dirname(path), stems[close[0]])!r}?"
-    return f" Recipes in that folder: {', '.join(sorted(there)) or 'none'}."

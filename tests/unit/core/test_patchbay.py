@@ -16,7 +16,7 @@ import pytest
 
 import core
 import patchbay
-from core.files import near_recipe, recipe_names, recipe_path
+from registry.recipe_files import near_recipe, recipe_names, recipe_path
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted(file.relative_to(ROOT / "projects").as_posix() for file in ROOT.glob("projects/*/*.yaml"))
