@@ -29,7 +29,7 @@ def percent(share: float | None) -> str:
 
 def columns(rows: Sequence[tuple[str, ...]], least: int = 0) -> list[str]:
     """Align rows: the first column left, the others right and at least ``least`` characters wide."""
-    widths = [max(least, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    widths = [max(least if i else 0, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = []
     for first, *others in rows:
         cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]

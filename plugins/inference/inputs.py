@@ -44,9 +44,8 @@ def texts_of(given: Texts) -> list[str]:
         ValueError: an item is not a string.
     """
     texts = [given] if isinstance(given, str) else list(given)
-    wrong = next((text for text in texts if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise ValueError(f"a text is a string, got {type(wrong).__name__}")
+    if wrong := [type(text).__name__ for text in texts if not isinstance(text, str)]:
+        raise ValueError(f"a text is a string, got {wrong[0]}")
     return texts
 
 

@@ -140,11 +140,11 @@ def test_missing_layers_are_listed_in_order(names, present):
 
 def test_refuse_left_names_three_and_counts_the_rest():
     read = checkpoint(**{name: torch.zeros(1) for name in "abcde"}, position_ids=torch.zeros(1))
-    with pytest.raises(ValueError, match="^x.pt: has what BERT does not compute: a, b, c and 2 more$"):
+    with pytest.raises(ValueError, match=r"^x\.pt: has what BERT does not compute: a, b, c and 2 more$"):
         read.refuse_left("BERT", r"position_ids")
     for name in "ab":
         read.take(name, 1)
-    with pytest.raises(ValueError, match="compute: c, d, e$"):
+    with pytest.raises(ValueError, match=r"compute: c, d, e$"):
         read.refuse_left("BERT", r"position_ids")
     read.refuse_left("BERT", r"position_.*", r"[c-e]")
 

@@ -128,7 +128,7 @@ def test_a_missing_tensor_is_named(name):
 
 def test_patches_fill_a_square():
     given = tensors(SHAPE) | {"visual.positional_embedding": torch.empty(51, 768, device="meta")}
-    with pytest.raises(ValueError, match="'visual.positional_embedding' has 50 places for patches: no square"):
+    with pytest.raises(ValueError, match=r"'visual\.positional_embedding' has 50 places for patches: no square"):
         read_shape(ForeignCheckpoint("x.pt", given))
 
 
