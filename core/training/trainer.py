@@ -21,8 +21,7 @@ from core.objectives import Objectives
 from core.runtime import pick_device, pick_precision
 from core.settings import RunSettings, TrainSettings
 from core.training import checkpoint
-from core.training.backward import BackwardPass
-from core.training.gradcache import GradCache
+from core.training.gradients import BackwardPass
 from core.training.loader import StepBatches, load
 from core.training.optimizer import freeze, learning_rate, make_optimizer
 from core.types import Batch
@@ -95,11 +94,7 @@ class Trainer:
         self.checkpoint = resume_from
         if self.checkpoint:
             self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
-        self.backward: BackwardPass | GradCache
-        if settings.gradcache_chunks > 1:
-            self.backward = GradCache(objectives, settings.gradcache_chunks, self.device, self.precision)
-        else:
-            self.backward = BackwardPass(objectives, self.device, self.precision)
+        self.backward = BackwardPass(objectives, self.device, self.precision, settings.gradcache_chunks)
 
     def settings_for(self, cls: type[T]) -> T:
         """Return the recipe's values of a class that a plugin declared in the hook ``settings``.

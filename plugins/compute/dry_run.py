@@ -19,7 +19,7 @@ from core.objectives import Objectives, Step
 from core.recipe import Recipe
 from core.run import assemble
 from core.runtime import autocast, pick_device, pick_precision
-from core.training.gradcache import contrastive_losses, pooled_features
+from core.training.gradients import contrastive_losses, pooled_features
 from core.training.optimizer import freeze
 from core.types import Batch, DataSpec, Masked, Prefixed, Regions, Text
 from plugins.compute import memory, torch_macs
@@ -135,7 +135,7 @@ class DryRun:
         return max(saved.bytes, contrasts)
 
     def _contrasts(self) -> int:
-        """Bytes kept by the contrastive losses, computed of all chunks' features together: core.training.gradcache."""
+        """Bytes kept by the contrastive losses, computed of all chunks' features together: core.training.gradients."""
         if not any(objective.is_contrastive for _, objective in self.objectives.items()):
             return 0
         saved = memory.SavedTensors(self.objectives)

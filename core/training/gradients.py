@@ -1,34 +1,37 @@
-"""GradCache: large contrastive batches in limited memory (Gao et al. 2021, arXiv:2101.06983).
+"""The gradients of a batch, at once or in chunks, on one process or several.
 
-A batch is computed in chunks, so that only one chunk's activations are kept at a time. The first pass computes each
-chunk's pooled features without gradient. The contrastive losses of all chunks' features give the gradients of these
-features and of the parameters that turn them into logits. The second pass computes each chunk again with the same
-random numbers and adds the other losses; the surrogate loss sum(feature * gradient) injects the contrastive gradients.
+Chunks are for large batches in limited memory: only one chunk's activations are kept at a time. Contrastive losses
+compare all rows, so they use GradCache (Gao et al. 2021, arXiv:2101.06983). The first pass computes each chunk's pooled
+features without gradient. The contrastive losses of all chunks' features give the gradients of these features and of
+the parameters that turn them into logits. The second pass computes each chunk again with the same random numbers and
+adds the other losses; the surrogate loss sum(feature * gradient) injects the contrastive gradients.
 Letters as in core.types; b rows of one chunk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from core import runtime
 from core.objectives import Objectives, Step
-from core.runtime import autocast
-from core.training.backward import BackwardPass, loss_scales
 from core.training.loader import split_batch
 from core.types import Batch, Tokens
 
 
 class CachedGradients(NamedTuple):
-    """Contrastive gradients that the second pass of one chunk injects."""
+    """Contrastive gradients that the second pass of one chunk injects; none without chunks."""
 
     features: tuple[Tensor, ...] = ()  # of the pooled image and text, (b, D) each
     parameters: tuple[tuple[nn.Parameter, Tensor], ...] = ()  # of the logits, each with its gradient
 
 
-class SurrogateForward(nn.Module):
+class LossForward(nn.Module):
     """The objectives' forward pass, with the surrogate loss of cached gradients added."""
 
     def __init__(self, objectives: Objectives):
@@ -49,40 +52,65 @@ class SurrogateForward(nn.Module):
         return surrogate + total, losses
 
 
-class GradCache:
-    """Adds a batch's gradients like BackwardPass, in ``chunks`` parts."""
+class BackwardPass:
+    """Adds a batch's gradients to the objectives' parameters.
 
-    def __init__(self, objectives: Objectives, chunks: int, device: torch.device, precision: str):
-        self.objectives, self.chunks, self.device, self.precision = objectives, chunks, device, precision
-        self.backward = BackwardPass(objectives, device, precision, SurrogateForward(objectives))
+    Args:
+        precision: "fp32" or "bf16".
+        chunks: parts of the batch that are computed one after the other; 1 for the whole batch at once.
+    """
+
+    def __init__(self, objectives: Objectives, device: torch.device, precision: str, chunks: int = 1):
+        self.objectives, self.device, self.precision, self.chunks = objectives, device, precision, chunks
+        self.module: nn.Module = LossForward(objectives)
+        if runtime.world_size() > 1:  # a recipe may leave parts of its model unused
+            self.module = DistributedDataParallel(self.module, find_unused_parameters=True)
 
     def __call__(self, batch: Batch, share: float = 1.0, last: bool = True) -> dict[str, Tensor]:
-        """Run the backward pass; arguments and result are those of BackwardPass.__call__."""
+        """Run the backward pass of ``share`` times the weighted losses.
+
+        Args:
+            batch: this rank's rows, on the host.
+            last: True for the last batch of an optimizer step, after which the ranks exchange gradients.
+
+        Returns:
+            each loss of this rank, unweighted, a scalar; its mean over ranks is the loss of all their rows.
+        """
         chunks = [split_batch(batch, index, self.chunks) for index in range(self.chunks)]
         scales = loss_scales(self.objectives, chunks)
         cached, losses = [CachedGradients()] * self.chunks, dict[str, Tensor]()
         random_states: list[list[Tensor]] = []
-        if any(objective.is_contrastive for _, objective in self.objectives.items()):
+        if self.chunks > 1 and any(objective.is_contrastive for _, objective in self.objectives.items()):
             losses, cached, random_states = self._contrast(chunks)
             scales = [{name: scale for name, scale in s.items() if name not in losses} for s in scales]
         for index, chunk in enumerate(chunks):
             if random_states:
                 _set_random_state(random_states[index], self.device)
-            ends = last and index == self.chunks - 1
-            parts = self.backward.run(self.backward.step(chunk), scales[index], cached[index], share=share, last=ends)
+            is_final = last and index == self.chunks - 1
+            wait = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not is_final else None
+            with wait or nullcontext():
+                with runtime.autocast(self.device, self.precision):
+                    total, parts = self.module(self._step(chunk), scales[index], cached[index])
+                if total.requires_grad:  # False if all that this chunk depends on is frozen
+                    (share * total).backward()
             for name, part in parts.items():
                 losses[name] = losses[name] + part if name in losses else part
         return {name: losses[name] for name, _ in self.objectives.items()}
+
+    def _step(self, batch: Batch) -> Step:
+        """Move a batch to the device; target tokens are counted first, so as not to wait for a GPU."""
+        count = int(batch.text.mask[:, 1:].sum())
+        return Step(self.objectives.model, batch.to(self.device), num_target_tokens=count)
 
     def _contrast(self, chunks: list[Batch]) -> tuple[dict[str, Tensor], list[CachedGradients], list[list[Tensor]]]:
         """Compute the contrastive losses, each chunk's cached gradients, and the random state before each chunk."""
         random_states, features = [], []
         for chunk in chunks:
             random_states.append(_random_state(self.device))
-            with torch.no_grad(), autocast(self.device, self.precision):
-                features.append(pooled_features(self.backward.step(chunk)))
+            with torch.no_grad(), runtime.autocast(self.device, self.precision):
+                features.append(pooled_features(self._step(chunk)))
         image, text = (torch.cat(feature).requires_grad_() for feature in zip(*features, strict=True))  # (B, D)
-        with autocast(self.device, self.precision):
+        with runtime.autocast(self.device, self.precision):
             losses = contrastive_losses(self.objectives, chunks[0], image, text)
             total = torch.stack([self.objectives.weights[name] * loss for name, loss in losses.items()]).sum()
         parameters = [parameter for parameter in self.objectives.parameters() if parameter.requires_grad]
@@ -92,6 +120,22 @@ class GradCache:
         cached = [CachedGradients(gradients) for gradients in by_chunk]
         cached[-1] = cached[-1]._replace(parameters=reached)  # once
         return {name: loss.detach() for name, loss in losses.items()}, cached, random_states
+
+
+def loss_scales(objectives: Objectives, batches: Sequence[Batch]) -> list[dict[str, float]]:
+    """Factors by which losses, summed over batches and averaged over ranks, become the loss of all rows.
+
+    Returns:
+        for each batch: objective -> its share of the loss's denominator, times the number of ranks.
+    """
+    counts = [{name: objective.loss_denominator(b) for name, objective in objectives.items()} for b in batches]
+    names = list(counts[0])
+    totals = runtime.all_reduce_sum([sum(count[name] for count in counts) for name in names])
+    ranks = runtime.world_size()  # DistributedDataParallel divides gradients by it
+    return [
+        {n: ranks * count[n] / total if total else 0.0 for n, total in zip(names, totals, strict=True)}
+        for count in counts
+    ]
 
 
 def pooled_features(step: Step) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,7 @@ from small_coca import SOURCE, coca
 from torch import Tensor
 
 from core.objectives import Objectives, Step
-from core.training.backward import BackwardPass
-from core.training.gradcache import GradCache
+from core.training.gradients import BackwardPass
 from core.training.loader import split_batch
 from core.types import Batch, Text
 from plugins.heads.scale_bias import ScaleBias
@@ -41,8 +40,7 @@ def pairs(size: int) -> Batch:
 
 def gradients(objectives: Objectives, batch: Batch, chunks: int, precision: str = "fp32"):
     torch.manual_seed(1)
-    run = BackwardPass(objectives, CPU, precision) if chunks == 1 else GradCache(objectives, chunks, CPU, precision)
-    losses = run(batch)
+    losses = BackwardPass(objectives, CPU, precision, chunks)(batch)
     return {name: p.grad for name, p in objectives.named_parameters() if p.grad is not None}, losses
 
 
