@@ -31,11 +31,16 @@ def load_weights(model: nn.Module, folder: str) -> None:
     file = os.path.join(folder, WEIGHTS)
     if not paths.isfile(file):
         raise ValueError(f"{file}: no such file; has this run ended?")
-    tensors = with_new_names(read_safetensors(file), model.state_dict(), file)
+    tensors = _read(file, model)
     try:
         _fill(model, tensors)
     except Exception as err:
         raise ValueError(f"{file}: does not fit this recipe's model: {err}") from err
+
+
+def _read(file: str, module: nn.Module) -> dict[str, Tensor]:
+    """Read the tensors of a file under the names that they have in a module today."""
+    return with_new_names(read_safetensors(file), module.state_dict(), file)
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -142,8 +147,7 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
         ValueError: the checkpoint does not fit; names it.
     """
     try:
-        file = os.path.join(path, "objectives.safetensors")
-        _fill(trained, with_new_names(read_safetensors(file), trained.state_dict(), file))
+        _fill(trained, _read(os.path.join(path, "objectives.safetensors"), trained))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in read_safetensors(os.path.join(path, "optimizer.safetensors")).items():
             index, name = key.split(".", 1)
@@ -180,31 +184,26 @@ def warm_start(model: Model, folder: str) -> str:
     """
     file = weights_file(folder)
     try:
-        tensors = with_new_names(read_safetensors(file), model.state_dict(), file)
+        tensors = _read(file, model)
     except ValueError as err:
         raise ValueError(f"train.init_from: {err}") from err
-    state, names = model.state_dict(), list(tensors)
-    same = [name for name in names if name in state and tensors[name].shape == state[name].shape]
+    state = model.state_dict()
+    same = [name for name, tensor in tensors.items() if name in state and tensor.shape == state[name].shape]
+    if not any(tensors[name].ndim for name in same):  # a scalar fits anywhere
+        count = len(tensors)
+        raise ValueError(f"train.init_from: {file}: none of its {count} tensors has a name and shape of this model's")
     for name in same:
         state[name].copy_(tensors[name])
     loaded = {state[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
-    if not any(tensors[name].ndim for name in same):  # a scalar fits anywhere
-        raise ValueError(
-            f"train.init_from: {file}: none of its {len(names)} tensors has a name and shape of this model's"
-        )
     new = [name for name, tensor in state.items() if tensor.data_ptr() not in loaded]
     lines = [f"Started from {folder}: {len(state) - len(new)} of {len(state)} tensors taken over; new: {_counted(new)}"]
-    if left := [name for name in names if name not in state]:
+    if left := [name for name in tensors if name not in state]:
         lines.append(f"  in that folder, not in this model: {_counted(left)}")
-    if other := [name for name in names if name in state and name not in same]:
-        first = f"{other[0]} is {_shape(tensors[other[0]])} there, {_shape(state[other[0]])} here"
+    if other := [name for name in tensors if name in state and name not in same]:
+        there, here = (" x ".join(map(str, source[other[0]].shape)) or "a scalar" for source in (tensors, state))
+        first = f"{other[0]} is {there} there, {here} here"
         lines.append(f"  of another shape, so new, for nothing is resized: {_counted(other)}; {first}")
     return "\n".join(lines)
-
-
-def _shape(tensor: Tensor) -> str:
-    """Format a shape such as (3, 4) as ``3 x 4``."""
-    return " x ".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _counted(names: Iterable[str]) -> str:
