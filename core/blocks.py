@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.compat.names import block as by_new_names
 from core.kinds import TokenPruner
 from core.types import BlockCues, Tokens
-from registry.part import Count, Part, PartError
+from registry.part import PartError
 
 
 class Block(Protocol):
@@ -39,38 +38,6 @@ class Block(Protocol):
 
 
 Guide = Tensor | Callable[[Tokens], Tensor] | None  # (B, G), or a function that computes it from the sequence to prune
-
-
-@dataclass(frozen=True)
-class Prune:
-    """One entry of a ``prune`` list: a pruner and the number of its block, counted from 1."""
-
-    after_block: Count
-    pruner: Part[TokenPruner]
-
-
-def build_pruners(prune: Sequence[Prune], depth: int, dim: int, guide_dim: int) -> nn.ModuleDict:
-    """Build the pruners of a ``prune`` list, by block number, in the order in which they act.
-
-    Args:
-        prune: the list, in any order.
-        depth: number of blocks.
-        dim: D, width of the tokens.
-        guide_dim: G, width of the guide.
-
-    Raises:
-        ValueError: two pruners at one block, or one after the last block.
-    """
-    places = [entry.after_block for entry in prune]
-    if len(set(places)) < len(places) or (places and max(places) > depth):
-        raise ValueError(f"prune: after_block {places}; expected different blocks between 1 and depth {depth}")
-    ordered = sorted(prune, key=lambda entry: entry.after_block)
-    return nn.ModuleDict({str(e.after_block): e.pruner(dim=dim, guide_dim=guide_dim) for e in ordered})
-
-
-def pruners_by_block(pruners: nn.ModuleDict) -> dict[int, TokenPruner]:
-    """Convert the result of ``build_pruners`` to the argument ``pruners`` of ``run_blocks``."""
-    return {int(block): pruner for block, pruner in pruners.items() if isinstance(pruner, TokenPruner)}
 
 
 def first_pruned_block(pruners: Mapping[int, TokenPruner], depth: int) -> int:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core import discovery
-from core.discovery import Command
 from registry import UnknownName, distributions, near
+from registry.commands import Command
 
 TRACEBACK = "PATCHBAY_TRACEBACK"
 

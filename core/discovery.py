@@ -20,29 +20,10 @@ from core import hookspecs
 from core.compat import names
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import Entry, Owner, Registry, UnknownName, near
+from registry.commands import Command, Failure, command_adder
 from registry.distributions import DISTRIBUTION, builtin_modules, describe_error, entry_points, owner_of, version
 from registry.part import parameters
 from registry.sections import SettingsRegistry
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A plugin that failed to load, and the error. Everything it had registered was removed again."""
-
-    owner: Owner
-    fault: str
-
-    def __str__(self) -> str:
-        return f"{self.owner}: {self.fault}"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of the console script; ``target`` is "package.module:function"."""
-
-    help: str
-    target: str
-    owner: Owner
 
 
 def _kinds() -> tuple[tuple[type, str], ...]:
@@ -122,7 +103,7 @@ class Catalog:
             others = [other for other in self.hooks.get_plugins() if other is not plugin]
             self.hooks.subset_hook_caller("register", others)(add=lambda name, cls: self._add(name, cls, owner))
             self.hooks.subset_hook_caller("settings", others)(add=lambda key, cls: self.settings.add(key, cls, owner))
-            self.hooks.subset_hook_caller("commands", others)(add=_adder(self.commands, owner))
+            self.hooks.subset_hook_caller("commands", others)(add=command_adder(self.commands, owner))
         except BaseException:
             self._remove(plugin, owner)
             raise
@@ -172,17 +153,8 @@ def builtin_commands() -> dict[str, Command]:
     """Return the built-in commands without importing any part."""
     commands: dict[str, Command] = {}
     for name in builtin_modules("plugins.commands"):
-        importlib.import_module(name).commands(_adder(commands, Owner(name, DISTRIBUTION, version())))
+        importlib.import_module(name).commands(command_adder(commands, Owner(name, DISTRIBUTION, version())))
     return commands
-
-
-def _adder(commands: dict[str, Command], owner: Owner) -> Callable[[str, str, str], None]:
-    def add(verb: str, help: str, target: str) -> None:
-        if verb in commands:
-            raise ValueError(f"command {verb!r} is claimed by {commands[verb].owner} and by {owner}")
-        commands[verb] = Command(help, target, owner)
-
-    return add
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object) -> None:

@@ -17,7 +17,7 @@ from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
 from core.training.checkpoint import weights_file
 from registry import near
-from registry.part import PRETRAINED, VOCABULARY, Part, settings_with
+from registry.part import VOCABULARY, Part, settings_with, without_pretrained
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -145,21 +145,6 @@ def with_start_vocabulary(recipe: Recipe) -> Recipe:
     weights_file(recipe.train.init_from)
     unset = not any(recipe.data.settings[name] for name in settings_with(recipe.data.cls, VOCABULARY))
     return with_vocabulary(recipe, recipe.train.init_from) if unset else recipe
-
-
-def without_pretrained(value: Any) -> Any:
-    """Empty the settings of the type ``Pretrained`` of a part and of all parts in it; return other values unchanged."""
-    if isinstance(value, Part):
-        settings = {key: without_pretrained(setting) for key, setting in value.settings.items()}
-        return dataclasses.replace(value, settings=settings | dict.fromkeys(settings_with(value.cls, PRETRAINED), ""))
-    if isinstance(value, dict):
-        return {key: without_pretrained(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(without_pretrained, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if field.init]
-        return dataclasses.replace(value, **{name: without_pretrained(getattr(value, name)) for name in fields})
-    return value
 
 
 def check_split(splits: Sequence[str], split: str) -> None:

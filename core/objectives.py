@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +12,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from core.compat.names import renamed
 from core.types import Batch, Fused, Tokens
+from registry.lazy import once
 from registry.part import PartError
 
 if TYPE_CHECKING:
     from core.model import Model
-
-
-T = TypeVar("T")
-
-
-class once(Generic[T]):  # noqa: N801  (reads as a decorator)
-    """Decorator: cached_property without the lock that stops torch.compile."""
-
-    def __init__(self, compute: Callable[[Any], T]):
-        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
-
-    @overload
-    def __get__(self, owner: None, cls: Any) -> once[T]: ...
-    @overload
-    def __get__(self, owner: object, cls: Any) -> T: ...
-    def __get__(self, owner: object | None, cls: Any = None) -> Any:
-        if owner is None:
-            return self
-        value = self.compute(owner)
-        setattr(owner, self.name, value)  # a non-data descriptor: the instance attribute is read from now on
-        return value
 
 
 Rows = Tensor | slice

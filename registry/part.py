@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
@@ -99,3 +100,18 @@ class Part(Generic[T]):
         place = f"{self.where}: " if self.where else ""
         said = str(err) if isinstance(err, ValueError) else f"{type(err).__name__}: {err}"
         return PartError(f"{place}{self}: {said}")
+
+
+def without_pretrained(value: Any) -> Any:
+    """Empty the settings of the type ``Pretrained`` of a part and of all parts in it; return other values unchanged."""
+    if isinstance(value, Part):
+        settings = {key: without_pretrained(setting) for key, setting in value.settings.items()}
+        return dataclasses.replace(value, settings=settings | dict.fromkeys(settings_with(value.cls, PRETRAINED), ""))
+    if isinstance(value, dict):
+        return {key: without_pretrained(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(without_pretrained, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value) if field.init]
+        return dataclasses.replace(value, **{name: without_pretrained(getattr(value, name)) for name in fields})
+    return value

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.blocks import Prune
 from core.model import Model
 from core.objectives import Objective, Objectives, Step
 from core.types import Batch
@@ -26,6 +25,7 @@ from plugins.objectives.itm import ImageTextMatching
 from plugins.objectives.mlm import MaskedLanguageModelling
 from plugins.objectives.prefix_lm import PrefixLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
 from registry.part import Part

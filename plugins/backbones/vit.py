@@ -12,12 +12,13 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
-from core.blocks import Prune, build_pruners, first_pruned_block, pruners_by_block, run_blocks, score
+from core.blocks import first_pruned_block, run_blocks, score
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.types import Tokens
 from plugins.backbones.weights import check_fit, read_weights, shape_mismatches
 from plugins.layers import fused_attention, initialise_tower
+from plugins.pruners.prune_list import Prune, build_pruners, pruners_by_block
 from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt, Pretrained
 
 CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from timm.layers import HybridEmbed
 from torch import nn
 
-from core.blocks import pruners_by_block
 from core.kinds import Decoder, Pooler, TokenPruner
 from core.model import Model
 from plugins.backbones.vit import ViT
@@ -29,6 +28,7 @@ from plugins.poolers.attentional import AttentionalPoolers
 from plugins.poolers.query import QueryPooler
 from plugins.poolers.shared import SharedPooler
 from plugins.pruners.evit import AttentivePruner
+from plugins.pruners.prune_list import pruners_by_block
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.selection import kept_count
 from plugins.pruners.tpd import TextAwarePatchDetector

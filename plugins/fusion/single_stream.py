@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.blocks import Prune, build_pruners, pruners_by_block, run_blocks, score
+from core.blocks import run_blocks, score
 from core.files import read_safetensors
 from core.hookspecs import hookimpl
 from core.kinds import Fusion, TokenPruner
 from core.types import Fused, Tokens
 from plugins.layers import PreNormLayer, initialise_tower, key_mask
+from plugins.pruners.prune_list import Prune, build_pruners, pruners_by_block
 from registry.part import Count, Filled, Fraction, Pretrained
 
 

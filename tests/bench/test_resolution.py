@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from bench.measure import ROUNDS, Row, copas_blocks, spread, traffic
-from core.blocks import Prune
 from core.model import Model
 from core.types import Text
 from plugins.backbones.vit import ViT
 from plugins.compute.fvcore_macs import PairInference
 from plugins.fusion.skip_connected import SkipConnectedFusion
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
 from registry.part import Part

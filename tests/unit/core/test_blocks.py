@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.blocks import Prune, between_attention_and_mlp, build_pruners, first_pruned_block, prune, run_blocks, score
+from core.blocks import between_attention_and_mlp, first_pruned_block, prune, run_blocks, score
 from core.kinds import TokenPruner
 from core.types import BlockCues, Tokens
+from plugins.pruners.prune_list import Prune, build_pruners
 from registry.part import Part, PartError
 
 

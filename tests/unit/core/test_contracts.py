@@ -7,11 +7,11 @@ import small
 import torch
 
 from core import contracts
-from core.blocks import Prune
 from core.discovery import load
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, TokenPruner
 from core.objectives import Objective
 from core.types import Tokens
+from plugins.pruners.prune_list import Prune
 from registry.part import Part
 
 CATALOG = load()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
-from core.loading import build_model, without_pretrained
+from core.loading import build_model
 from core.model import ModelSpec
 from core.recipe import read
 from core.recipe.yaml_tree import RecipeErrors
@@ -32,7 +32,7 @@ from plugins.inference.predictor import Predictor
 from plugins.inference.settings import generation_settings
 from plugins.metrics.features import features
 from plugins.metrics.zero_shot import ENSEMBLE
-from registry.part import Part, Pretrained
+from registry.part import Part, Pretrained, without_pretrained
 
 CLASSES = ["red star", "blue ring", "green cross"]
 

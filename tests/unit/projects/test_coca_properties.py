@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import discovery
-from core.blocks import Prune
 from core.model import Model
 from core.objectives import Objectives, Step
 from core.recipe import read
@@ -26,6 +25,7 @@ from plugins.heads.temperature import Temperature
 from plugins.heads.unit import Unit
 from plugins.objectives.pta import PatchTextAlignment
 from plugins.poolers.attentional import AttentionalPoolers
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.tpd import TextAwarePatchDetector
 from registry.part import Part, PartError
 

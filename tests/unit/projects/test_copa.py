@@ -8,9 +8,9 @@ import pytest
 import small
 import torch
 
-from core.blocks import Prune
 from core.objectives import Step
 from core.types import Batch, Masked, Prefixed, Text
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from registry.part import Part, PartError

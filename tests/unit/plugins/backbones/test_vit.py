@@ -6,9 +6,9 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from core.blocks import Prune
 from plugins.backbones.vit import STYLES, ViT
 from plugins.pruners.evit import AttentivePruner
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from registry.part import Part, PartError

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from core.blocks import Prune
 from core.types import Text, Tokens
 from plugins.backbones.vit import ViT
 from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.skip_connected import SkipConnectedFusion
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
 from registry.part import Part, PartError

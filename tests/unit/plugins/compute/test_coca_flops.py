@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from core import discovery
-from core.blocks import Prune
 from core.loading import build_model
 from core.model import Model, ModelSpec
 from core.recipe import read
@@ -25,6 +24,7 @@ from plugins.heads.vocabulary import Vocabulary
 from plugins.poolers.attentional import AttentionalPoolers
 from plugins.poolers.query import QueryPooler
 from plugins.poolers.shared import SharedPooler
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.tpd import TextAwarePatchDetector
 from registry.part import Part
 

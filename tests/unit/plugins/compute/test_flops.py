@@ -11,7 +11,6 @@ from tiny import DIM, TinyData, tiny_model
 from torch import nn
 
 from core import cli, discovery
-from core.blocks import Prune
 from core.model import Model
 from core.recipe import read
 from core.types import DataSpec, Text
@@ -23,6 +22,7 @@ from plugins.decoders.decoupled import DecoupledDecoder
 from plugins.fusion.single_stream import SingleStreamFusion
 from plugins.fusion.skip_connected import SkipConnectedFusion
 from plugins.pruners.evit import AttentivePruner
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.random import RandomPruner
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder

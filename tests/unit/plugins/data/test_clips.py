@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from core import video
-from core.blocks import Prune
 from core.model import Model
 from core.objectives import Step
 from core.types import Batch, Text, Tokens
@@ -18,6 +17,7 @@ from plugins.heads.classify import Classify
 from plugins.heads.unit import Unit
 from plugins.poolers.query import QueryPooler
 from plugins.pruners.evit import AttentivePruner
+from plugins.pruners.prune_list import Prune
 from plugins.pruners.tpd import TextAwarePatchDetector
 from plugins.text.bert import BertEncoder
 from registry.part import Part

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from core.blocks import Prune, run_blocks
+from core.blocks import run_blocks
 from core.discovery import load
 from core.kinds import TokenPruner
 from core.model import Model
@@ -23,6 +23,7 @@ from plugins.heads.vocabulary import Vocabulary
 from plugins.objectives.itm import ImageTextMatching
 from plugins.objectives.mlm import MaskedLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment
+from plugins.pruners.prune_list import Prune
 from plugins.text.bert import BertEncoder
 from registry.part import Part, PartError
 
