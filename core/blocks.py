@@ -1,7 +1,4 @@
-"""Run transformer blocks with token pruners between them; for backbones and single-stream fusions.
-
-Letters as in core.types.
-"""
+"""Run transformer blocks with token pruners between them. Letters as in core.types."""
 
 from __future__ import annotations
 
@@ -18,10 +15,9 @@ from registry.part import PartError
 
 
 class Block(Protocol):
-    """A transformer block that can be split between its attention and its MLP.
+    """A transformer block; all but ``__call__`` serves pruners between its attention and its MLP (``in_block``).
 
-    Only ``__call__`` is needed unless a pruner stands in the block (``place = "in_block"``). ``mask`` (B, N) bool is
-    True for the tokens that may be attended to; None: all of them.
+    ``mask`` (B, N) bool is True for the tokens that may be attended to; None: all of them.
     """
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -59,10 +55,8 @@ def run_blocks(
     """Run blocks ``first + 1`` to ``last`` and their pruners: (B, N, D) -> (B, K, D).
 
     Args:
-        blocks: all blocks.
         pruners: by block number, from 1: ``pruners[i]`` acts in or after block i.
         tokens: the output of block ``first``.
-        guide: passed on to the pruners.
         first: number of blocks that have run. A pruner that stands after block ``first`` acts in this call.
         last: number of the last block to run; None: all.
 

@@ -34,32 +34,21 @@ def build_data(recipe: Recipe) -> Data:
 
 
 def build_model(model: Part[Model], spec: ModelSpec, folder: str = "") -> Model:
-    """Build a model of the sizes ``spec``.
-
-    Args:
-        folder: read the weights from its model.safetensors, and no other file of pretrained weights. Empty: initialize
-            the model at random, or from the pretrained weights that its parts name.
+    """Build a model of the sizes ``spec``, with the weights of ``folder``; without one as its parts initialise it.
 
     Raises:
-        PartError: a part cannot be built.
-        ValueError: the folder has no weights, or they do not fit the model.
+        PartError, ValueError: a part cannot be built, or the folder's weights are missing or do not fit the model.
     """
-    built = (without_pretrained(model) if folder else model)(
-        vocabulary=spec.vocabulary,
-        text_length=spec.text_length,
-        image_size=spec.image_size,
-        classes=len(spec.classes),
-    )
+    part = without_pretrained(model) if folder else model
+    sizes = {"vocabulary": spec.vocabulary, "text_length": spec.text_length, "image_size": spec.image_size}
+    built = part(**sizes, classes=len(spec.classes))
     if folder:
         checkpoint.load_weights(built, folder)
     return built
 
 
 def load_model(folder: str, catalog: Catalog | None = None) -> tuple[Model, ModelSpec]:
-    """Load the model of a run or an import, and its sizes.
-
-    Only the folder is read: ``model:`` of recipe.yaml, sizes.json and model.safetensors. Data and pretrained weights
-    that the recipe names may have been deleted.
+    """Load the model of a run or an import, and its sizes, from recipe.yaml, sizes.json and model.safetensors alone.
 
     Raises:
         RecipeErrors, PartError, ValueError: a file is missing or damaged, or the model cannot be built here.
@@ -70,21 +59,15 @@ def load_model(folder: str, catalog: Catalog | None = None) -> tuple[Model, Mode
 
 
 def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Any:
-    """Load the model of a run or an import for inference (plugins.inference.predictor.Predictor).
-
-    Reads the files of ``load_model``, and the vocabulary.
+    """Load the model of a run or an import for inference: by the hook ``wrap_loaded_model`` an object with its verbs.
 
     Args:
-        folder: of a run or an import.
+        folder: of a run or an import; only its files are read.
         device: a torch device name; auto: an accelerator if there is one.
         precision: auto, fp32 or bf16; auto: bf16 if the device multiplies it natively.
 
-    Returns:
-        The result of the plugins' hook ``wrap_loaded_model``.
-
     Raises:
-        RecipeErrors, PartError, ValueError: a file is missing or damaged, the model cannot be built here, or there is
-            no such device or precision.
+        RecipeErrors, PartError, ValueError: a file is damaged, or there is no such device or precision.
     """
     folder = os.fspath(folder)
     if precision not in PRECISIONS:

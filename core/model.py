@@ -225,11 +225,11 @@ class ModelSpec:
             raise ValueError(f"{file}: no such file. An older run gets it by: patchbay evaluate {folder}")
         try:
             content = json.loads(read_text(file))
-            numbers = [content[name] for name in ("image_size", "text_length", "vocabulary")]
-            if not all(isinstance(number, int) and number > 0 for number in numbers):
-                raise ValueError(f"expected whole numbers above 0, got {numbers}")
-            classes, crop = tuple(map(str, content.get("classes", ()))), bool(content.get("crop", True))
-            return cls(numbers[0], numbers[1], numbers[2], classes, crop)
+            sizes = [content[name] for name in ("image_size", "text_length", "vocabulary")]
+            if not all(isinstance(size, int) and size > 0 for size in sizes):
+                raise ValueError(f"expected whole numbers above 0, got {sizes}")
+            classes = tuple(map(str, content.get("classes", ())))
+            return cls(*sizes, classes=classes, crop=bool(content.get("crop", True)))
         except (ValueError, LookupError, TypeError, AttributeError) as err:
             problem = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
             raise ValueError(f"{file}: {problem}") from err

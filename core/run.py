@@ -111,8 +111,8 @@ def run(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         runtime.destroy_distributed()
     if not (recipe.run.evaluate and trainer.is_main):
         return {}
-    device, precision = trainer.device, trainer.precision
-    return report_on(catalog.hooks, _evaluation(recipe, trainer.result, built.data, device, precision), folder)
+    measured = (trainer.result, built.data, recipe.evaluate, trainer.device, trainer.precision)
+    return report_on(catalog.hooks, Evaluation(*measured, recipe.plugin_settings), folder)
 
 
 def _write_run_files(folder: str, recipe: Recipe, data: Data) -> None:
@@ -134,11 +134,8 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     paths.mkdirs(target)
     if not paths.isfile(os.path.join(folder, SIZES)):  # an older run
         ModelSpec.of(data).write(folder)
-    return report_on(catalog.hooks, _evaluation(recipe, model, data, device, precision), target)
-
-
-def _evaluation(recipe: Recipe, model: Model, data: Data, device: torch.device, precision: str) -> Evaluation:
-    return Evaluation(model, data, recipe.evaluate, device, precision, recipe.plugin_settings)
+    evaluation = Evaluation(model, data, recipe.evaluate, device, precision, recipe.plugin_settings)
+    return report_on(catalog.hooks, evaluation, target)
 
 
 def _fresh_folder(path: str) -> str:

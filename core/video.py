@@ -1,7 +1,6 @@
-"""Video: encode each frame as an image, then join the frames' tokens into one sequence.
+"""Video: encode each frame as an image, then join the frames' tokens for one pooler (CoCa, section 4).
 
-As in CoCa (section 4), one pooler reads the tokens of all frames. Every part behind the backbone gets a clip in the
-format of an image. Letters as in core.types.
+Every part behind the backbone gets a clip in the format of an image. Letters as in core.types.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ def finish_frames(
     """Prune each frame, run the later blocks on it, and join the frames: x (B, T, N, D) -> (B, T K, D).
 
     Args:
-        backbone: the backbone that encoded the frames.
         trunk: the output of ``encode_frames``.
         guide: (B, G), one guide for all frames of a clip.
         frame_embedding: (F, D), added to the tokens of frame 1, 2, ...; None: the order of the frames has no effect.
@@ -50,12 +48,8 @@ def finish_frames(
 def join_frames(frames: Tokens, num_patches: int) -> Tokens:
     """Concatenate the frames' tokens: x (B, T, N, D) -> (B, T N, D); ``pooled`` (B, T, D) -> their mean (B, D).
 
-    The tokens before the patches come first, for all frames; then all patches; then the tokens after the patches. So a
-    clip of one frame gives the sequence of that image.
-
-    Args:
-        frames: tokens with a dimension T after the batch dimension.
-        num_patches: P, patches of a frame before any pruning: patch p of frame t becomes the clip's patch t P + p.
+    The tokens before the patches come first, for all frames; then all patches; then the tokens after the patches.
+    ``num_patches`` is P, those of a frame before any pruning: patch p of frame t becomes the clip's patch t P + p.
     """
     start, stop = frames.patches
 

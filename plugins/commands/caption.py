@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import run_cli
 from plugins.inference.verbs import ImageStream, count, parser, run_image_verb
 
 if TYPE_CHECKING:

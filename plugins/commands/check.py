@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.cli import json_only, run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import json_only, run_cli
 
 if TYPE_CHECKING:
     from core.recipe import Recipe

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import run_cli
 from plugins.inference.verbs import TEXT_HELP, ImageStream, count, lines_of, parser, run_image_verb
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import run_cli
 from plugins.inference.verbs import TEXT_HELP, ImageStream, check_output_path, parser, run_image_verb, texts_of
 
 if TYPE_CHECKING:

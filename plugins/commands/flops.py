@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.cli import print_report, run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import print_report, run_cli
 
 if TYPE_CHECKING:
     from plugins.compute.dry_run import DryRun

@@ -7,8 +7,8 @@ import importlib
 import shlex
 from collections.abc import Callable, Sequence
 
-from core.cli import run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import run_cli
 
 KINDS = {  # kind: the function that imports it
     "open_clip": "plugins.importing.open_clip:import_open_clip",

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import print_report, run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import print_report, run_cli
 
 
 @hookimpl

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import run_cli
 from registry import Entry, Owner, UnknownName, distributions, near
 
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.cli import json_only, run_cli
 from core.hookspecs import hookimpl
+from plugins.commands.console import json_only, run_cli
 
 
 @hookimpl

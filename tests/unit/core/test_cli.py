@@ -15,8 +15,8 @@ import torch
 
 from core import cli, discovery
 from core import run as running
-from core.cli import run_cli
 from plugins.commands.check import check
+from plugins.commands.console import run_cli
 from plugins.commands.list import metadata_rows, rows
 from plugins.commands.show import show
 from plugins.compute.memory import parameters
