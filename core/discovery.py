@@ -80,8 +80,6 @@ class Catalog:
         try:
             return self.registries[base][name]
         except UnknownName as err:
-            if not self.failures:
-                raise
             raise UnknownName(f"{err}{self.failed()}") from None
 
     def failed(self) -> str:

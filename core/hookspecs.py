@@ -29,8 +29,7 @@ def register(add: Callable[[str, type], None]) -> None:
 def commands(add: Callable[[str, str, str], None]) -> None:
     """Register commands of the console script: ``add("check", "one line of help", "package.module:main")``.
 
-    ``main(argv)`` returns the exit status. Its module is imported only if the command is used. The module that
-    implements this hook must not import torch.
+    ``main(argv)`` returns the exit status. The module that implements this hook must not import torch.
     """
 
 
@@ -76,10 +75,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
 
 @hookspec
 def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
-    """Return the lines of the final table by section of the report.
-
-    An empty list hides a section that another one already prints. None: no lines.
-    """
+    """Return the lines of the final table by section; an empty list hides a section that another one prints."""
 
 
 @hookspec
@@ -94,10 +90,7 @@ def report_written(hooks: pluggy.PluginManager, report: dict[str, Any], folder: 
 
 @hookspec(firstresult=True)
 def read_tokenizer(folder: str, length: int) -> Tokenizer | None:
-    """Load the tokenizer from the folder of a run or an import; texts are cut at ``length`` tokens.
-
-    None: the folder has no vocabulary that this plugin reads.
-    """
+    """Load the tokenizer of a folder, for texts of at most ``length`` tokens; None: it has no vocabulary of this kind."""
 
 
 @hookspec(firstresult=True)

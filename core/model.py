@@ -229,7 +229,7 @@ class ModelSpec:
             if not all(isinstance(size, int) and size > 0 for size in sizes):
                 raise ValueError(f"expected whole numbers above 0, got {sizes}")
             classes = tuple(map(str, content.get("classes", ())))
-            return cls(*sizes, classes=classes, crop=bool(content.get("crop", True)))
+            return cls(sizes[0], sizes[1], sizes[2], classes, bool(content.get("crop", True)))
         except (ValueError, LookupError, TypeError, AttributeError) as err:
             problem = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
             raise ValueError(f"{file}: {problem}") from err

@@ -41,12 +41,8 @@ class Step:
         num_target_tokens: int | None = None,
     ):
         self.model, self.batch = model, batch
-        if image is not None:
-            self.image = image
-        if text is not None:
-            self.text = text
-        if num_target_tokens is not None:
-            self.num_target_tokens = num_target_tokens
+        given = {"image": image, "text": text, "num_target_tokens": num_target_tokens}
+        vars(self).update({name: value for name, value in given.items() if value is not None})
 
     @once
     def num_target_tokens(self) -> int:

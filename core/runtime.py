@@ -44,9 +44,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.autocast(
-            torch.empty(0, device=name).device.type, enabled=False
-        )  # fails if the device is missing or cannot train
+        torch.autocast(torch.empty(0, device=name).device.type, enabled=False)  # fails where nothing can be trained
         return torch.device(name)
     except (RuntimeError, AssertionError) as err:  # a torch built without CUDA asserts
         raise ValueError(f"run.device: {name!r} is no device here: {str(err).splitlines()[0]}") from None

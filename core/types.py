@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from registry.lazy import once
+
 S = TypeVar("S", bound="Struct")
 
 
@@ -204,34 +206,28 @@ class DataSpec:
 
 
 class BlockCues:
-    """Keys and attention of the block that an ``in_block`` pruner stands in, computed at the first access."""
+    """Keys and attention of the block that an ``in_block`` pruner stands in, computed at the first access.
+
+    Raises:
+        ValueError: at access by a pruner that stands after a block.
+    """
 
     def __init__(self, attention_maps: Callable[[], tuple[Tensor, Tensor]] | None = None):
         self._compute = attention_maps
-        self._value: tuple[Tensor, Tensor] | None = None
 
-    def _get(self) -> tuple[Tensor, Tensor]:
+    @once
+    def _maps(self) -> tuple[Tensor, Tensor]:
         """The keys (B, heads, N, D / heads) and the attention weights (B, heads, N, N)."""
         if self._compute is None:
             raise ValueError("keys and attention are known only to a pruner with place = 'in_block'")
-        if self._value is None:
-            self._value = self._compute()
-        return self._value
+        return self._compute()
 
     @property
     def keys(self) -> Tensor:
-        """The attention's keys, (B, heads, N, D / heads).
-
-        Raises:
-            ValueError: the pruner stands after a block, so there is no attention to read.
-        """
-        return self._get()[0]
+        """The attention's keys, (B, heads, N, D / heads)."""
+        return self._maps[0]
 
     @property
     def attention(self) -> Tensor:
-        """The attention weights, (B, heads, N, N); each row sums to 1.
-
-        Raises:
-            ValueError: the pruner stands after a block, so there is no attention to read.
-        """
-        return self._get()[1]
+        """The attention weights, (B, heads, N, N); each row sums to 1."""
+        return self._maps[1]
