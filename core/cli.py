@@ -33,18 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _help(commands: dict[str, Command]) -> str:
-    lines = [f"  {verb:<10}{command.help}" for verb, command in commands.items()]
-    return "\n".join(
-        [
-            "usage: patchbay COMMAND ...",
-            "",
-            "Efficient vision-language models from plugins.",
-            "",
-            *lines,
-            "",
-            "patchbay COMMAND --help prints its arguments. Installed plugins may add commands: see patchbay list.",
-        ]
-    )
+    lines = "\n".join(f"  {verb:<10}{command.help}" for verb, command in commands.items())
+    about = "usage: patchbay COMMAND ...\n\nEfficient vision-language models from plugins."
+    more = "patchbay COMMAND --help prints its arguments. Installed plugins may add commands: see patchbay list."
+    return f"{about}\n\n{lines}\n\n{more}"
 
 
 if __name__ == "__main__":

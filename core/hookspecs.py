@@ -90,7 +90,7 @@ def report_written(hooks: pluggy.PluginManager, report: dict[str, Any], folder: 
 
 @hookspec(firstresult=True)
 def read_tokenizer(folder: str, length: int) -> Tokenizer | None:
-    """Load the tokenizer of a folder, for texts of at most ``length`` tokens; None: it has no vocabulary of this kind."""
+    """Load a folder's tokenizer, for texts of at most ``length`` tokens; None: it has no vocabulary of this kind."""
 
 
 @hookspec(firstresult=True)
