@@ -9,9 +9,6 @@ from collections.abc import Callable, Sequence
 from core import discovery
 from core.hookspecs import hookimpl
 from plugins.commands.console import run_cli
-from core.files import recipe_names
-from core.hookspecs import hookimpl
-from plugins.commands.console import run_cli
 from registry import Owner, distributions
 from registry.recipe_files import recipe_names
 from registry.signature import settings_of
