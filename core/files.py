@@ -1,7 +1,4 @@
-"""Read and write files. All reading uses iopath, so that plugins can add other stores than the local disk.
-
-A run writes its folder on the local disk; each file is complete or absent.
-"""
+"""Read files by iopath, to which plugins add stores; write a run's files on the local disk, whole or not at all."""
 
 from __future__ import annotations
 

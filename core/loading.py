@@ -107,8 +107,7 @@ def recipe_in(folder: str) -> str:
     Raises:
         ValueError: there is none.
     """
-    file = os.path.join(folder, RECIPE)
-    if not paths.isfile(file):
+    if not paths.isfile(file := os.path.join(folder, RECIPE)):
         raise ValueError(f"{folder}: holds no run: there is no {RECIPE} in it")
     return file
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,18 +84,14 @@ class Model(nn.Module):
         joint_dim = image_dim if self.fusion is None else self.fusion.dim
         self.decoder = None if decoder is None else decoder(memory_dim=joint_dim, **words)
 
-        embeddings = {
-            name: part.embedding for name, part in (("text", self.text), ("decoder", self.decoder)) if part is not None
-        }
+        towers = {"text": self.text, "decoder": self.decoder}
+        embeddings = {name: part.embedding for name, part in towers.items() if part is not None}
         feature_dim = 0 if self.text_tower is None else self.text_tower.dim
         widths = {"image": image_dim, "classify": image_dim, "text": feature_dim}
         other = joint_dim if self.fusion is not None or self.decoder is None else self.decoder.dim
-        self.heads = nn.ModuleDict(
-            {
-                name: head(dim=widths.get(name, other), vocabulary=vocabulary, classes=classes, embeddings=embeddings)
-                for name, head in (heads or {}).items()
-            }
-        )
+        sizes: dict[str, Any] = {"vocabulary": vocabulary, "classes": classes, "embeddings": embeddings}
+        parts = {name: head(dim=widths.get(name, other), **sizes) for name, head in (heads or {}).items()}
+        self.heads = nn.ModuleDict(parts)
         image_heads = [name for name in ("image", "classify") if name in self.heads]
         if image_heads and self.pooler is None and not self.backbone.has_pooled:
             problem = "pools nothing (no [CLS]): set model.pooler, or let the backbone pool"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 Rows = Tensor | slice
+SLOTS = {"scores": "a pruner that scores patches"}  # slots whose name in messages is not model.SLOT
 
 
 @renamed(view="image_for", words="decoder_text", labelled="num_target_tokens")
@@ -130,7 +131,7 @@ class Objectives(nn.Module):
         self.weights = {name: weights[name] for name in objectives if weights[name] != 0}
         self.parts = nn.ModuleDict({name: objectives[name] for name in self.weights})
         problems = [
-            f"objectives.{name}: {part.origin} needs {_slot(slot)}, which this model lacks"
+            f"objectives.{name}: {part.origin} needs {SLOTS.get(slot, f'model.{slot}')}, which this model lacks"
             for name, part in self.items()
             for slot in part.needs()
             if model.lacks(slot)
@@ -164,7 +165,3 @@ class Objectives(nn.Module):
         for name, loss in losses.items():
             total = total + self.weights[name] * loss
         return total, {name: loss.detach() for name, loss in losses.items()}
-
-
-def _slot(slot: str) -> str:
-    return "a pruner that scores patches" if slot == "scores" else f"model.{slot}"

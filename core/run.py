@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shlex
 import sys
@@ -141,11 +142,8 @@ def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def _fresh_folder(path: str) -> str:
     stem = os.path.splitext(os.path.basename(path))[0]
     folder = os.path.join("runs", f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    free, count = folder, 1
-    while os.path.exists(free):
-        count += 1
-        free = f"{folder}-{count}"
-    return free
+    names = itertools.chain([folder], (f"{folder}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not os.path.exists(name))
 
 
 def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:

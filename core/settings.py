@@ -1,4 +1,4 @@
-"""The train, run and evaluate sections of a recipe, and the settings that plugins add."""
+"""The train, run and evaluate sections of a recipe; plugins add keys to them by the hook ``settings``."""
 
 from __future__ import annotations
 
