@@ -16,7 +16,7 @@ from core.compat.names import renamed
 from core.types import Batch, BlockCues, DataSpec, Example, Fused, Text, Tokens
 
 
-@renamed(pools="has_pooled")
+@renamed({"pools": "has_pooled"})
 class Backbone(nn.Module, ABC):
     """An image encoder, split at its first pruner: ``trunk`` is shared by all guides, ``finish`` runs once for each."""
 
@@ -114,7 +114,7 @@ class Fusion(nn.Module, ABC):
         """Text (B, L, D) and image (B, N, D') -> text (B, L, dim) and image (B, K, dim)."""
 
 
-@renamed(pools="has_pooled", read="encode_text")
+@renamed({"pools": "has_pooled", "read": "encode_text"})
 class Decoder(nn.Module, ABC):
     """A causal decoder in two halves: the lower one encodes text alone, the upper one cross-attends to a memory."""
 
@@ -173,7 +173,7 @@ class Tokenizer(ABC):
         """Write the vocabulary to a run's folder, so that the folder alone is enough to load the model."""
 
 
-@renamed(sketch="spec")
+@renamed({"sketch": "spec"})
 class Data(ABC):
     """A data set: training batches by step number, and held-out examples."""
 

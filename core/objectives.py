@@ -23,7 +23,7 @@ Rows = Tensor | slice
 SLOTS = {"scores": "a pruner that scores patches"}  # slots whose name in messages is not model.SLOT
 
 
-@renamed(view="image_for", words="decoder_text", labelled="num_target_tokens")
+@renamed({"view": "image_for", "words": "decoder_text", "labelled": "num_target_tokens"})
 class Step:
     """Features of one batch, each computed once, at its first read.
 
@@ -87,7 +87,9 @@ class Step:
         return fused
 
 
-@renamed(units="loss_denominator", reads="batch_fields", contrasts="is_contrastive", attach="on_model_built")
+@renamed(
+    {"units": "loss_denominator", "reads": "batch_fields", "contrasts": "is_contrastive", "attach": "on_model_built"}
+)
 class Objective(nn.Module, ABC):
     """One loss, computed from the features of a Step, independent of other objectives."""
 
@@ -115,7 +117,7 @@ class Objective(nn.Module, ABC):
         """Compute the loss, a scalar ()."""
 
 
-@renamed(reads="batch_fields")
+@renamed({"reads": "batch_fields"})
 class Objectives(nn.Module):
     """The losses of a recipe; an objective of weight 0 is left out and costs nothing.
 

@@ -1,4 +1,4 @@
-"""Named classes of one kind. Knows nothing of torch, YAML or plugins."""
+"""Classes by kind and name. Independent of torch, YAML and plugins."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class UnknownName(LookupError):
-    """A name that nothing is registered under; the message holds a near match and all known names."""
+    """Nothing is registered by a name. The message has a near match and all known names."""
 
 
 class DuplicateName(ValueError):
-    """Two claimants for one name; the message holds both."""
+    """Two plugins registered the same name. The message has both."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who registered a class: a plugin, and the installed distribution that brought it."""
+    """The plugin that registered a class, and its installed distribution."""
 
     plugin: str
     distribution: str = ""
@@ -42,7 +42,7 @@ class Entry(Generic[T]):
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'tpd'?"`` for a name close to a known one, else the empty string."""
+    """Return ``" Did you mean 'tpd'?"`` if the name is close to a known one, else the empty string."""
     close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
@@ -51,7 +51,7 @@ def near(name: str, known: Iterable[str]) -> str:
 class Registry(Generic[T]):
     """The classes of one kind, by name.
 
-    ``base`` bounds what may enter; ``kind`` is the kind as an error says it ("token pruner").
+    ``base``: the class that all are subclasses of; ``kind``: its name in error messages ("token pruner").
     """
 
     base: type[T]
@@ -63,24 +63,24 @@ class Registry(Generic[T]):
 
         Raises:
             TypeError: ``cls`` is not a concrete subclass of the base.
-            DuplicateName: another class holds the name.
+            DuplicateName: another class has the name.
         """
         if not (inspect.isclass(cls) and issubclass(cls, self.base)) or inspect.isabstract(cls):
             raise TypeError(f"{cls!r} is not a concrete {self.base.__name__}, so it cannot be a {self.kind}")
-        held = self._entries.get(name)
-        if held is not None and held != Entry(cls, owner):
-            raise DuplicateName(f"{self.kind} {name!r} is claimed by {held.owner} and by {owner}")
+        entry = self._entries.get(name)
+        if entry is not None and entry != Entry(cls, owner):
+            raise DuplicateName(f"{self.kind} {name!r} is claimed by {entry.owner} and by {owner}")
         self._entries[name] = Entry(cls, owner)
 
     def remove(self, owner: Owner) -> None:
-        """Take back all that ``owner`` registered."""
+        """Remove everything that ``owner`` registered."""
         self._entries = {name: entry for name, entry in self._entries.items() if entry.owner != owner}
 
     def __getitem__(self, name: str) -> Entry[T]:
-        """Look a name up.
+        """Return the entry of a name.
 
         Raises:
-            UnknownName: nothing is registered under it.
+            UnknownName: nothing is registered by that name.
         """
         if name not in self._entries:
             known = ", ".join(sorted(self._entries)) or "none"

@@ -42,16 +42,16 @@ Vocabulary = Annotated[str, VOCABULARY]  # set to the run's folder when a run is
 
 
 class PartError(ValueError):
-    """A part could not be built, or did not keep its contract: says where, which plugin, and the fault."""
+    """A part could not be built, or broke its contract. The message names the place, the plugin and the error."""
 
 
 def parameters(call: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Parameter]]:
-    """The named parameters of a class or function with their resolved annotations."""
+    """Return the named parameters of a class or function with their resolved annotations."""
     target = call.__init__ if inspect.isclass(call) else call
     hints = typing.get_type_hints(target, include_extras=True)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = inspect.signature(call).parameters.values()
-    return {p.name: (hints.get(p.name, Any), p) for p in found if p.kind in named}
+    every = inspect.signature(call).parameters.values()
+    return {p.name: (hints.get(p.name, Any), p) for p in every if p.kind in named}
 
 
 def settings_with(cls: type, mark: str) -> list[str]:
@@ -80,26 +80,26 @@ class Part(Generic[T]):
         return f"{label} ({self.owner})" if third_party else label
 
     def __call__(self, **filled: Any) -> T:
-        """Build it. Of ``filled`` it takes what its signature marks as ``Filled``.
+        """Build the part, with the values of ``filled`` that its signature marks as ``Filled``.
 
         Raises:
-            PartError: its ``__init__`` raised; names the place in the recipe, the plugin and the fault.
+            PartError: its ``__init__`` raised; names the place in the recipe, the plugin and the error.
         """
-        wanted = {name for name, (hint, _) in parameters(self.cls).items() if is_filled(hint)}
+        names = {name for name, (hint, _) in parameters(self.cls).items() if is_filled(hint)}
         try:
-            made = self.cls(**self.settings, **{k: v for k, v in filled.items() if k in wanted})
+            built = self.cls(**self.settings, **{k: v for k, v in filled.items() if k in names})
         except Exception as err:
             raise self.fault(err) from err
-        made.origin = str(self)  # type: ignore[attr-defined]
-        return made
+        built.origin = str(self)  # type: ignore[attr-defined]
+        return built
 
     def fault(self, err: Exception) -> PartError:
-        """What went wrong with it, with its place in the recipe; an error that says that already stays as it is."""
+        """Convert an error to a PartError with the part's place in the recipe; a PartError is returned unchanged."""
         if isinstance(err, PartError):
             return err
         place = f"{self.where}: " if self.where else ""
-        said = str(err) if isinstance(err, ValueError) else f"{type(err).__name__}: {err}"
-        return PartError(f"{place}{self}: {said}")
+        message = str(err) if isinstance(err, ValueError) else f"{type(err).__name__}: {err}"
+        return PartError(f"{place}{self}: {message}")
 
 
 def without_pretrained(value: Any) -> Any:

@@ -1,12 +1,34 @@
-"""Recipe files: Patchbay's own recipes by name, and suggestions for a file that does not exist."""
+"""Recipe files: Patchbay's own recipes by name, suggestions for a missing file, and problems with their places."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from registry import near
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a recipe, printed ``file:line:col: path: sentence``."""
+
+    where: str  # "file:line:col", or "override 'path=value'"
+    path: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return ": ".join(piece for piece in (self.where, self.path, self.sentence) if piece)
+
+
+class RecipeErrors(ValueError):
+    """All problems of a recipe at once."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = list(problems)
 
 
 def recipe_folder() -> str:

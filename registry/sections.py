@@ -49,7 +49,7 @@ class SettingsRegistry:
         self.sections.setdefault(section, []).append(Entry(cls, owner))
 
     def remove(self, owner: Owner) -> None:
-        """Take back all that ``owner`` added."""
+        """Remove everything that ``owner`` added."""
         kept = {name: [e for e in entries if e.owner != owner] for name, entries in self.sections.items()}
         self.sections = {name: entries for name, entries in kept.items() if entries}
 

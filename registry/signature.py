@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union
 
+from registry import near
 from registry.part import FILLED, Between, Part, is_filled, parameters
 
 REQUIRED = inspect.Parameter.empty
 
 
 def settings_of(cls: type) -> dict[str, tuple[Any, Any]]:
-    """What a recipe may say of a part or a dataclass: name -> annotation, default or REQUIRED."""
+    """Return the settings of a part or a dataclass: name -> annotation, default or REQUIRED."""
     if dataclasses.is_dataclass(cls):
         hints = typing.get_type_hints(cls, include_extras=True)
         return {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(cls) if f.init}
@@ -29,7 +31,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """An annotation as a person reads it: "number between 0 and 1"."""
+    """Describe an annotation in words: "number between 0 and 1"."""
     if is_filled(hint):
         return f"{describe(typing.get_args(hint)[0])}, {FILLED}"
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -57,6 +59,35 @@ def _type_name(hint: Any) -> str:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return "{" + ", ".join(settings_of(hint)) + "}"
     return getattr(hint, "__name__", str(hint))
+
+
+def parse_scalar(text: str, hint: Any, quoted: bool = False) -> Any:
+    """Convert text to a str, bool, int, float or an option of a Literal. Quoted text is never a number.
+
+    Raises:
+        TypeError: the text has another type.
+        ValueError: it is no option of the Literal, or an integer of more than 64 bits; the message is for the user.
+    """
+    if hint is str:
+        return text
+    if typing.get_origin(hint) is Literal:
+        options = {spell(option): option for option in typing.get_args(hint)}
+        if text not in options:
+            raise ValueError(f"{text!r} is not accepted.{near(text, options)} Accepted: {', '.join(options)}.")
+        return options[text]
+    if hint is bool and text in ("true", "false") and not quoted:
+        return text == "true"
+    if hint not in (int, float) or quoted or not text.isascii():
+        raise TypeError(f"{text!r} is not {describe(hint)}")
+    try:
+        number = hint(text)  # as Python does: 1e-4, 1_000; 010 is ten
+    except ValueError as err:
+        raise TypeError(f"{text!r} is not {describe(hint)}") from err
+    if hint is int and abs(number) >= 2**63:
+        raise ValueError("is too large: a whole number must be below 2^63")
+    if not math.isfinite(number):
+        raise TypeError(f"{text!r} is not {describe(hint)}")
+    return number
 
 
 def spell(value: Any) -> str:

@@ -38,8 +38,8 @@ class _OldName:
         setattr(instance, self.new, value)
 
 
-def renamed(**names: str) -> Callable[[type[T]], type[T]]:
-    """Keep a class's old attributes, ``old="new"``; what a subclass defines by an old name counts as the new one."""
+def renamed(names: dict[str, str]) -> Callable[[type[T]], type[T]]:
+    """Keep the old attributes, ``{"old": "new"}``, of a class; its subclasses may define either."""
 
     def decorate(cls: type[T]) -> type[T]:
         def adopt(sub: Any, /, **options: Any) -> None:

@@ -15,9 +15,10 @@ from core.discovery import Catalog
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
-from core.recipe.yaml_tree import ListNode, MapNode, Problem, Scalar, YamlNode
+from core.recipe.yaml_tree import ListNode, MapNode, Scalar, YamlNode
 from core.settings import TrainSettings
 from registry.part import Part
+from registry.recipe_files import Problem
 from registry.signature import is_list, is_mapping, settings_of
 
 PREFIXES = {"model.poolers": "model.pooler", "model.moments": "model.frame_embedding"}  # of train.groups

@@ -1,7 +1,7 @@
 """Recipes: YAML text to parts that are chosen and checked, not yet built."""
 
 from core.recipe.recipe import SECTIONS, Recipe, Slot, differences, dump, plain, read, read_model
-from core.recipe.yaml_tree import Problem, RecipeErrors
+from registry.recipe_files import Problem, RecipeErrors
 
 __all__ = [
     "SECTIONS",

@@ -1,4 +1,4 @@
-"""A recipe: YAML -> every problem at once -> parts chosen and checked, not yet built; and back to YAML."""
+"""Read a recipe: YAML -> all problems at once -> parts with checked settings, not yet built; and back to YAML."""
 
 from __future__ import annotations
 
@@ -15,28 +15,18 @@ from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
 from core.recipe.validation import INVALID, Reader
-from core.recipe.yaml_tree import (
-    MapNode,
-    Problem,
-    RecipeErrors,
-    Scalar,
-    YamlNode,
-    apply,
-    merge,
-    parse_override,
-    read_files,
-)
+from core.recipe.yaml_tree import MapNode, Scalar, YamlNode, apply, merge, parse_override, read_files
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
 from registry import near
 from registry.part import Part
-from registry.recipe_files import recipe_path
+from registry.recipe_files import Problem, RecipeErrors, recipe_path
 from registry.sections import PluginSettings
 from registry.signature import settings_of
 
 
 @dataclass(frozen=True)
 class Slot:
-    """An objective and its share in the sum of losses."""
+    """An objective and its weight in the sum of losses."""
 
     part: Part[Objective]
     weight: float = 1.0
@@ -44,7 +34,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a run is made from."""
+    """Everything that a run is built from."""
 
     model: Part[Model]
     objectives: dict[str, Slot]
@@ -62,7 +52,7 @@ def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
     """Read a recipe with its ``path=value`` overrides.
 
     Raises:
-        RecipeErrors: anything is wrong; all of it at once, as ``file:line:col: path: sentence``.
+        RecipeErrors: all problems of the recipe at once, as ``file:line:col: path: sentence``.
     """
     reader = Reader(catalog)
     recipe = _recipe(reader, _tree(catalog, path, overrides))
@@ -72,7 +62,7 @@ def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
 
 
 def read_model(path: str, catalog: Catalog) -> Part[Model]:
-    """The model of a recipe, of which no other section is looked at, so that none need be there.
+    """Read the model of a recipe. Other sections are not read, and may be missing.
 
     Raises:
         RecipeErrors: as ``read``.
@@ -94,7 +84,7 @@ def _tree(catalog: Catalog, path: str, overrides: Sequence[str] = ()) -> MapNode
         if (parsed := parse_override(override, problems)) is not None:
             steps, value, where = parsed
             tree = apply(tree, *resolver.override(steps, value, where, tree), where, problems)
-    if problems:  # without a whole tree, what it lacks would be reported too
+    if problems:  # an incomplete tree would add problems about missing sections
         raise RecipeErrors(problems)
     return tree
 
@@ -150,13 +140,13 @@ def _objectives(reader: Reader, node: YamlNode) -> Any:
     for key, item in node.items.items():
         path, weight, where = f"objectives.{key}", 1.0, node.marks.get(key, item.where)
         if isinstance(item, MapNode):
-            own = {"name": Scalar(key, where), **item.items}
-            if "weight" in own:
-                weight = reader.value(own.pop("weight"), float, f"{path}.weight")
-            item = MapNode(own, item.where, item.marks)
+            settings = {"name": Scalar(key, where), **item.items}
+            if "weight" in settings:
+                weight = reader.value(settings.pop("weight"), float, f"{path}.weight")
+            item = MapNode(settings, item.where, item.marks)
         if isinstance(item, Scalar) and item.null:
             hint = near(key, [name for name in node.items if name != key])
-            sentence = f"is null, and there is no inherited objective to take away.{hint} Its defaults: {{}}"
+            sentence = f"is null, and there is no inherited objective to remove.{hint} Its defaults: {{}}"
             reader.add_problem(where, path, sentence)
             continue
         part = reader.part(item, Objective, path, extra_keys=("weight",))
@@ -166,7 +156,7 @@ def _objectives(reader: Reader, node: YamlNode) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A recipe, or a piece of one, as the mappings, lists and scalars that YAML holds."""
+    """Convert a recipe, or a piece of one, to the mappings, lists and scalars of YAML."""
     if isinstance(value, Slot):
         return {**plain(value.part), "weight": value.weight}
     if isinstance(value, Recipe):
@@ -188,14 +178,14 @@ def plain(value: Any) -> Any:
 
 
 def dump(recipe: Recipe, command: str = "") -> str:
-    """The filled-in recipe as YAML, defaults included, that reads back to the same parts."""
+    """Format a recipe as YAML with all defaults; reading it gives the same parts."""
     content = plain(recipe)  # U+0085 is escaped: PyYAML reads it as the end of a line
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode="\\x85" not in repr(content), width=120)
     return f"# {command}\n{text}" if command else text
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """The paths of settings in which two recipes differ."""
+    """List the paths of the settings in which two recipes differ."""
     a, b = _flat(plain(one)), _flat(plain(other))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 

@@ -1,26 +1,26 @@
-"""Reading a marked YAML tree by the annotations of signatures: every fault is gathered, nothing is built."""
+"""Check a YAML tree against the annotations of signatures. All problems are collected; nothing is built."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union
+from typing import Any, Union
 
 from core.discovery import Catalog
-from core.recipe.yaml_tree import ListNode, MapNode, Problem, Scalar, YamlNode
+from core.recipe.yaml_tree import ListNode, MapNode, Scalar, YamlNode
 from registry import UnknownName, near
 from registry.part import FILLED, Between, Part, is_filled
-from registry.signature import REQUIRED, describe, is_list, is_mapping, settings_of, spell
+from registry.recipe_files import Problem
+from registry.signature import REQUIRED, describe, is_list, is_mapping, parse_scalar, settings_of
 
-INVALID: Any = object()  # what a slot holds whose problem has been noted
+INVALID: Any = object()  # in place of a value with a problem
 Fields = Mapping[str, tuple[Any, Any]]  # name -> annotation, default or REQUIRED
 
 
 class Reader:
-    """Reads nodes by annotations; what is wrong goes to ``problems``."""
+    """Converts nodes by annotations; appends to ``problems``."""
 
     def __init__(self, catalog: Catalog):
         self.catalog = catalog
@@ -31,7 +31,7 @@ class Reader:
         return INVALID
 
     def value(self, node: YamlNode, hint: Any, path: str, display_hint: Any = None) -> Any:
-        """The value that ``hint`` asks for, or BAD; messages say ``display_hint`` where it is given."""
+        """Convert a node to the type ``hint``, or INVALID; messages name ``display_hint`` if it is given."""
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if origin is typing.Annotated:
             return self._bounded(node, hint, path)
@@ -40,7 +40,8 @@ class Reader:
         if origin is Part:
             return self.part(node, args[0], path)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            return self._dataclass(node, hint, path)
+            objects = self.section(node, [hint], path)
+            return INVALID if objects is INVALID else objects[0]
         if origin is tuple or is_list(origin):
             return self._list(node, origin, args, path)
         if is_mapping(origin):
@@ -50,40 +51,18 @@ class Reader:
             return INVALID if INVALID in read.values() else read
         if not isinstance(node, Scalar) or (node.null and hint is not type(None)):
             return self._unfit(node, display_hint or hint, path)
-        return self._scalar(node, hint, path, display_hint or hint)
-
-    def _scalar(self, node: Scalar, hint: Any, path: str, display_hint: Any) -> Any:
-        text = node.text
-        if hint is str:
-            return text
-        if typing.get_origin(hint) is Literal:
-            options = {spell(option): option for option in typing.get_args(hint)}
-            if text in options:
-                return options[text]
-            known = ", ".join(options)
-            return self.add_problem(
-                node.where, path, f"{text!r} is not accepted.{near(text, options)} Accepted: {known}."
-            )
-        if hint is type(None) and node.null:
-            return None
-        if not node.quoted:
-            if hint is bool and text in ("true", "false"):
-                return text == "true"
-            if hint in (int, float) and text.isascii():
-                try:
-                    number = hint(text)  # as Python reads it: 1e-4, 1_000; 010 is ten
-                except ValueError:
-                    return self._unfit(node, display_hint, path)
-                if hint is int and abs(number) >= 2**63:
-                    return self.add_problem(node.where, path, "is too large: a whole number must be below 2^63")
-                return number if math.isfinite(number) else self._unfit(node, display_hint, path)
-        return self._unfit(node, display_hint, path)
+        try:
+            return None if hint is type(None) and node.null else parse_scalar(node.text, hint, node.quoted)
+        except TypeError:
+            return self._unfit(node, display_hint or hint, path)
+        except ValueError as err:
+            return self.add_problem(node.where, path, str(err))
 
     def _unfit(self, node: YamlNode, hint: Any, path: str) -> Any:
-        """Note that the node is not what is wanted."""
+        """Add the problem that a node does not fit an annotation."""
         if isinstance(node, Scalar):
             text = node.text if len(node.text) <= 100 else node.text[:100] + "..."
-            got = "null, which only takes an inherited entry away" if node.null else repr(text)
+            got = "null, which only removes an inherited entry" if node.null else repr(text)
             got += " in quotes" if node.quoted and hint is not str else ""
         else:
             got = "a list" if isinstance(node, ListNode) else "a mapping"
@@ -113,24 +92,20 @@ class Reader:
         fixed = origin is tuple and args[-1:] != (...,)
         if not isinstance(node, ListNode) or (fixed and len(node.items) != len(args)):
             count = f", found {len(node.items)} entries" if isinstance(node, ListNode) else ""
-            wanted = describe(origin[args]) if origin is tuple else f"a list of {describe(args[0])}"
-            return self.add_problem(node.where, path, f"expected {wanted}{count or ', such as [...]'}")
+            expected = describe(origin[args]) if origin is tuple else f"a list of {describe(args[0])}"
+            return self.add_problem(node.where, path, f"expected {expected}{count or ', such as [...]'}")
         hints = args if fixed else args[:1] * len(node.items)
         read = [self.value(item, h, f"{path}[{i}]") for i, (item, h) in enumerate(zip(node.items, hints, strict=True))]
         if any(value is INVALID for value in read):
             return INVALID
         return tuple(read) if origin is tuple else read
 
-    def _dataclass(self, node: YamlNode, cls: type, path: str) -> Any:
-        read = self.section(node, [cls], path)
-        return INVALID if read is INVALID else read[0]
-
     def section(self, node: YamlNode, classes: Sequence[type], path: str) -> Any:
         """Read one mapping as an object of each dataclass, or INVALID; their keys are accepted together."""
-        wanted = {key: setting for cls in classes for key, setting in settings_of(cls).items()}
+        signature = {key: setting for cls in classes for key, setting in settings_of(cls).items()}
         if not isinstance(node, MapNode):
-            return self._unfit(node, "{" + ", ".join(wanted) + "}", path)
-        read = self.fields(node, wanted, path, path.rpartition(".")[2] or "it")
+            return self._unfit(node, "{" + ", ".join(signature) + "}", path)
+        read = self.fields(node, signature, path, path.rpartition(".")[2] or "it")
         if read is INVALID:
             return INVALID
         objects = []
@@ -141,18 +116,18 @@ class Reader:
                 self.add_problem(node.where, path, str(err))
         return objects if len(objects) == len(classes) else INVALID
 
-    def fields(self, node: MapNode, wanted: Fields, path: str, label: str, extra_keys: Sequence[str] = ()) -> Any:
-        """A mapping read by a signature, defaults filled in; BAD where anything is wrong.
+    def fields(self, node: MapNode, signature: Fields, path: str, label: str, extra_keys: Sequence[str] = ()) -> Any:
+        """Convert a mapping by a signature and fill in the defaults; INVALID if there is any problem.
 
-        ``beside``: keys that the place takes too and that were read already; messages name them.
+        ``extra_keys``: further keys of the mapping, which the caller reads; messages list them.
         """
         before = len(self.problems)
-        free = [name for name, (hint, _) in wanted.items() if not is_filled(hint)]
+        free = [name for name, (hint, _) in signature.items() if not is_filled(hint)]
         read: dict[str, Any] = {}
         for key, item in node.items.items():
             inner = f"{path}.{key}" if path else key
             where = node.marks.get(key, item.where)
-            if key not in wanted:
+            if key not in signature:
                 takes = [*free, *extra_keys]
                 away = [k for k in node.items if k != key] if isinstance(item, Scalar) and item.null else []
                 known = ", ".join(takes) or "nothing"
@@ -162,18 +137,18 @@ class Reader:
             elif key not in free:
                 self.add_problem(where, inner, f"is {FILLED}; a recipe cannot set it")
             else:
-                read[key] = self.value(item, wanted[key][0], inner)
+                read[key] = self.value(item, signature[key][0], inner)
         for key in free:
-            if key not in node.items and wanted[key][1] is REQUIRED:
+            if key not in node.items and signature[key][1] is REQUIRED:
                 self.add_problem(
-                    node.where, f"{path}.{key}" if path else key, f"is missing: {describe(wanted[key][0])}"
+                    node.where, f"{path}.{key}" if path else key, f"is missing: {describe(signature[key][0])}"
                 )
         if len(self.problems) > before:
             return INVALID
-        return {key: read[key] if key in read else wanted[key][1] for key in free}
+        return {key: read[key] if key in read else signature[key][1] for key in free}
 
     def part(self, node: YamlNode, base: type, path: str, extra_keys: Sequence[str] = ()) -> Any:
-        """A bare name, or a mapping with ``name`` and settings."""
+        """Convert a bare name, or a mapping with ``name`` and settings, to a Part; INVALID if there is any problem."""
         kind = self.catalog.registries[base].kind
         if isinstance(node, Scalar) and not node.null:
             node = MapNode({"name": node}, node.where, {"name": node.where})
@@ -192,8 +167,8 @@ class Reader:
             entry = self.catalog.find(base, named.text)
         except UnknownName as err:
             return self.add_problem(named.where, path, str(err))
-        own = MapNode({k: v for k, v in node.items.items() if k != "name"}, node.where, node.marks)
-        settings = self.fields(own, settings_of(entry.cls), path, f"{kind} {named.text!r}", [*extra_keys, "name"])
+        rest = MapNode({k: v for k, v in node.items.items() if k != "name"}, node.where, node.marks)
+        settings = self.fields(rest, settings_of(entry.cls), path, f"{kind} {named.text!r}", [*extra_keys, "name"])
         if settings is INVALID:
             return INVALID
         return Part(entry.cls, settings, named.text, kind, f"{node.where}: {path}", entry.owner)

@@ -1,4 +1,4 @@
-"""YAML text to a tree that knows its lines. Scalars stay text: the wanted type reads them. Knows nothing of parts."""
+"""Parse YAML to a tree with line numbers. Scalars stay text: validation converts them by annotation."""
 
 from __future__ import annotations
 
@@ -12,29 +12,9 @@ import yaml
 from yaml.reader import ReaderError
 
 from core.files import paths, read_text
-from registry.recipe_files import near_file, near_recipe
+from registry.recipe_files import Problem, near_file, near_recipe
 
-DEEPEST = 50  # levels of lists and mappings in one another
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One fault of a recipe, printed ``file:line:col: path: sentence``."""
-
-    where: str  # "file:line:col", or "override 'path=value'"
-    path: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return ": ".join(piece for piece in (self.where, self.path, self.sentence) if piece)
-
-
-class RecipeErrors(ValueError):
-    """All problems of a recipe at once."""
-
-    def __init__(self, problems: Sequence[Problem]):
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = list(problems)
+MAX_DEPTH = 50  # levels of nested lists and mappings
 
 
 @dataclass(frozen=True)
@@ -60,7 +40,7 @@ class ListNode:
 
 @dataclass(frozen=True)
 class MapNode:
-    """A mapping; ``marks`` says where each key stands."""
+    """A mapping; ``marks`` has the place of each key."""
 
     items: dict[str, YamlNode]
     where: str
@@ -71,19 +51,12 @@ YamlNode = Scalar | ListNode | MapNode
 
 
 def read_files(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) -> list[MapNode]:
-    """Read a recipe and those that it ``extends``, the innermost first. Faults go to ``problems``."""
+    """Read a recipe and those that it ``extends``, the innermost first; append to ``problems``."""
     try:
-        if os.path.abspath(path) in chain:
-            circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
-            raise ValueError(f"goes in a circle: {circle}")
-        if not paths.isfile(path):
-            hint = ("" if chain else near_recipe(path)) or near_file(path)
-            raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{hint}")
-        text = read_text(path)
+        node = parse(_read(path, chain), path, problems)
     except ValueError as err:
         problems.append(Problem("", "", str(err)))
         return []
-    node = parse(text, path, problems)
     if not isinstance(node, MapNode):
         if node is not None:
             problems.append(Problem(node.where, "", "a recipe is a mapping such as 'train: {steps: 100}'"))
@@ -102,10 +75,20 @@ def read_files(path: str, problems: list[Problem], chain: tuple[str, ...] = ()) 
     return [*inherited, node]
 
 
-def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> YamlNode | None:
-    """YAML to a tree; None where it is not YAML that a recipe may hold.
+def _read(path: str, chain: tuple[str, ...]) -> str:
+    if os.path.abspath(path) in chain:
+        circle = " extends ".join(os.path.relpath(p) for p in (*chain, os.path.abspath(path)))
+        raise ValueError(f"goes in a circle: {circle}")
+    if not paths.isfile(path):
+        hint = ("" if chain else near_recipe(path)) or near_file(path)
+        raise ValueError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}.{hint}")
+    return read_text(path)
 
-    Anchors, aliases and tags are refused: nothing is expanded, nothing is constructed.
+
+def parse(text: str, where: str, problems: list[Problem], override: bool = False) -> YamlNode | None:
+    """Parse YAML to a tree; None, and a problem, if it is not YAML or not allowed in a recipe.
+
+    Anchors, aliases and tags are refused, so nothing is expanded or constructed.
     """
 
     def at(mark: yaml.Mark | None) -> str:
@@ -115,8 +98,8 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
         faults, depth, loader = [], 0, yaml.SafeLoader(text)
         for event in iter(loader.get_event, None):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:  # before it takes the reader's time, or more stack than there is
-                problems.append(Problem(at(event.start_mark), "", f"nested too deeply: at most {DEEPEST} levels"))
+            if depth > MAX_DEPTH:  # stop before it costs time or overflows the stack
+                problems.append(Problem(at(event.start_mark), "", f"nested too deeply: at most {MAX_DEPTH} levels"))
                 return None
             anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
             if anchor is not None:
@@ -137,7 +120,7 @@ def parse(text: str, where: str, problems: list[Problem], override: bool = False
         place = where if override else f"{where}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
         problems.append(Problem(place, "", f"not YAML: the character {text[err.position]!r} is not allowed"))
         return None
-    except (ValueError, OverflowError):  # PyYAML does not check the numbers that it reads
+    except (ValueError, OverflowError):  # PyYAML does not check these numbers
         problems.append(Problem(at(loader.get_mark()), "", "not YAML: a number of an escape or version is too large"))
         return None
     if root is None:
@@ -173,7 +156,7 @@ def merge(base: MapNode, over: MapNode) -> MapNode: ...
 @overload
 def merge(base: YamlNode, over: YamlNode) -> YamlNode: ...
 def merge(base: YamlNode, over: YamlNode) -> YamlNode:
-    """``over`` upon ``base``: mappings merge, all else is replaced, null takes an inherited entry away."""
+    """Merge ``over`` into ``base``: mappings are merged, other values replaced; null removes an inherited entry."""
     if not isinstance(over, MapNode):
         return over
     if isinstance(base, Scalar) and not base.null and "name" not in over.items:
@@ -192,11 +175,11 @@ def merge(base: YamlNode, over: YamlNode) -> YamlNode:
 def parse_override(override: str, problems: list[Problem]) -> tuple[list[str | int], YamlNode, str] | None:
     """Split ``model.backbone.prune[0].pruner.keep_rate=0.3`` into the steps of its path, its value and its place.
 
-    None, and a problem, where it is not written like this.
+    None, and a problem, if it has another form.
     """
     path, equals, text = override.partition("=")
     where = f"override {override!r}"
-    if not equals or not re.fullmatch(rf"[\w-]+(\.[\w-]+|\[\d+\]){{0,{DEEPEST}}}", path):
+    if not equals or not re.fullmatch(rf"[\w-]+(\.[\w-]+|\[\d+\]){{0,{MAX_DEPTH}}}", path):
         example = "train.steps=100 or prune[0].pruner.keep_rate=0.3"
         problems.append(Problem(where, "", f"expected path=value, such as {example}"))
         return None
@@ -216,7 +199,7 @@ def apply(tree: MapNode, steps: Sequence[str | int], value: YamlNode, where: str
 
 
 def _place(node: YamlNode | None, steps: Sequence[str | int], value: YamlNode, where: str) -> YamlNode | str:
-    """``node`` with the value at the end of the path, or what is wrong."""
+    """Return ``node`` with the value at the end of the path, or an error message."""
     if not steps:
         return value if node is None else merge(node, value)
     step, rest = steps[0], steps[1:]

@@ -44,7 +44,7 @@ def check_batch(settings: TrainSettings) -> None:
         )
 
 
-@renamed(leads="is_main", average="ema_model", waited="data_wait_seconds")
+@renamed({"leads": "is_main", "average": "ema_model", "waited": "data_wait_seconds"})
 class Trainer:
     """Training loop over the objectives' model, passed to hooks.
 

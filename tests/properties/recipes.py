@@ -15,9 +15,10 @@ from core.kinds import Data
 from core.model import Model
 from core.objectives import Objective
 from core.recipe import Recipe, read
-from core.recipe.yaml_tree import ListNode, MapNode, Problem, YamlNode, parse
+from core.recipe.yaml_tree import ListNode, MapNode, YamlNode, parse
 from core.settings import RunSettings, TrainSettings
 from properties.drawing import NAMES, part, part_settings
+from registry.recipe_files import Problem
 
 CATALOG = load()
 FILE = "a.yaml"

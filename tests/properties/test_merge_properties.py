@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.recipe.yaml_tree import MapNode, Problem, Scalar, merge, read_files
+from core.recipe import Problem
+from core.recipe.yaml_tree import MapNode, Scalar, merge, read_files
 from properties.drawing import NAMES, PROFILE, TEXTS
 from properties.recipes import FILE, bare, node, write
 

@@ -9,9 +9,8 @@ import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from core.recipe import RecipeErrors, plain
+from core.recipe import Problem, RecipeErrors, plain
 from core.recipe.validation import Reader
-from core.recipe.yaml_tree import Problem
 from properties.drawing import PROFILE, free_settings
 from properties.recipes import CATALOG, FILE, PARTS, RECIPES, edited, leaves, node, read_tree
 

@@ -18,8 +18,7 @@ from core import discovery, load
 from core import run as running
 from core.loading import build_model
 from core.model import ModelSpec
-from core.recipe import read
-from core.recipe.yaml_tree import RecipeErrors
+from core.recipe import RecipeErrors, read
 from core.training.checkpoint import warm_start
 from plugins.compute.dry_run import data_spec
 from plugins.data.annotations.image_source import SourceFiles

@@ -113,6 +113,6 @@ def test_old_hooks_are_called():
     catalog = discovery.Catalog()
     with pytest.warns(FutureWarning, match="hook tell is now format_report"):
         catalog.hooks.register(Plugin())
-    from core.evaluation import table
+    from plugins.hooks.report_table import table
 
     assert "lines of a" in table(catalog.hooks, {"a": {"b": 1}})

@@ -307,7 +307,7 @@ def structure_cases() -> Iterator[Case]:
         ("number-as-key", EXTENDS + "3: {lr: 3}\n", 2, "no such section"),
         ("no-model", "objectives: {itc: {}}\ndata: scenes\n", 1, "is missing"),
         ("no-sections", "run: {}\n", 1, "is missing"),
-        ("null-section", GOOD + "evaluate:\n", END, "found null, which only takes an inherited entry away"),
+        ("null-section", GOOD + "evaluate:\n", END, "found null, which only removes an inherited entry"),
         ("nothing-to-take-away", EXTENDS + "objectives: {ptaa: null}\n", 2, "Did you mean 'pta'"),
         ("no-name", GOOD.replace("data: {name: scenes,", "data: {"), 28, "needs the name of a data"),
         ("no-after_block", GOOD.replace("after_block: 2, ", ""), 11, "is missing: whole number at least 1"),

@@ -223,7 +223,7 @@ def test_the_wanted_type_reads_the_text(from_text, setting, value):
         ("depth: '4'", "depth: expected whole number at least 1, found '4' in quotes"),
         (
             "depth: null",
-            "depth: expected whole number at least 1, found null, which only takes an",
+            "depth: expected whole number at least 1, found null, which only removes an",
         ),
         ("depth: [4]", "depth: expected whole number at least 1, found a list"),
         ("limit: .nan", "limit: expected number, found '.nan'"),
@@ -296,7 +296,7 @@ def test_missing_sections_and_null_objectives(faults):
     assert faults("train: {}\nobjectives: {loss: }") == [
         "a.yaml:1:1: model: is missing",
         "a.yaml:1:1: data: is missing",
-        "a.yaml:2:14: objectives.loss: is null, and there is no inherited objective to take away. Its defaults: {}",
+        "a.yaml:2:14: objectives.loss: is null, and there is no inherited objective to remove. Its defaults: {}",
     ]
 
 
@@ -390,7 +390,7 @@ def test_the_last_override_wins(from_text):
         ("train[0]=top", "[0] asks for an entry of a list, and there is no list here"),
         ("train.betas=[1", "not YAML: expected ',' or ']'"),
         ("train.steps=*x", "alias '*x': recipes take none"),
-        ("objectives.los=null", "objectives.los: is null, and there is no inherited objective to take away"),
+        ("objectives.los=null", "objectives.los: is null, and there is no inherited objective to remove"),
         ("model.backbone.prune[0].pruner=tpo", "prune[0].pruner: no token pruner is named 'tpo'. Did you mean 'top'?"),
         ("trian.steps=5", "trian: a recipe has no such section. Did you mean 'train' or 'run'?"),
     ],

@@ -12,8 +12,7 @@ import small
 import torch
 
 from core import discovery, hookspecs, runtime
-from core.recipe import read
-from core.recipe.yaml_tree import RecipeErrors
+from core.recipe import RecipeErrors, read
 from core.settings import Group, RunSettings, TrainSettings
 from core.training import checkpoint
 from core.training.checkpoint import load_weights
