@@ -1,19 +1,24 @@
-"""The tutorial is executed: its package is the one in tests/third_party/good, its test and its recipe run."""
+"""The tutorial is executed: its package is the one in tests/third_party/good. Names in the docs exist."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
+import types
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
-from core import TokenPruner, discovery
+from core import TokenPruner, discovery, hookspecs
+from core.compat.names import PUBLIC
 from core.recipe import read
 from registry import Owner
 
 ROOT = Path(__file__).parents[1]
 GOOD = ROOT / "tests" / "third_party" / "good"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("projects/*/*.md")]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
@@ -52,3 +57,57 @@ def test_tutorial_recipe_is_read(patchbay_norm, tmp_path):
     assert prune.pruner.name == "norm"
     assert issubclass(prune.pruner.cls, TokenPruner)
     assert "pta" not in read(str(recipe), (), catalog).objectives
+
+
+def test_settings_of_the_tutorial_are_accepted(monkeypatch):
+    (text,) = [block for block in blocks("python") if "@dataclass" in block]
+    plugin = types.ModuleType("sparsity_plugin")
+    monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
+    exec(text, vars(plugin))
+    catalog = discovery.load()
+    catalog.register_plugin(lambda: plugin, Owner("sparsity", "patchbay-sparsity", "1.0"))
+    recipe = read(str(ROOT / "projects" / "copa" / "pretrain.yaml"), ["sparsity.threshold=0.2"], catalog)
+    assert recipe.plugin_settings.get(vars(plugin)["SparsitySettings"]).threshold == 0.2
+
+
+def test_hooks_of_the_tutorial_exist():
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    table = page.partition("| hook | use |")[2].partition("\n\n")[0]
+    names = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")}
+    assert "report_written" in names
+    assert all(hasattr(hookspecs, name) for name in names)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_their_names_exist(path):
+    for name in re.findall(r"`((?:core|plugins|registry)(?:\.\w+)+)", path.read_text(encoding="utf-8")):
+        top, *rest = name.split(".")
+
+        def inner(owner, key):
+            try:
+                return importlib.import_module(f"{owner.__name__}.{key}")
+            except ModuleNotFoundError:
+                return getattr(owner, key)
+
+        assert reduce(inner, rest, importlib.import_module(top)), name
+
+
+def test_changelog_lists_every_name_that_has_an_alias():
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sources = "".join(
+        file.read_text(encoding="utf-8") for top in ("core", "plugins") for file in ROOT.glob(f"{top}/**/*.py")
+    )
+    attributes = [
+        pair
+        for found in re.findall(r"@renamed\((.*?)\)\n", sources, re.S)
+        for pair in re.findall(r'(\w+)="(\w+)"', found)
+    ]
+    settings = [
+        pair
+        for found in re.findall(r"renamed_settings: .*? = \{(.*?)\}", sources, re.S)
+        for pair in re.findall(r'"(\w+)": "(\w+)"', found)
+    ]
+    assert len(attributes) > 15
+    assert len(settings) > 15
+    for name in {name for pair in (*attributes, *settings, *PUBLIC.items()) for name in pair}:
+        assert re.search(rf"`[^`\n]*\b{name}\b", log), name
