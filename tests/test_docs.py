@@ -100,7 +100,7 @@ def test_changelog_lists_every_name_that_has_an_alias():
     attributes = [
         pair
         for found in re.findall(r"@renamed\((.*?)\)\n", sources, re.S)
-        for pair in re.findall(r'(\w+)="(\w+)"', found)
+        for pair in re.findall(r'"(\w+)": "(\w+)"', found)
     ]
     settings = [
         pair
