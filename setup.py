@@ -12,6 +12,7 @@ TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-xdist>=3.5",
+    "pytest-cov>=5",
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.13",
