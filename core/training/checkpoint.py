@@ -133,7 +133,7 @@ def _damage(path: str) -> str:
         state = json.loads(read_text(os.path.join(path, STATE)))
         sums: dict[str, str] = dict(state["sha256"])
         changed = [name for name, digest in sums.items() if _sha256(os.path.join(path, name)) != digest]
-        if _step(path) != state["step"]:
+        if int(path.rpartition("-")[2]) != state["step"]:
             changed.append("step")
     except (OSError, ValueError, LookupError, TypeError) as err:
         return f"{STATE} or a file that it lists cannot be read: {err}"
@@ -154,13 +154,9 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
             state.setdefault(int(index), {})[name] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-        return _step(path)
+        return int(json.loads(read_text(os.path.join(path, STATE)))["step"])
     except Exception as err:
         raise ValueError(f"{path}: this checkpoint does not fit the recipe: {err}") from err
-
-
-def _step(path: str) -> int:
-    return int(path.rpartition("-")[2])
 
 
 def weights_file(folder: str) -> str:
@@ -180,18 +176,14 @@ def warm_start(model: Model, folder: str) -> str:
     """Copy the tensors of equal name and shape from a folder, and describe the others; nothing is resized.
 
     Raises:
-        ValueError: the folder has no weights, or none that fits.
+        ValueError: the folder has no weights, or they are damaged, or none fits.
     """
     file = weights_file(folder)
-    try:
-        tensors = _read(file, model)
-    except ValueError as err:
-        raise ValueError(f"train.init_from: {err}") from err
-    state = model.state_dict()
+    tensors, state = _read(file, model), model.state_dict()
     same = [name for name, tensor in tensors.items() if name in state and tensor.shape == state[name].shape]
     if not any(tensors[name].ndim for name in same):  # a scalar fits anywhere
-        count = len(tensors)
-        raise ValueError(f"train.init_from: {file}: none of its {count} tensors has a name and shape of this model's")
+        problem = f"none of its {len(tensors)} tensors has a name and shape of this model's"
+        raise ValueError(f"train.init_from: {file}: {problem}")
     for name in same:
         state[name].copy_(tensors[name])
     loaded = {state[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from core import runtime
 from core.objectives import Objectives, Step
@@ -31,6 +32,13 @@ class CachedGradients(NamedTuple):
     parameters: tuple[tuple[nn.Parameter, Tensor], ...] = ()  # of the logits, each with its gradient
 
 
+class RandomState(NamedTuple):
+    """States of the random number generators."""
+
+    cpu: Tensor  # (N,) uint8
+    device: tuple[list[int], list[Tensor]]  # numbers of GPUs, and the state of each; empty on the CPU
+
+
 class LossForward(nn.Module):
     """The objectives' forward pass, with the surrogate loss of cached gradients added."""
 
@@ -43,11 +51,10 @@ class LossForward(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, a scalar, and each loss as in Objectives.forward."""
         surrogate = torch.zeros((), device=step.batch.images.device)
-        if cached.features:  # before the losses: random numbers are drawn in the order of the first pass
-            for feature, gradient in zip(pooled_features(step), cached.features, strict=True):
-                surrogate = surrogate + (feature.float() * gradient).sum()  # (b, D) -> ()
-        for parameter, gradient in cached.parameters:
-            surrogate = surrogate + (parameter * gradient).sum()
+        # features before the losses: random numbers are drawn in the order of the first pass
+        features = zip(pooled_features(step), cached.features, strict=True) if cached.features else ()
+        for value, gradient in (*features, *cached.parameters):
+            surrogate = surrogate + (value.float() * gradient).sum()  # (b, D) -> ()
         total, losses = self.objectives(step, scales)
         return surrogate + total, losses
 
@@ -79,13 +86,14 @@ class BackwardPass:
         chunks = [split_batch(batch, index, self.chunks) for index in range(self.chunks)]
         scales = loss_scales(self.objectives, chunks)
         cached, losses = [CachedGradients()] * self.chunks, dict[str, Tensor]()
-        random_states: list[list[Tensor]] = []
+        random_states: list[RandomState] = []
         if self.chunks > 1 and any(objective.is_contrastive for _, objective in self.objectives.items()):
             losses, cached, random_states = self._contrast(chunks)
             scales = [{name: scale for name, scale in s.items() if name not in losses} for s in scales]
         for index, chunk in enumerate(chunks):
             if random_states:
-                _set_random_state(random_states[index], self.device)
+                torch.set_rng_state(random_states[index].cpu)
+                set_device_states(*random_states[index].device)
             is_final = last and index == self.chunks - 1
             wait = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not is_final else None
             with wait or nullcontext():
@@ -102,11 +110,11 @@ class BackwardPass:
         count = int(batch.text.mask[:, 1:].sum())
         return Step(self.objectives.model, batch.to(self.device), num_target_tokens=count)
 
-    def _contrast(self, chunks: list[Batch]) -> tuple[dict[str, Tensor], list[CachedGradients], list[list[Tensor]]]:
+    def _contrast(self, chunks: list[Batch]) -> tuple[dict[str, Tensor], list[CachedGradients], list[RandomState]]:
         """Compute the contrastive losses, each chunk's cached gradients, and the random state before each chunk."""
-        random_states, features = [], []
+        random_states, features, on_device = [], [], torch.empty(0, device=self.device)
         for chunk in chunks:
-            random_states.append(_random_state(self.device))
+            random_states.append(RandomState(torch.get_rng_state(), get_device_states(on_device)))
             with torch.no_grad(), runtime.autocast(self.device, self.precision):
                 features.append(pooled_features(self._step(chunk)))
         image, text = (torch.cat(feature).requires_grad_() for feature in zip(*features, strict=True))  # (B, D)
@@ -129,13 +137,10 @@ def loss_scales(objectives: Objectives, batches: Sequence[Batch]) -> list[dict[s
         for each batch: objective -> its share of the loss's denominator, times the number of ranks.
     """
     counts = [{name: objective.loss_denominator(b) for name, objective in objectives.items()} for b in batches]
-    names = list(counts[0])
-    totals = runtime.all_reduce_sum([sum(count[name] for count in counts) for name in names])
+    sums = runtime.all_reduce_sum([sum(count[name] for count in counts) for name in counts[0]])
+    totals = dict(zip(counts[0], sums, strict=True))
     ranks = runtime.world_size()  # DistributedDataParallel divides gradients by it
-    return [
-        {n: ranks * count[n] / total if total else 0.0 for n, total in zip(names, totals, strict=True)}
-        for count in counts
-    ]
+    return [{name: ranks * n / totals[name] if totals[name] else 0.0 for name, n in c.items()} for c in counts]
 
 
 def pooled_features(step: Step) -> tuple[Tensor, Tensor]:
@@ -149,15 +154,3 @@ def contrastive_losses(objectives: Objectives, batch: Batch, image: Tensor, text
     """The contrastive losses of pooled features (B, D), each a scalar; of ``batch`` nothing is read."""
     step = Step(objectives.model, batch, image=Tokens(image[:, None], image), text=Tokens(text[:, None], text))
     return {name: objective(step) for name, objective in objectives.items() if objective.is_contrastive}
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    """States of the random number generators of the CPU and a GPU, (N,) uint8 each."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def _set_random_state(state: list[Tensor], device: torch.device) -> None:
-    """Restore the states of the random number generators, (N,) uint8 each."""
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)

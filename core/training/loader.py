@@ -23,21 +23,20 @@ def split_batch(batch: Batch, index: int, count: int) -> Batch:
     """Return part ``index`` of ``count`` parts of a batch and of its regions: consecutive rows, sizes differ by 1.
 
     Raises:
-        ValueError: the batch has fewer rows, or regions, than parts.
+        ValueError: the batch has fewer regions than parts.
     """
     if count == 1:
         return batch
 
-    def cut(part: S, rows: int, what: str) -> S:
-        if rows < count:
-            raise ValueError(
-                f"a batch of {rows} {what} cannot be cut into {count} parts (ranks, train.gradcache_chunks)"
-            )
-        return part.rows(slice(index * rows // count, (index + 1) * rows // count))
+    def part(whole: S, rows: int) -> S:
+        return whole.rows(slice(index * rows // count, (index + 1) * rows // count))
 
-    regions = batch.regions
-    main = cut(dataclasses.replace(batch, regions=None), len(batch.images), "pictures")
-    return main if regions is None else dataclasses.replace(main, regions=cut(regions, len(regions.images), "regions"))
+    images, regions = dataclasses.replace(batch, regions=None), batch.regions
+    if regions is not None and len(regions.images) < count:
+        problem = f"cannot be cut into {count} parts (ranks, train.gradcache_chunks)"
+        raise ValueError(f"a batch of {len(regions.images)} regions {problem}")
+    cut = None if regions is None else part(regions, len(regions.images))
+    return dataclasses.replace(part(images, len(batch.images)), regions=cut)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from timm.optim import AdafactorBigVision, Muon
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from core.objectives import Objectives
 from core.runtime import has_native_bf16
@@ -24,21 +28,19 @@ def freeze(objectives: Objectives, settings: TrainSettings) -> dict[str, int]:
     """
     if not objectives.items():
         raise ValueError("objectives: none is left, or all have weight 0: nothing can learn")
-    rates = group_lrs(settings)
-    named = list(objectives.named_parameters())
-    prefixes = {name: _match_prefix(name, rates) for name, _ in named}
-    unused = [prefix for prefix in rates if prefix and prefix not in prefixes.values()]
-    if unused:
-        tops = sorted({".".join(name.split(".")[:2]) for name, _ in named})
+    rates, named = group_lrs(settings), dict(objectives.named_parameters())
+    prefixes = {name: _match_prefix(name, rates) for name in named}
+    if unused := [prefix for prefix in rates if prefix and prefix not in prefixes.values()]:
+        tops = sorted({".".join(name.split(".")[:2]) for name in named})
         hint = near(unused[0], tops)
         raise ValueError(f"train.groups: no parameter starts with {unused[0]!r}.{hint} There are: {', '.join(tops)}")
     frozen: dict[str, int] = {}
-    for name, parameter in named:
+    for name, parameter in named.items():
         prefix = prefixes[name]
         if rates[prefix] == 0 and parameter.requires_grad:
             parameter.requires_grad_(False)
             frozen[prefix] = frozen.get(prefix, 0) + parameter.numel()
-    if not any(parameter.requires_grad for _, parameter in named):
+    if not any(parameter.requires_grad for parameter in named.values()):
         raise ValueError("train.groups: with these learning rates of 0 every parameter is frozen and nothing can learn")
     return frozen
 
@@ -51,40 +53,49 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
     2024): the update of a hidden linear layer is orthogonal, scaled for AdamW's learning rates, with momentum 0.95;
     NAdamW updates all other parameters, the heads' included. Without native bf16 the orthogonalisation runs in fp32.
     """
-    rates = group_lrs(settings)
-    muon_weights = hidden_maps(objectives) if settings.optimizer == "muon" else set()
+    rates, is_muon = group_lrs(settings), settings.optimizer == "muon"
+    muon_weights = hidden_maps(objectives) if is_muon else set()
     members: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in objectives.named_parameters():
         if parameter.requires_grad:
             key = (_match_prefix(name, rates), parameter.ndim >= 2, parameter in muon_weights)
             members.setdefault(key, []).append(parameter)
-    groups = [
-        {
-            "params": parameters,
-            "name": prefix,
-            "lr": rates[prefix],
-            "base_lr": rates[prefix],
-            "weight_decay": settings.weight_decay if decays else 0.0,
-        }
-        | ({"use_muon": orthogonal} if settings.optimizer == "muon" else {})
-        for (prefix, decays, orthogonal), parameters in members.items()
-    ]
-    if settings.optimizer == "adafactor":
-        from timm.optim import AdafactorBigVision
+    groups: list[dict[str, Any]] = []
+    for (prefix, decays, orthogonal), parameters in members.items():
+        decay = settings.weight_decay if decays else 0.0
+        group = {"params": parameters, "name": prefix, "lr": rates[prefix], "base_lr": rates[prefix]}
+        groups.append({**group, "weight_decay": decay, **({"use_muon": orthogonal} if is_muon else {})})
+    betas = settings.betas
+    optimizer: torch.optim.Optimizer
+    if is_muon:
+        optimizer = (Muon if has_native_bf16(device) else Fp32Muon)(groups, nesterov=True, betas=betas)
+    elif settings.optimizer == "adafactor":  # momentum in fp32, because a checkpoint does not restore another type
+        optimizer = AdafactorBigVision(groups, momentum=betas[0], beta2_cap=betas[1], momentum_dtype=torch.float32)
+    else:
+        optimizer = torch.optim.AdamW(groups, betas=betas, fused=device.type in ("cpu", "cuda"))
+    return optimizer
 
-        first, second = settings.betas  # first moment in fp32, because a checkpoint does not restore another type
-        adafactor: torch.optim.Optimizer = AdafactorBigVision(
-            groups, momentum=first, beta2_cap=second, momentum_dtype=torch.float32
-        )
-        return adafactor
-    if settings.optimizer == "muon":
-        if has_native_bf16(device):
-            from timm.optim import Muon
-        else:
-            from core.training.muon import Fp32Muon as Muon
-        return Muon(groups, nesterov=True, betas=settings.betas)
-    fused = device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+
+class Fp32Muon(Muon):
+    """timm's Muon with orthogonalisation in fp32, without native bf16 twenty times as fast; its state is the same."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        # timm's step fixes the type: it is the default of an argument that no caller passes
+        with _Fp32ForBf16():
+            return super().step(closure)
+
+
+class _Fp32ForBf16(TorchFunctionMode):
+    """Replaces bf16 by fp32 in every call of Tensor.to."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.to:
+            args = tuple(torch.float32 if value is torch.bfloat16 else value for value in args)
+            kwargs = {key: torch.float32 if value is torch.bfloat16 else value for key, value in kwargs.items()}
+        return func(*args, **kwargs)
 
 
 def hidden_maps(objectives: nn.Module) -> set[Tensor]:

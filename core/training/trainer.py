@@ -18,7 +18,6 @@ from core.compat.names import renamed
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objectives
-from core.runtime import pick_device, pick_precision
 from core.settings import RunSettings, TrainSettings
 from core.training import checkpoint
 from core.training.gradients import BackwardPass
@@ -36,11 +35,11 @@ def check_batch(settings: TrainSettings) -> None:
     Raises:
         ValueError: ``train.batch`` is not a multiple of ranks times chunks.
     """
-    parts = runtime.world_size() * settings.gradcache_chunks
-    if settings.batch % parts:
+    ranks, chunks = runtime.world_size(), settings.gradcache_chunks
+    if settings.batch % (ranks * chunks):
         raise ValueError(
-            f"train.batch: {settings.batch} rows cannot be shared evenly by {runtime.world_size()} ranks "
-            f"of train.gradcache_chunks {settings.gradcache_chunks}; expected a multiple of {parts}"
+            f"train.batch: {settings.batch} rows cannot be shared evenly by {ranks} ranks "
+            f"of train.gradcache_chunks {chunks}; expected a multiple of {ranks * chunks}"
         )
 
 
@@ -77,8 +76,8 @@ class Trainer:
         plugin_settings: PluginSettings | None = None,
     ):
         check_batch(settings)
-        self.device = pick_device(run.device)
-        self.precision = pick_precision(settings.precision, self.device)
+        self.device = runtime.pick_device(run.device)
+        self.precision = runtime.pick_precision(settings.precision, self.device)
         self.objectives, self.model = objectives.to(self.device), objectives.model
         self.data, self.settings, self.run, self.hooks, self.folder = data, settings, run, hooks, folder
         self.plugin_settings = plugin_settings or PluginSettings()
@@ -138,8 +137,8 @@ class Trainer:
                 group["lr"] = group["base_lr"] * learning_rate(self.step, settings)
             losses = self._gradients(batches)
             self.hooks.hook.after_backward(trainer=self)
-            limit = settings.max_grad_norm or math.inf
-            self.grad_norm = float(nn.utils.clip_grad_norm_(self.objectives.parameters(), limit))
+            norm = nn.utils.clip_grad_norm_(self.objectives.parameters(), settings.max_grad_norm or math.inf)
+            self.grad_norm = float(norm)
             if not math.isfinite(self.grad_norm):
                 values = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
                 raise FloatingPointError(f"step {self.step}: the gradient's norm is {self.grad_norm}; losses: {values}")
@@ -161,9 +160,8 @@ class Trainer:
         """Write a checkpoint and the weights, on rank 0."""
         if not self.is_main:
             return
-        self.checkpoint = checkpoint.save(
-            self.objectives, self.result, self.optimizer, self.folder, self.step, keep=self.checkpoint
-        )
+        modules = self.objectives, self.result
+        self.checkpoint = checkpoint.save(*modules, self.optimizer, self.folder, self.step, keep=self.checkpoint)
         self.hooks.hook.checkpoint_saved(trainer=self, folder=self.checkpoint)
 
     def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -179,19 +177,11 @@ class Trainer:
         return runtime.all_reduce_mean(sums)
 
     def _batches(self) -> Iterator[Batch]:
-        settings, pinned = self.settings, self.device.type == "cuda"
+        settings, rank, ranks = self.settings, runtime.rank(), runtime.world_size()
         first, last = (step * settings.gradient_accumulation_steps for step in (self.step, settings.steps))
-        batches = StepBatches(
-            self.data,
-            settings.batch,
-            self.run.seed,
-            self.objectives.batch_fields,
-            first,
-            last,
-            runtime.rank(),
-            runtime.world_size(),
-        )
-        return load(batches, settings.workers, pinned)
+        fields = self.objectives.batch_fields
+        batches = StepBatches(self.data, settings.batch, self.run.seed, fields, first, last, part=rank, parts=ranks)
+        return load(batches, settings.workers, pinned=self.device.type == "cuda")
 
 
 def _running_mean(model: Model, decay: float) -> AveragedModel:

@@ -16,8 +16,7 @@ from timm.optim.muon import zeropower_via_newtonschulz
 
 from core import runtime
 from core.runtime import has_native_bf16, pick_device, pick_precision
-from core.training.muon import Fp32Muon
-from core.training.optimizer import make_optimizer
+from core.training.optimizer import Fp32Muon, make_optimizer
 from core.training.trainer import TrainSettings
 from plugins.inference.packing import can_pack
 
