@@ -116,8 +116,7 @@ def newest(folder: str) -> str | None:
     names = sorted(n for n in os.listdir(root) if re.fullmatch(r"step-\d+", n)) if os.path.isdir(root) else []
     damaged: list[str] = []
     for path in (os.path.join(root, name) for name in reversed(names)):
-        problem = _damage(path)
-        if not problem:
+        if not (problem := _damage(path)):
             if damaged:
                 logger.warning("%s\ngoing back to %s", "\n".join(damaged), path)
             return path
@@ -131,7 +130,7 @@ def _damage(path: str) -> str:
     """Describe the damage to a checkpoint's files; empty if there is none."""
     try:
         state = json.loads(read_text(os.path.join(path, STATE)))
-        sums: dict[str, str] = dict(state["sha256"])
+        sums = dict(state["sha256"])
         changed = [name for name, digest in sums.items() if _sha256(os.path.join(path, name)) != digest]
         if int(path.rpartition("-")[2]) != state["step"]:
             changed.append("step")
@@ -152,8 +151,7 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
         for key, value in read_safetensors(os.path.join(path, "optimizer.safetensors")).items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(json.loads(read_text(os.path.join(path, STATE)))["step"])
     except Exception as err:
         raise ValueError(f"{path}: this checkpoint does not fit the recipe: {err}") from err

@@ -25,18 +25,12 @@ from core.training.loader import split_batch
 from core.types import Batch, Tokens
 
 
-class CachedGradients(NamedTuple):
-    """Contrastive gradients that the second pass of one chunk injects; none without chunks."""
+class FirstPass(NamedTuple):
+    """Random state and contrastive gradients of a chunk's first pass, for the second; empty without GradCache."""
 
+    random_state: tuple[Tensor, list[int], list[Tensor]] | None = None  # of the CPU; numbers of GPUs, and of each
     features: tuple[Tensor, ...] = ()  # of the pooled image and text, (b, D) each
     parameters: tuple[tuple[nn.Parameter, Tensor], ...] = ()  # of the logits, each with its gradient
-
-
-class RandomState(NamedTuple):
-    """States of the random number generators."""
-
-    cpu: Tensor  # (N,) uint8
-    device: tuple[list[int], list[Tensor]]  # numbers of GPUs, and the state of each; empty on the CPU
 
 
 class LossForward(nn.Module):
@@ -46,14 +40,12 @@ class LossForward(nn.Module):
         super().__init__()
         self.objectives = objectives
 
-    def forward(
-        self, step: Step, scales: dict[str, float], cached: CachedGradients
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, step: Step, scales: dict[str, float], first: FirstPass) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, a scalar, and each loss as in Objectives.forward."""
         surrogate = torch.zeros((), device=step.batch.images.device)
         # features before the losses: random numbers are drawn in the order of the first pass
-        features = zip(pooled_features(step), cached.features, strict=True) if cached.features else ()
-        for value, gradient in (*features, *cached.parameters):
+        features = zip(pooled_features(step), first.features, strict=True) if first.features else ()
+        for value, gradient in (*features, *first.parameters):
             surrogate = surrogate + (value.float() * gradient).sum()  # (b, D) -> ()
         total, losses = self.objectives(step, scales)
         return surrogate + total, losses
@@ -85,20 +77,20 @@ class BackwardPass:
         """
         chunks = [split_batch(batch, index, self.chunks) for index in range(self.chunks)]
         scales = loss_scales(self.objectives, chunks)
-        cached, losses = [CachedGradients()] * self.chunks, dict[str, Tensor]()
-        random_states: list[RandomState] = []
+        first_passes, losses = [FirstPass()] * self.chunks, dict[str, Tensor]()
         if self.chunks > 1 and any(objective.is_contrastive for _, objective in self.objectives.items()):
-            losses, cached, random_states = self._contrast(chunks)
+            losses, first_passes = self._contrast(chunks)
             scales = [{name: scale for name, scale in s.items() if name not in losses} for s in scales]
-        for index, chunk in enumerate(chunks):
-            if random_states:
-                torch.set_rng_state(random_states[index].cpu)
-                set_device_states(*random_states[index].device)
+        for index, (chunk, first) in enumerate(zip(chunks, first_passes, strict=True)):
+            if first.random_state is not None:
+                cpu, devices, states = first.random_state
+                torch.set_rng_state(cpu)
+                set_device_states(devices, states)
             is_final = last and index == self.chunks - 1
             wait = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not is_final else None
             with wait or nullcontext():
                 with runtime.autocast(self.device, self.precision):
-                    total, parts = self.module(self._step(chunk), scales[index], cached[index])
+                    total, parts = self.module(self._step(chunk), scales[index], first)
                 if total.requires_grad:  # False if all that this chunk depends on is frozen
                     (share * total).backward()
             for name, part in parts.items():
@@ -110,11 +102,11 @@ class BackwardPass:
         count = int(batch.text.mask[:, 1:].sum())
         return Step(self.objectives.model, batch.to(self.device), num_target_tokens=count)
 
-    def _contrast(self, chunks: list[Batch]) -> tuple[dict[str, Tensor], list[CachedGradients], list[RandomState]]:
-        """Compute the contrastive losses, each chunk's cached gradients, and the random state before each chunk."""
+    def _contrast(self, chunks: list[Batch]) -> tuple[dict[str, Tensor], list[FirstPass]]:
+        """Compute the contrastive losses and each chunk's first pass."""
         random_states, features, on_device = [], [], torch.empty(0, device=self.device)
         for chunk in chunks:
-            random_states.append(RandomState(torch.get_rng_state(), get_device_states(on_device)))
+            random_states.append((torch.get_rng_state(), *get_device_states(on_device)))
             with torch.no_grad(), runtime.autocast(self.device, self.precision):
                 features.append(pooled_features(self._step(chunk)))
         image, text = (torch.cat(feature).requires_grad_() for feature in zip(*features, strict=True))  # (B, D)
@@ -125,9 +117,9 @@ class BackwardPass:
         of_image, of_text, *others = torch.autograd.grad(total, [image, text, *parameters], allow_unused=True)
         reached = tuple((p, gradient) for p, gradient in zip(parameters, others, strict=True) if gradient is not None)
         by_chunk = zip(of_image.chunk(len(chunks)), of_text.chunk(len(chunks)), strict=True)  # (b, D) each
-        cached = [CachedGradients(gradients) for gradients in by_chunk]
-        cached[-1] = cached[-1]._replace(parameters=reached)  # once
-        return {name: loss.detach() for name, loss in losses.items()}, cached, random_states
+        first_passes = [FirstPass(*results) for results in zip(random_states, by_chunk, strict=True)]
+        first_passes[-1] = first_passes[-1]._replace(parameters=reached)  # once
+        return {name: loss.detach() for name, loss in losses.items()}, first_passes
 
 
 def loss_scales(objectives: Objectives, batches: Sequence[Batch]) -> list[dict[str, float]]:

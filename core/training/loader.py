@@ -35,7 +35,7 @@ def split_batch(batch: Batch, index: int, count: int) -> Batch:
     if regions is not None and len(regions.images) < count:
         problem = f"cannot be cut into {count} parts (ranks, train.gradcache_chunks)"
         raise ValueError(f"a batch of {len(regions.images)} regions {problem}")
-    cut = None if regions is None else part(regions, len(regions.images))
+    cut = regions and part(regions, len(regions.images))
     return dataclasses.replace(part(images, len(batch.images)), regions=cut)
 
 
@@ -86,8 +86,7 @@ def load(batches: StepBatches, workers: int, pinned: bool) -> Iterator[Batch]:
             generator=torch.Generator(),  # not the global one, which each step seeds
         )
     except ValueError as err:
-        messages = re.split(r"^[\w.]*Error: ", str(err), flags=re.MULTILINE)
-        raise ValueError(messages[-1].strip()) from err
+        raise ValueError(re.split(r"^[\w.]*Error: ", str(err), flags=re.MULTILINE)[-1].strip()) from err
 
 
 def _exit_with_parent(worker: int) -> None:

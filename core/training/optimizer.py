@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,7 +78,7 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
 class Fp32Muon(Muon):
     """timm's Muon with orthogonalisation in fp32, without native bf16 twenty times as fast; its state is the same."""
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Any = None) -> Any:
         # timm's step fixes the type: it is the default of an argument that no caller passes
         with _Fp32ForBf16():
             return super().step(closure)
@@ -88,9 +87,7 @@ class Fp32Muon(Muon):
 class _Fp32ForBf16(TorchFunctionMode):
     """Replaces bf16 by fp32 in every call of Tensor.to."""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.to:
             args = tuple(torch.float32 if value is torch.bfloat16 else value for value in args)

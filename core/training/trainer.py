@@ -87,12 +87,10 @@ class Trainer:
         self.optimizer = make_optimizer(objectives, settings, self.device)
         self.ema_model = objectives.ema_model = _running_mean(self.model, settings.ema) if settings.ema else None
         self.state: dict[str, Any] = {}
-        self.step = self.first_step = 0
         self.grad_norm = 0.0
         self.started, self.data_wait_seconds = time.perf_counter(), 0.0
         self.checkpoint = resume_from
-        if self.checkpoint:
-            self.step = self.first_step = checkpoint.load(self.checkpoint, objectives, self.optimizer)
+        self.step = self.first_step = checkpoint.load(resume_from, objectives, self.optimizer) if resume_from else 0
         self.backward = BackwardPass(objectives, self.device, self.precision, settings.gradcache_chunks)
 
     def settings_for(self, cls: type[T]) -> T:
