@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from small_coca import SOURCE, coca
 from torch import Tensor, multiprocessing
 
-from core import hookspecs
+from core import hookspecs, runtime
 from core.objectives import Objectives
 from core.settings import RunSettings, TrainSettings
 from core.training import checkpoint
@@ -62,7 +62,7 @@ def trainer(name: str, folder: str, *hooks, resume: bool = False, **settings) ->
         manager.register(hook)
     # at a small rate, for Adam makes steps of this size of gradients that are nothing but rounding
     made = {"steps": STEPS, "batch": 8, "lr": 3e-5, "warmup": 1, "workers": 0, "save_every": 2, "precision": "fp32"}
-    newest = checkpoint.newest(folder) if resume else None
+    newest = runtime.broadcast(lambda: checkpoint.newest(folder)) if resume else None
     train, run = TrainSettings(**{**made, **settings}), RunSettings(device="cpu")
     return Trainer(objectives(name), SOURCE, train, run, manager, folder, resume_from=newest)
 
@@ -80,6 +80,9 @@ def on_a_rank(rank: int, folder: str) -> None:
     if rank == 0:
         shutil.copytree(f"{folder}/coca", f"{folder}/again")
     dist.barrier()
+    calls: list[int] = []
+    assert runtime.broadcast(lambda: calls.append(rank) or {"rank": rank}) == {"rank": 0}
+    assert calls == [0] * (rank == 0), "rank 0 alone computes"
     again = trainer("coca", f"{folder}/again", resume=True, steps=STEPS + 2)
     assert again.first_step == STEPS
     again.fit()
@@ -138,22 +141,17 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         trainer("coca", str(tmp_path), gradcache_chunks=3)
 
 
-def test_torchrun(tmp_path):
-    """The console's way: one folder, one report, nothing said twice."""
-    folder = tmp_path / "run"
-    sizes = ["data.train_size=40", "data.image_size=32", "model.backbone.embed_dim=32", "model.backbone.depth=1"]
-    sizes += [
-        "model.backbone.num_heads=2",
-        "model.decoder.embed_dim=32",
-        "model.decoder.num_heads=2",
-        "model.pooler.num_heads=2",
-    ]
-    settings = ["train.steps=2", "train.batch=4", "train.workers=0", "train.warmup=1", "run.device=cpu"]
-    settings += ["evaluate.candidates=4", "evaluate.examples=2", "evaluate.pictures=1", "evaluate.rounds=0"]
+def torchrun(folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a small COCA recipe on two ranks, from the command line."""
+    parts = {"model.backbone": ("embed_dim=32", "depth=1", "num_heads=2"), "model.pooler": ("num_heads=2",)}
+    parts |= {"model.decoder": ("embed_dim=32", "num_heads=2"), "data": ("train_size=40", "image_size=32")}
+    parts |= {"train": ("steps=2", "batch=4", "workers=0", "warmup=1", "save_every=1")}
+    parts |= {"evaluate": ("candidates=4", "examples=2", "pictures=1", "rounds=0")}
+    sizes = [f"{part}.{setting}" for part, values in parts.items() for setting in values]
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "core.run"]
     recipe = str(ROOT / "projects/coca/pretrain.yaml")
     done = subprocess.run(
-        [*line, recipe, f"run.folder={folder}", *sizes, *settings],
+        [*line, recipe, f"run.folder={folder}", "run.device=cpu", *sizes, *settings],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -161,6 +159,20 @@ def test_torchrun(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_torchrun_and_resume(tmp_path):
+    """Two ranks write one folder and one report, print once, and resume together from the newest whole checkpoint."""
+    folder = tmp_path / "run"
+    done = torchrun(folder)
     assert done.stdout.count("Run folder") == 1
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
     assert json.loads((folder / "report.json").read_text())
+    before = load_file(folder / "model.safetensors")
+    (folder / "checkpoints/step-00000002/state.json").write_text("{}")
+    (folder / "model.safetensors").unlink()
+    done = torchrun(folder, "run.resume=true", "run.evaluate=false")
+    assert done.stdout.count("Continuing from step 1") == 1
+    assert done.stderr.count("going back to") == 1, "rank 0 alone looks for a checkpoint"
+    torch.testing.assert_close(load_file(folder / "model.safetensors"), before, rtol=0, atol=0)
