@@ -141,7 +141,7 @@ def test_a_long_strip_is_cropped_before_it_is_resized(monkeypatch):
     ],
 )
 def test_tensors_that_are_no_image(tensor, got):
-    with pytest.raises(ValueError, match=f"^a picture as a tensor is 3 x height x width of uint8, got {got}$"):
+    with pytest.raises(ValueError, match=f"^an image as a tensor is 3 x height x width of uint8, got {got}$"):
         preprocess(tensor, SIZES[False])
 
 

@@ -97,9 +97,9 @@ def test_lines():
     section = {"candidates": 8, **{way: {"i2t_r1": value, "t2i_r1": value / 2} for way, value in ways.items()}}
     assert guided_retrieval.format_report(report={"guided": section})["guided"] == [
         "Retrieval among 8, by the pruner's guide",
-        "  % R@1                           image to text  text to image",
-        "  null guide                               25.0           12.5",
-        "  best re-ranked under their text          50.0           25.0",
-        "  unpruned                                 75.0           37.5",
+        "  % R@1                            image to text  text to image",
+        "  null guide                                25.0           12.5",
+        "  best re-ranked under their text           50.0           25.0",
+        "  unpruned                                  75.0           37.5",
     ]
     assert guided_retrieval.format_report(report={}) is None
