@@ -24,6 +24,12 @@ def settings_of(cls: type) -> dict[str, tuple[Any, Any]]:
     return {name: (hint, parameter.default) for name, (hint, parameter) in parameters(cls).items()}
 
 
+def renamed_settings(cls: type) -> dict[str, str]:
+    """Return the old names of settings that a class declares, ``old -> new``, without names that it uses itself."""
+    known, declared = settings_of(cls), getattr(cls, "renamed_settings", {})
+    return {old: new for old, new in declared.items() if old not in known and new in known}
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABCMeta
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -17,8 +18,8 @@ PUBLIC = {"Cues": "BlockCues", "Held": "LoadedModel", "Sketch": "DataSpec"}
 PUBLIC |= {"Share": "Fraction", "Natural": "NonNegativeInt", "Positive": "NonNegativeFloat"}
 
 
-def warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now {new}; {ENDS}", FutureWarning, stacklevel=3)
+def warn(old: str, new: str, stacklevel: int = 3) -> None:
+    warnings.warn(f"{old} is now {new}; {ENDS}", FutureWarning, stacklevel=stacklevel)
 
 
 class _OldName:
@@ -46,7 +47,8 @@ def renamed(names: dict[str, str]) -> Callable[[type[T]], type[T]]:
             super(cls, sub).__init_subclass__(**options)
             for old in names.keys() & vars(sub).keys():
                 if names[old] not in vars(sub):
-                    warn(f"{sub.__module__}.{sub.__qualname__}.{old}", names[old])
+                    depth = 4 if isinstance(sub, ABCMeta) else 3  # ABCMeta.__new__ is written in Python
+                    warn(f"{sub.__module__}.{sub.__qualname__}.{old}", names[old], depth)
                     setattr(sub, names[old], vars(sub)[old])
                     setattr(sub, old, _OldName(sub, old, names[old]))
 

@@ -19,7 +19,7 @@ from core.recipe.yaml_tree import ListNode, MapNode, Scalar, YamlNode
 from core.settings import TrainSettings
 from registry.part import Part
 from registry.recipe_files import Problem
-from registry.signature import is_list, is_mapping, settings_of
+from registry.signature import is_list, is_mapping, renamed_settings, settings_of
 
 PREFIXES = {"model.poolers": "model.pooler", "model.moments": "model.frame_embedding"}  # of train.groups
 Steps = list[str | int]  # of a path: keys, and indices of lists
@@ -54,10 +54,8 @@ class KeyResolver:
 
     def _node(self, hint: Any, node: YamlNode, base: YamlNode | None, path: str) -> YamlNode:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if origin is typing.Annotated:
-            return self._node(args[0], node, base, path)
-        if origin in (Union, types.UnionType):
-            for option in args:
+        if origin in (typing.Annotated, Union, types.UnionType):
+            for option in args:  # a mark of Annotated changes nothing
                 node = self._node(option, node, base, path)
             return node
         listed = origin is tuple or is_list(origin)
@@ -80,7 +78,7 @@ class KeyResolver:
         if not isinstance(cls, type) or not (origin is Part or dataclasses.is_dataclass(cls) or cls is Model):
             return node
         known = {key: inner for key, (inner, _) in settings_of(cls).items()}
-        return self._keys(known, _renamed(cls), _renamed(former or cls), node, base, path)
+        return self._keys(known, renamed_settings(cls), renamed_settings(former or cls), node, base, path)
 
     def _part(self, base: type, name: YamlNode | None) -> type | None:
         registry = self.catalog.registries[base]
@@ -105,12 +103,6 @@ class KeyResolver:
             items[key] = self._node(known[key], item, base.items.get(key), place) if key in known else item
             marks[key] = where
         return MapNode(items, node.where, marks)
-
-
-def _renamed(cls: type) -> dict[str, str]:
-    """Return the old keys that a class declares, without those that a subclass gave a meaning of its own."""
-    known, declared = settings_of(cls), getattr(cls, "renamed_settings", {})
-    return {old: new for old, new in declared.items() if old not in known and new in known}
 
 
 def _warn(where: str, old: str, new: str) -> None:

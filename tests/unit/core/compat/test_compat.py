@@ -10,11 +10,21 @@ import torch
 
 import core
 from core import discovery
+from core.blocks import between_attention_and_mlp, run_blocks
 from core.compat import names
 from core.compat.tensor_names import with_new_names
+from core.kinds import Backbone, Decoder
+from core.model import Model
+from core.objectives import Objectives, Step
 from core.recipe import RecipeErrors, read
+from core.training.trainer import Trainer
 
 CATALOG = discovery.load()
+RUN = Path(__file__).parents[3] / "b602951" / "coca"
+ADOPTERS = (Model, Step, Trainer, Backbone, Decoder, core.Data, core.Objective, Objectives)
+OLD = [
+    (cls, old, entry.new) for cls in ADOPTERS for old, entry in vars(cls).items() if isinstance(entry, names._OldName)
+]
 RECIPE = """\
 model: {backbone: {name: vit, dim: 8, heads: 2, prune: [{after_block: 1, pruner: {name: tpd, keep: 0.5}}]}, text: bert}
 objectives: {itm: {share: 0.5}}
@@ -116,3 +126,82 @@ def test_old_hooks_are_called():
     from plugins.hooks.report_table import table
 
     assert "lines of a" in table(catalog.hooks, {"a": {"b": 1}})
+
+
+def test_an_old_hook_wraps_the_loaded_model(monkeypatch):
+    class Plugin:
+        @core.hookimpl
+        def use(self, held):
+            return "wrapped", held.model
+
+    catalog = discovery.load()
+    _, said = messages(catalog.hooks.register, Plugin())
+    assert said == [f"hook use(held) is now wrap_loaded_model(loaded); {names.ENDS}"]
+    monkeypatch.setattr(discovery, "load", lambda: catalog)
+    word, model = core.load(RUN, "cpu", "fp32")
+    assert word == "wrapped" and isinstance(model, Model)
+
+
+class OldBlock:
+    """A transformer block by the contract of the last release."""
+
+    def attend(self, x, mask):
+        return x + 1
+
+    def feed(self, x):
+        return 2 * x
+
+    def look(self, x, mask):
+        return x, x.sum(-1)
+
+
+class UnchangedPruner(core.TokenPruner):
+    """Returns the tokens unchanged, between attention and MLP."""
+
+    place = "in_block"
+
+    def score(self, tokens, guide, cues):
+        return None
+
+    def forward(self, tokens, guide, cues):
+        return tokens
+
+
+def test_a_block_by_the_old_contract_is_run():
+    tokens = core.Tokens(torch.ones(1, 3, 2), patches=(1, 3))
+    ((after, cues), said) = messages(between_attention_and_mlp, OldBlock(), tokens)
+    assert said == [f"OldBlock.feed, .look is now mlp, attention_maps; {names.ENDS}"]
+    assert torch.equal(after.x, tokens.x + 1)
+    assert cues.keys is not None and torch.equal(cues.keys, tokens.x)
+    result, said = messages(run_blocks, [OldBlock()], {1: UnchangedPruner()}, tokens)
+    assert torch.equal(result.x, 2 * (tokens.x + 1))
+    assert set(said) == {f"OldBlock.feed, .look is now mlp, attention_maps; {names.ENDS}"}
+
+
+@pytest.mark.parametrize(("cls", "old", "new"), OLD, ids=lambda value: getattr(value, "__name__", value))
+def test_an_old_attribute_is_forwarded(cls, old, new):
+    sentence = f"{cls.__name__}.{old} is now {new}; {names.ENDS}"
+    if hasattr(cls, new):
+        result, said = messages(getattr, cls, old)
+        assert result == getattr(cls, new)
+    else:
+        instance = cls.__new__(cls)
+        if isinstance(instance, torch.nn.Module):
+            torch.nn.Module.__init__(instance)
+        _, said = messages(setattr, instance, old, 5)
+        assert said == [sentence] and getattr(instance, new) == 5
+        result, said = messages(getattr, instance, old)
+        assert result == 5
+    assert said == [sentence]
+
+
+@pytest.mark.parametrize("base", [core.Objective, Model])
+def test_the_warning_names_the_file_of_the_adopted_class(base):
+    old, new = next((old, new) for cls, old, new in OLD if cls is base)
+    with pytest.warns(FutureWarning, match=f"{old} is now {new}") as caught:
+
+        class Adopted(base):
+            locals()[old] = None
+
+    assert [Path(w.filename).name for w in caught] == ["test_compat.py"]
+    assert vars(Adopted)[new] is None
