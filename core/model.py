@@ -22,16 +22,8 @@ from registry.part import Filled, NonNegativeInt, Part, PartError
 
 
 @renamed(
-    {
-        "look": "encode_image",
-        "finish": "run_pruned_blocks",
-        "seen": "kept_patches",
-        "moments": "frame_embedding",
-        "poolers": "pooler",
-        "reader": "text_tower",
-        "read": "encode_text",
-        "missing": "lacks",
-    }
+    {"look": "encode_image", "finish": "run_pruned_blocks", "seen": "kept_patches", "moments": "frame_embedding"}
+    | {"poolers": "pooler", "reader": "text_tower", "read": "encode_text", "missing": "lacks"}
 )
 class Model(nn.Module):
     """Parts in slots. The constructor's arguments are the keys of a recipe's ``model:`` section.
