@@ -1,11 +1,10 @@
 """The gradients of a batch, at once or in chunks, on one process or several.
 
-Chunks are for large batches in limited memory: only one chunk's activations are kept at a time. Contrastive losses
-compare all rows, so they use GradCache (Gao et al. 2021, arXiv:2101.06983). The first pass computes each chunk's pooled
-features without gradient. The contrastive losses of all chunks' features give the gradients of these features and of
-the parameters that turn them into logits. The second pass computes each chunk again with the same random numbers and
-adds the other losses; the surrogate loss sum(feature * gradient) injects the contrastive gradients.
-Letters as in core.types; b rows of one chunk.
+Chunks save memory: only one chunk's activations are kept at a time. Contrastive losses compare all rows, so they use
+GradCache (Gao et al. 2021, arXiv:2101.06983). The first pass computes each chunk's pooled features without gradient.
+The contrastive losses of all chunks' features give the gradients of these features and of the parameters that turn them
+into logits. The second pass computes each chunk again with the same random numbers and adds the other losses; the
+surrogate loss sum(feature * gradient) injects the contrastive gradients. Letters as in core.types; b rows of one chunk.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class FirstPass(NamedTuple):
     """Random state and contrastive gradients of a chunk's first pass, for the second; empty without GradCache."""
 
     random_state: tuple[Tensor, list[int], list[Tensor]] | None = None  # of the CPU; numbers of GPUs, and of each
-    features: tuple[Tensor, ...] = ()  # of the pooled image and text, (b, D) each
+    features: tuple[Tensor | None, ...] = ()  # of the pooled image and text, (b, D) each; None: not used
     parameters: tuple[tuple[nn.Parameter, Tensor], ...] = ()  # of the logits, each with its gradient
 
 
@@ -46,7 +45,7 @@ class LossForward(nn.Module):
         # features before the losses: random numbers are drawn in the order of the first pass
         features = zip(pooled_features(step), first.features, strict=True) if first.features else ()
         for value, gradient in (*features, *first.parameters):
-            surrogate = surrogate + (value.float() * gradient).sum()  # (b, D) -> ()
+            surrogate = surrogate + (0 if gradient is None else (value.float() * gradient).sum())  # (b, D) -> ()
         total, losses = self.objectives(step, scales)
         return surrogate + total, losses
 
@@ -116,8 +115,8 @@ class BackwardPass:
         parameters = [parameter for parameter in self.objectives.parameters() if parameter.requires_grad]
         of_image, of_text, *others = torch.autograd.grad(total, [image, text, *parameters], allow_unused=True)
         reached = tuple((p, gradient) for p, gradient in zip(parameters, others, strict=True) if gradient is not None)
-        by_chunk = zip(of_image.chunk(len(chunks)), of_text.chunk(len(chunks)), strict=True)  # (b, D) each
-        first_passes = [FirstPass(*results) for results in zip(random_states, by_chunk, strict=True)]
+        sides = (self.chunks * [g] if g is None else g.chunk(self.chunks) for g in (of_image, of_text))  # (b, D) each
+        first_passes = [FirstPass(*results) for results in zip(random_states, zip(*sides, strict=True), strict=True)]
         first_passes[-1] = first_passes[-1]._replace(parameters=reached)  # once
         return {name: loss.detach() for name, loss in losses.items()}, first_passes
 
@@ -137,7 +136,8 @@ def loss_scales(objectives: Objectives, batches: Sequence[Batch]) -> list[dict[s
 
 def pooled_features(step: Step) -> tuple[Tensor, Tensor]:
     """The features that contrastive losses read, of image and text, (b, D) each; always computed in this order."""
-    image, text = step.image.pooled, step.text.pooled
+    image = step.image.pooled
+    text = image[:, :0] if image is not None and step.model.lacks("text") else step.text.pooled  # (b, 0), else (b, D)
     assert image is not None and text is not None
     return image, text
 

@@ -11,14 +11,17 @@ import torch
 from small_coca import SOURCE, coca
 from torch import Tensor
 
-from core.objectives import Objectives, Step
+from core.model import Model
+from core.objectives import Objective, Objectives, Step
 from core.training.gradients import BackwardPass
 from core.training.loader import split_batch
 from core.types import Batch, Text
+from plugins.backbones.vit import ViT
 from plugins.heads.scale_bias import ScaleBias
 from plugins.objectives.caption import Captioning
 from plugins.objectives.itc import ImageTextContrast
 from plugins.objectives.siglip import PairwiseSigmoid
+from registry.part import Part
 
 CPU = torch.device("cpu")
 
@@ -65,6 +68,44 @@ def test_eight_chunks_of_eight_are_64_at_once(losses):
         assert whole["model.heads.temperature.log"].abs() > 1e-3
     if "siglip" in said:
         assert whole["model.heads.sigmoid.bias"].abs() > 1e-3
+
+
+class Uniformity(Objective):
+    """A contrastive loss of one modality alone."""
+
+    is_contrastive = True
+
+    def __init__(self, modality: str):
+        super().__init__()
+        self.modality = modality
+
+    def forward(self, step: Step) -> Tensor:
+        """The loss, a scalar."""
+        features = torch.nn.functional.normalize(getattr(step, self.modality).pooled, dim=-1)  # (B, D)
+        return torch.nn.functional.pdist(features).square().mul(-2).exp().mean().log()
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_a_contrastive_loss_of_one_modality_leaves_the_other_without_gradients(modality):
+    batch, parts = pairs(8), {"uniformity": Uniformity(modality)}
+    whole, _ = gradients(of_coca(**parts), batch, 1)
+    chunked, _ = gradients(of_coca(**parts), batch, 4)
+    assert chunked.keys() == whole.keys(), "weight decay acts on each parameter with a gradient, even one of zero"
+    torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_loss_in_chunks_needs_no_text_tower():
+    model = Model(
+        backbone=Part(ViT, {"embed_dim": 32, "num_heads": 2, "depth": 2, "patch_size": 16}),
+        vocabulary=SOURCE.tokenizer.vocabulary,
+        text_length=SOURCE.text_length,
+        image_size=SOURCE.image_size,
+    ).eval()
+    objectives = Objectives(model, {"uniformity": Uniformity("image")}, {"uniformity": 1.0})
+    whole, _ = gradients(objectives, pairs(8), 1)
+    objectives.zero_grad()
+    chunked, _ = gradients(objectives, pairs(8), 4)
+    torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_at_once_is_what_the_objectives_say():
