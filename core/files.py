@@ -1,4 +1,4 @@
-"""Read files by iopath, to which plugins add stores; write a run's files on the local disk, whole or not at all."""
+"""Read and write files. Reading uses iopath, so that plugins can add stores; writing is to the local disk, atomic."""
 
 from __future__ import annotations
 

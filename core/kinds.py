@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from core.compat.names import renamed
 from core.types import Batch, BlockCues, DataSpec, Example, Fused, Text, Tokens
+from registry.renaming import renamed
 
 
 @renamed({"pools": "has_pooled"})

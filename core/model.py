@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from core import video
-from core.compat.names import renamed
 from core.files import SIZES, paths, read_text, write_json
 from core.kinds import Backbone, Data, Decoder, Fusion, Head, Pooler, TextEncoder, Tokenizer, TokenPruner
 from core.types import DataSpec, Fused, Text, Tokens
 from registry.part import Filled, NonNegativeInt, Part, PartError
+from registry.renaming import renamed
+
+RENAMED = {"look": "encode_image", "finish": "run_pruned_blocks", "seen": "kept_patches", "moments": "frame_embedding"}
+RENAMED |= {"poolers": "pooler", "reader": "text_tower", "read": "encode_text", "missing": "lacks"}
 
 
-@renamed(
-    {"look": "encode_image", "finish": "run_pruned_blocks", "seen": "kept_patches", "moments": "frame_embedding"}
-    | {"poolers": "pooler", "reader": "text_tower", "read": "encode_text", "missing": "lacks"}
-)
+@renamed(RENAMED)
 class Model(nn.Module):
     """Parts in slots. The constructor's arguments are the keys of a recipe's ``model:`` section.
 

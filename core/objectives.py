@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from core.compat.names import renamed
 from core.types import Batch, Fused, Tokens
 from registry.lazy import once
 from registry.part import PartError
+from registry.renaming import renamed
 
 if TYPE_CHECKING:
     from core.model import Model

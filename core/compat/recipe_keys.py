@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
-from core.compat.names import ENDS
 from core.discovery import Catalog
 from core.kinds import Data
 from core.model import Model
@@ -19,6 +18,7 @@ from core.recipe.yaml_tree import ListNode, MapNode, Scalar, YamlNode
 from core.settings import TrainSettings
 from registry.part import Part
 from registry.recipe_files import Problem
+from registry.renaming import ENDS
 from registry.signature import is_list, is_mapping, renamed_settings, settings_of
 
 PREFIXES = {"model.poolers": "model.pooler", "model.moments": "model.frame_embedding"}  # of train.groups

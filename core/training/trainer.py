@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from core import runtime
-from core.compat.names import renamed
 from core.kinds import Data
 from core.model import Model
 from core.objectives import Objectives
@@ -24,6 +23,7 @@ from core.training.gradients import BackwardPass
 from core.training.loader import StepBatches, load
 from core.training.optimizer import freeze, learning_rate, make_optimizer
 from core.types import Batch
+from registry.renaming import renamed
 from registry.sections import PluginSettings
 
 T = TypeVar("T")

@@ -18,13 +18,12 @@ from core.model import Model
 from core.objectives import Objectives, Step
 from core.recipe import RecipeErrors, read
 from core.training.trainer import Trainer
+from registry.renaming import OldName
 
 CATALOG = discovery.load()
 RUN = Path(__file__).parents[3] / "b602951" / "coca"
 ADOPTERS = (Model, Step, Trainer, Backbone, Decoder, core.Data, core.Objective, Objectives)
-OLD = [
-    (cls, old, entry.new) for cls in ADOPTERS for old, entry in vars(cls).items() if isinstance(entry, names._OldName)
-]
+OLD = [(cls, old, entry.new) for cls in ADOPTERS for old, entry in vars(cls).items() if isinstance(entry, OldName)]
 RECIPE = """\
 model: {backbone: {name: vit, dim: 8, heads: 2, prune: [{after_block: 1, pruner: {name: tpd, keep: 0.5}}]}, text: bert}
 objectives: {itm: {share: 0.5}}
