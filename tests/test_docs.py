@@ -10,9 +10,12 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
+import small
+import torch
 
-from core import TokenPruner, discovery, hookspecs
+from core import Objective, Step, TokenPruner, discovery, hookspecs
 from core.compat.names import PUBLIC
+from core.contracts import check_objective
 from core.recipe import read
 from registry import Owner
 
@@ -57,6 +60,36 @@ def test_tutorial_recipe_is_read(patchbay_norm, tmp_path):
     assert prune.pruner.name == "norm"
     assert issubclass(prune.pruner.cls, TokenPruner)
     assert "pta" not in read(str(recipe), (), catalog).objectives
+
+
+def test_loss_of_the_tutorial(monkeypatch):
+    (text,) = [block for block in blocks("python") if "Objective" in block]
+    plugin = types.ModuleType("uniformity_plugin")
+    monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
+    exec(text, vars(plugin))
+    source = small.data()
+    loss = vars(plugin)["Uniformity"]()
+    check_objective(loss, small.copa(source), source.batch(0, size=6, seed=0, reads=frozenset()))
+    images = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
+    pairs = [(-2 * (images[i] - images[j]).square().sum()).exp() for i in range(5) for j in range(5) if i != j]
+    step = types.SimpleNamespace(image=types.SimpleNamespace(pooled=3 * images))
+    torch.testing.assert_close(loss(step), torch.stack(pairs).mean().log())
+    catalog = discovery.load()
+    catalog.register_plugin(lambda: plugin, Owner("loss", "loss", "1.0"))
+    recipe = read(str(ROOT / "projects" / "coca" / "pretrain.yaml"), ["objectives.uniformity.weight=0.1"], catalog)
+    assert recipe.objectives["uniformity"].weight == 0.1
+
+
+def test_names_in_the_tables_of_a_loss_exist():
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8").partition("## A loss")[2].partition("\n## ")[0]
+    features, methods = [
+        table.partition("\n\n")[0].splitlines()[2:] for table in re.split(r"(?m)^(?=\|.*\n\|---)", page)[1:]
+    ]
+    step = vars(Step(small.copa(small.data()), small.data().batch(0, size=2, seed=0, reads=frozenset())))
+    assert len(features) == 7
+    for name in {name for row in features for name in re.findall(r"`(\w+)", row.split("|")[1])}:
+        assert name in step or hasattr(Step, name), name
+    assert all(hasattr(Objective, re.findall(r"`(\w+)", row)[0]) for row in methods)
 
 
 def test_settings_of_the_tutorial_are_accepted(monkeypatch):

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from core.blocks import prune
 from core.kinds import Backbone, Decoder, Fusion, Head, Pooler, StepwiseDecoder, TextEncoder, TokenPruner
-from core.types import BlockCues, Text, Tokens
+from core.model import Model
+from core.objectives import Objective, Objectives, Step
+from core.training.gradients import BackwardPass
+from core.types import Batch, BlockCues, Text, Tokens
 from registry.part import Part, parameters
 
 B, P, L, D, G = 3, 12, 7, 32, 16
@@ -66,7 +69,10 @@ def check_pruner(part: Part[TokenPruner]) -> None:
     meta = part(dim=D, guide_dim=G).to("meta")
     moved = prune(meta, tokens.to("meta"), guide.to("meta"), _cues(meta, tokens.to("meta")))
     assert moved.x.shape == out.x.shape, "the meta device gives another shape"
-    traced = torch.jit.trace(_Traced(pruner), (tokens.x, guide), check_trace=False)  # as counting by fvcore does
+    pruner.requires_grad_(False)  # to a trace of a function, parameters are constants
+    traced = torch.jit.trace(  # as counting by fvcore does
+        lambda x, guide: run(pruner, Tokens(x, patches=(1, 1 + P)), guide).x, (tokens.x, guide), check_trace=False
+    )
     assert traced(tokens.x, guide).shape == out.x.shape, "tracing changes the shape"
 
 
@@ -189,6 +195,20 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
         assert parameter.grad is not None, f"no gradient reaches {name}"
 
 
+def check_objective(objective: Objective, model: Model, batch: Batch) -> None:
+    """Check that a loss is a finite scalar that trains the model; if contrastive, in two chunks as in one."""
+    objectives, results = Objectives(model, {"loss": objective}, {"loss": 1.0}).eval(), []
+    loss = objective(Step(model, batch))
+    assert loss.shape == () and loss.isfinite(), f"the loss must be a finite scalar, got {loss}"
+    for chunks in (1, 2) if objective.is_contrastive else (1,):
+        objectives.zero_grad()
+        BackwardPass(objectives, batch.images.device, "fp32", chunks)(batch)
+        results.append([torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()])
+    assert any(gradient.any() for gradient in results[0]), "no gradient reaches the model's parameters"
+    same = all(torch.allclose(one, two, rtol=1e-3, atol=1e-5) for one, two in zip(results[0], results[-1], strict=True))
+    assert same, "is_contrastive, but two chunks give other gradients: does it read more than the pooled features?"
+
+
 def _cues(pruner: TokenPruner, tokens: Tokens) -> BlockCues:
     """Keys and attention for an in_block pruner: two heads over the states (B, N, D) themselves."""
     if pruner.place == "after_block":
@@ -227,15 +247,3 @@ def _check_gradients(module: nn.Module, run: Callable[[], Tokens], which: str, a
     mine = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in others]
     missing = [name for name, p in mine if p.grad is None]
     assert not missing, f"no gradient reaches {', '.join(missing)}"
-
-
-class _Traced(nn.Module):
-    """A pruner as a module from tensors to a tensor."""
-
-    def __init__(self, pruner: TokenPruner):
-        super().__init__()
-        self.pruner = pruner
-
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:  # (B, 1 + P, D), (B, G) -> (B, 1 + K, D)
-        tokens = Tokens(x, patches=(1, 1 + P))
-        return prune(self.pruner, tokens, guide, _cues(self.pruner, tokens)).x

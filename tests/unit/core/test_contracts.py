@@ -15,6 +15,8 @@ from plugins.pruners.prune_list import Prune
 from registry.part import Part
 
 CATALOG = load()
+OBJECTIVES_DATA = small.data(labelled=0.5)
+OBJECTIVES_BATCH = OBJECTIVES_DATA.batch(0, size=6, seed=0, reads=small.READS | {"labels"})
 SMALL = {
     "vit": {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8},
     "bert": {"embed_dim": 32, "layers": 2, "num_heads": 2},
@@ -114,17 +116,34 @@ def test_data(part):
 
 
 @pytest.mark.parametrize("part", parts(Objective))
-def test_objective_is_finite_and_reaches_the_model(part):
-    source = small.data(labelled=0.5)
-    model = small.copa(source)
-    objective = part()
-    objectives = small.Objectives(model, {"own": objective}, {"own": 1.0}).train()
-    total, losses = objectives(source.batch(0, size=6, seed=0, reads=objectives.batch_fields))
-    assert total.isfinite()
-    assert torch.equal(losses["own"], total.detach())
-    total.backward()
-    touched = [p for p in model.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
-    assert touched
+def test_objective(part):
+    contracts.check_objective(part(), small.copa(OBJECTIVES_DATA), OBJECTIVES_BATCH)
+
+
+class _Loss(Objective):
+    is_contrastive = True
+
+    def __init__(self, compute):
+        super().__init__()
+        self.compute = compute
+
+    def forward(self, step):
+        """The loss, any shape."""
+        return self.compute(step)
+
+
+@pytest.mark.parametrize(
+    ("compute", "problem"),
+    [
+        (lambda step: step.image.pooled, "a finite scalar"),
+        (lambda step: step.image.pooled.sum() / 0, "a finite scalar"),
+        (lambda step: step.image.pooled.detach().sum() + step.model.null_guide.sum() * 0, "no gradient reaches"),
+        (lambda step: (step.image.pooled.mean() * step.batch.text.ids[:, 1:3].sum()).sin(), "other gradients"),
+    ],
+)
+def test_what_is_wrong_with_an_objective(compute, problem):
+    with pytest.raises(AssertionError, match=problem):
+        contracts.check_objective(_Loss(compute), small.copa(OBJECTIVES_DATA), OBJECTIVES_BATCH)
 
 
 class _Bad(TokenPruner):
