@@ -73,7 +73,11 @@ def test_what_is_no_file_of_merges(tmp_path, text, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x1f\x8bcut", gzip.compress(TEXT.encode())[:-12]])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"\x1f\x8bcut", gzip.compress(TEXT.encode())[:-12]],
+    ids=["no UTF-8", "no gzip", "truncated"],
+)
 def test_unreadable_content(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match="a: cannot be read as CLIP's merges"):
