@@ -48,7 +48,7 @@ class Backbone(nn.Module, ABC):
 
 
 class TokenPruner(nn.Module, ABC):
-    """A layer that drops patches; an entry of a ``prune`` list."""
+    """A layer that drops patches; an entry of a ``prune`` list. PTA and the patch metrics call ``score``."""
 
     origin: str = ""
     guided: ClassVar[bool] = False  # True: the choice depends on the guide

@@ -110,9 +110,10 @@ class Model(nn.Module):
         return self.decoder if self.decoder is not None and self.decoder.has_pooled else None
 
     def lacks(self, slot: str) -> bool:
-        """Return True if the model has no such slot: "text", "fusion", "heads.match", "scores" (patch scores)."""
-        if slot == "scores":
-            return not any(type(pruner).score is not TokenPruner.score for pruner in self.pruners[:1])
+        """Return True if the model has no such slot; ``Objective.needs`` lists them."""
+        if slot in ("scores", "trained_scores"):
+            scoring = [pruner for pruner in self.pruners[:1] if type(pruner).score is not TokenPruner.score]
+            return not any(slot == "scores" or list(pruner.parameters()) for pruner in scoring)
         if slot.startswith("heads."):
             return slot.removeprefix("heads.") not in self.heads
         return (self.text_tower if slot == "text" else getattr(self, slot)) is None

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 Rows = Tensor | slice
-SLOTS = {"scores": "a pruner that scores patches"}  # slots whose name in messages is not model.SLOT
+SLOTS = {  # names in messages of slots that are not model.SLOT
+    "scores": "a first pruner that overrides score",
+    "trained_scores": "a first pruner that overrides score and has parameters",
+}
 
 
 @renamed({"view": "image_for", "words": "decoder_text", "labelled": "num_target_tokens"})
@@ -99,7 +102,7 @@ class Objective(nn.Module, ABC):
     is_contrastive: ClassVar[bool] = False
 
     def needs(self) -> tuple[str, ...]:
-        """Return required slots: "text", "fusion", "decoder", "heads.match", "scores" (a pruner with patch scores)."""
+        """Return required slots of the model: "text", "fusion", "decoder", "heads.match", ..., or keys of SLOTS."""
         return ()
 
     def loss_denominator(self, batch: Batch) -> float:

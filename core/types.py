@@ -81,7 +81,7 @@ class Tokens(Struct):
         Args:
             index: (B, K) int64, positions of the patches to keep among the current P, in the order of the result.
             fused: (B, F, D), tokens to insert after the kept patches, such as the average of the dropped ones.
-            scores: (B, P), the logits that the choice was based on.
+            scores: (B, P), the logits of the choice; only recorded. PTA and the patch metrics call ``score`` instead.
         """
         start, stop = self.patches
         states = self.patch_states  # (B, P, D)

@@ -25,7 +25,7 @@ class PatchTextAlignment(Objective):
     batch_fields = ("regions",)
 
     def needs(self) -> tuple[str, ...]:
-        return ("text", "scores")
+        return ("text", "trained_scores")
 
     def loss_denominator(self, batch: Batch) -> float:
         return 0 if batch.regions is None else len(batch.regions.images)

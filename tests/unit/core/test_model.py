@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import small
 import torch
 from tiny import DIM, LENGTH, SIDE, Match, TinyBackbone, TinyData, TinyFusion, TinyText, Unit, tiny_model
 
@@ -54,6 +55,28 @@ def test_slots_that_a_model_lacks():
     assert not model.lacks("heads.image")
     assert model.lacks("heads.match")
     assert not tiny_model().lacks("heads.match")
+
+
+class Norm(TokenPruner):
+    """Has scores that nothing could train."""
+
+    def score(self, tokens, guide, cues):
+        return tokens.patch_states.norm(dim=-1)  # (B, P)
+
+    def forward(self, tokens, guide, cues):
+        return tokens.keep(self.score(tokens, guide, cues).topk(8).indices)  # (B, K, D)
+
+
+def test_scores_are_trained_only_with_parameters():
+    lacking = {
+        pruner: [slot for slot in ("scores", "trained_scores") if tiny_model(pruner()).lacks(slot)]
+        for pruner in (EverySecond, Norm)
+    }
+    assert lacking == {EverySecond: ["scores", "trained_scores"], Norm: ["trained_scores"]}
+    assert not tiny_model().lacks("trained_scores")
+    problem = "objectives.pta: objective 'pta' needs a first pruner that overrides score and has parameters, which"
+    with pytest.raises(PartError, match=problem):
+        small.objectives(tiny_model(Norm()), "pta")
 
 
 def test_a_pruner_without_scores_or_guide(batch):

@@ -174,7 +174,7 @@ def test_missing_slots_are_named_all_at_once():
     with pytest.raises(PartError) as err:
         small.objectives(model, "itc", "itm", "pta")
     assert "objectives.itm: objective 'itm' needs model.fusion" in str(err.value)
-    assert "objectives.pta: objective 'pta' needs a pruner that scores patches" in str(err.value)
+    assert "objectives.pta: objective 'pta' needs a first pruner that overrides score and" in str(err.value)
 
 
 def test_random_pruner_sees_nothing_of_the_text():
