@@ -236,6 +236,13 @@ def fields(owner: ast.ClassDef) -> int:
     return sum("init=False" not in (ast.unparse(node.value) if node.value else "") for node in typed)
 
 
+def states_reason(source: Source, node: ast.ClassDef | Function) -> bool:
+    """Return True if a comment ``# arguments: REASON`` stands at the head of a class or constructor."""
+    top = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    comments = [source.comments.get(line, "") for line in range(top - 1, node.lineno + 1)]
+    return any(re.match(r"# arguments: \w", comment) for comment in comments)
+
+
 def constructors(source: Source) -> Iterator[Check]:
     """A constructor takes few arguments, or a comment ``# arguments: REASON`` at its head says why not."""
     counts: list[tuple[ast.ClassDef | Function, str, int]] = [
@@ -247,10 +254,7 @@ def constructors(source: Source) -> Iterator[Check]:
             count = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]) - 1  # self
             counts.append((item.function, item.label, count))
     for node, label, count in counts:
-        top = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        comments = [source.comments.get(line, "") for line in range(top - 1, node.lineno + 1)]
-        stated = any(re.match(r"# arguments: \w", comment) for comment in comments)
-        many = count > MAX_ARGUMENTS and not stated
+        many = count > MAX_ARGUMENTS and not states_reason(source, node)
         yield Check(node.lineno, f"{label} takes {count} arguments; at most {MAX_ARGUMENTS}" if many else None)
 
 

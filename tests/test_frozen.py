@@ -144,17 +144,44 @@ def found(tmp_path_factory):
         return {**current(), "json": outputs(tmp_path_factory.mktemp("frozen"))}
 
 
+ADDED = ": note it in CHANGELOG.md and run python tests/test_frozen.py"
+BREAKS = "Users' scripts may break. If it is meant: note it in CHANGELOG.md and run python tests/test_frozen.py"
+
+
+def differences(frozen: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]:
+    """Describe each changed entry; one that only adds names breaks no script."""
+    problems = []
+    for name in sorted(frozen.keys() | now.keys()):
+        lost = sorted(set(frozen.get(name, ())) - set(now.get(name, ())))
+        added = sorted(set(now.get(name, ())) - set(frozen.get(name, ())))
+        if name not in frozen:
+            problems.append(f"{name}: new{ADDED}")
+        elif lost or name not in now:
+            new = f", new: {', '.join(added)}" if added else ""
+            problems.append(f"{name}: lacks {', '.join(lost) if name in now else 'all'}{new}. {BREAKS}")
+        elif added:
+            problems.append(f"{name}: new: {', '.join(added)}{ADDED}")
+    return problems
+
+
 @pytest.mark.parametrize("group", ["commands", "recipe", "parts", "json"])
 def test_names_are_frozen(found, group):
-    frozen = json.loads(FROZEN.read_text())
-    changed = [
-        f"{group}, {name}: frozen {frozen[group].get(name)}, found {found[group].get(name)}"
-        for name in sorted(frozen[group].keys() | found[group].keys())
-        if frozen[group].get(name) != found[group].get(name)
-    ]
-    assert not changed, "\n".join(
-        ["Users' scripts may break. If it is meant: note it in CHANGELOG.md, run python tests/test_frozen.py", *changed]
+    problems = differences(json.loads(FROZEN.read_text())[group], found[group])
+    if problems:
+        pytest.fail("\n".join(f"{group}, {problem}" for problem in problems), pytrace=False)
+
+
+def test_additions_are_no_break():
+    frozen, now = (
+        {"pruner tpd": ["keep_rate"], "pruner old": []},
+        {"pruner tpd": ["keep_rate", "x"], "pruner new": ["y"]},
     )
+    new, gone, added = differences(frozen, now)
+    assert new == "pruner new: new: note it in CHANGELOG.md and run python tests/test_frozen.py"
+    assert gone == "pruner old: lacks all. " + BREAKS
+    assert added == "pruner tpd: new: x: note it in CHANGELOG.md and run python tests/test_frozen.py"
+    assert differences(now, now) == []
+    assert differences({"a": ["x", "y"]}, {"a": ["y", "z"]}) == ["a: lacks x, new: z. " + BREAKS]
 
 
 if __name__ == "__main__":

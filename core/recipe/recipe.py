@@ -144,10 +144,11 @@ def _objectives(reader: Reader, node: YamlNode) -> Any:
             if "weight" in settings:
                 weight = reader.value(settings.pop("weight"), float, f"{path}.weight")
             item = MapNode(settings, item.where, item.marks)
-        if isinstance(item, Scalar) and item.null:
+        if isinstance(item, Scalar) and (item.null or item.text.lstrip("+-").replace(".", "", 1).isdigit()):
             hint = near(key, [name for name in node.items if name != key])
             sentence = f"is null, and there is no inherited objective to remove.{hint} Its defaults: {{}}"
-            reader.add_problem(where, path, sentence)
+            mapping = f"expected a mapping, for example {{weight: {item.text}}}, found {item.text!r}"
+            reader.add_problem(where, path, sentence if item.null else mapping)
             continue
         part = reader.part(item, Objective, path, extra_keys=("weight",))
         if part is not INVALID and weight is not INVALID:

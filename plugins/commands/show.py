@@ -81,6 +81,7 @@ def _page(kind: str, name: str, entries: list[Entry[Any]]) -> str:
 
 
 def _block(entry: Entry[Any]) -> str:
+    from core.objectives import Objective
     from registry.part import is_filled
     from registry.signature import REQUIRED, describe, settings_of
 
@@ -92,7 +93,11 @@ def _block(entry: Entry[Any]) -> str:
         else:
             given = "; required" if default is REQUIRED else f"; default {_plain(default)}"
         lines.append(f"  {setting}: {describe(hint)}{given}{_remark(entry.cls, setting)}")
-    if not settings:
+    if issubclass(entry.cls, Objective):
+        lines.append(
+            f"  weight: {describe(float)}; default 1  # factor of the loss in the total; a key of every objective"
+        )
+    elif not settings:
         lines.append("  none")
     return "\n".join([*lines, "", f"From   {entry.owner}", f"File   {inspect.getsourcefile(entry.cls)}"])
 

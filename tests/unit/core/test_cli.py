@@ -111,6 +111,8 @@ def test_show_says_settings_ranges_defaults_and_owner():
     assert "  guide_dim: whole number, filled in at assembly from other parts" in page
     assert "plugins.pruners.tpd" in page
     assert str(ROOT / "plugins" / "pruners" / "tpd.py") in page
+    assert "Settings\n  weight: number; default 1  # factor" in show("pta")
+    assert '  reduction: mean | sum; default "mean"\n' in show("objective/itc")
     assert show("token pruner/tpd") == show("token_pruner/tpd") == page
 
 

@@ -391,6 +391,7 @@ OVERRIDES = {
     "model.backbone.prune[0].pruner=tdp": "Did you mean 'tpd'",
     "model.backbone.nmae=vit": "Did you mean 'name'",
     "objectives.itcc={}": "Did you mean 'itc'",
+    "objectives.pta=0.1": "expected a mapping, for example {weight: 0.1}",
     "objectives.itc.wieght=3": "Did you mean 'weight'",
     "data=scense": "Did you mean 'scenes'",
     "extends=pretrain.yaml": "no such section",
