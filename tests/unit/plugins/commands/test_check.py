@@ -282,7 +282,7 @@ def test_the_sketch_names_the_recipes_place_in_a_fault(monkeypatch):
     def fail(settings, reads):
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(recipe.data.cls, "sketch", fail)
+    monkeypatch.setattr(recipe.data.cls, "spec", fail)
     with pytest.raises(PartError, match=r"pretrain\.yaml:\d+:\d+: data: data 'scenes': no such thing"):
         dry_run.data_spec(recipe)
 
