@@ -62,7 +62,7 @@ def closed_form(side, pruned):
         "text": 6 * block(WORDS),
         "fusion": 5 * (block(WORDS) + cross) + block(after + WORDS),
         "decoder": 0,
-        "num_heads": 0,
+        "heads": 0,
     }
 
 

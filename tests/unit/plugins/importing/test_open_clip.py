@@ -50,12 +50,12 @@ TINY = {  # heads of 32, a picture encoder as wide as the decoder, so that the p
         "context_length": 20,
         "vocab_size": 49408,
         "width": 64,
-        "num_heads": 2,
+        "heads": 2,
         "layers": 2,
         "embed_cls": True,
         "output_tokens": True,
     },
-    "multimodal_cfg": {"context_length": 20, "vocab_size": 49408, "width": 64, "num_heads": 2, "layers": 3},
+    "multimodal_cfg": {"context_length": 20, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }
 BUILD = """
 import json, sys, torch, open_clip
