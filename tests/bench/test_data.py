@@ -80,5 +80,5 @@ def test_augmented_batch(timed, photos, augment):
     reads = frozenset(READS["all"])
     made = timed(lambda: photos[augment].batch(7, size=SIZE, seed=0, reads=reads))
     assert made.images.shape == (SIZE, 3, 256, 256)
-    assert made.regions.images.shape == (photos[augment].regions, 3, 256, 256)
+    assert made.regions.images.shape == (photos[augment].options.region_batch_size, 3, 256, 256)
     assert same(made, photos[augment].batch(7, size=SIZE, seed=0, reads=reads))

@@ -13,7 +13,7 @@ OBJECTIVES = ("itc", "itm", "mlm", "prefix_lm", "pta")
 def rows(built, batch, name):
     """Rows through trunk, later blocks, text encoder, fusion, decoder: the closed form under ``leak_free``."""
     size = len(batch.images)
-    share = getattr(built.objectives.parts[name], "share", 1.0)
+    share = getattr(built.objectives.parts[name], "fraction", 1.0)
     m = max(1, round(share * size))  # rows that take part
     r = len(batch.regions.images)
     return {

@@ -29,7 +29,7 @@ def base():
     torch.manual_seed(0)
     return Model(
         backbone=Part(
-            ViT, {"patch_size": PATCH, "prune": [Prune(AFTER, Part(TextAwarePatchDetector, {"keep": KEEP}))]}
+            ViT, {"patch_size": PATCH, "prune": [Prune(AFTER, Part(TextAwarePatchDetector, {"keep_rate": KEEP}))]}
         ),
         text=Part(BertEncoder, {"layers": 6}),
         fusion=Part(SkipConnectedFusion, {"layers": 6, "stride": 3}),

@@ -283,7 +283,7 @@ def faults(tiny: Imported, folder: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "pixels": (
             configured("j.json", "", preprocess_cfg={"mean": [0.5, 0.5, 0.5]}),
-            "j.json: preprocess_cfg.mean is [0.5, 0.5, 0.5]; this import knows CLIP's",
+            "j.json: preprocess_cfg.mean is [0.5, 0.5, 0.5]; pixels that the model reads have",
         ),
         "no object": (configured("k.json", "", model_cfg=[]), "k.json: model_cfg is []; expected a JSON object"),
         "config": ([whole, "--config", str(folder / "broken.json")], "broken.json:1:2: not JSON"),
