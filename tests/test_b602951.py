@@ -1,4 +1,4 @@
-"""What revision b602951 wrote still loads, evaluates, resumes and trains: see tests/b602951/README.md.
+"""Folders and recipes of revision b602951 load, evaluate, resume and train: see tests/b602951/README.md.
 
 On a processor that computes as the one that made the files, weights are equal bit for bit and figures to 1e-6; on
 others they are close. Tensors are compared as a multiset, whatever their names.

@@ -22,7 +22,7 @@ OWNER = Owner("sparsity", "patchbay-sparsity", "2.0")
 
 @dataclass(frozen=True)
 class SparsitySettings:
-    """How the share of small activations is measured."""
+    """Settings of the share of small activations."""
 
     free_on_resume: ClassVar = frozenset({"images"})
 
