@@ -7,10 +7,11 @@ for it, in the same order. The COCO server ran pycocoevalcap, whose tokenizer ne
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from plugins.metrics.caption_tokens import tokenise as tokenise
 
 Caption = Sequence[str]
 Gram = tuple[str, ...]
@@ -18,28 +19,6 @@ Gram = tuple[str, ...]
 ORDER = 4  # CIDEr's longest n-gram
 SIGMA = 6.0  # of CIDEr's Gaussian penalty on a difference in length, in bigrams
 BETA = 1.2  # weight of recall relative to precision in ROUGE-L
-
-_CLITIC = re.compile(r"(?<=\w)(?=n't\b|'(?:s|m|d|re|ve|ll)\b)|(?<=\bcan)(?=not\b)")
-_TOKEN = re.compile(
-    r"""(?:[^\W\d_]\.){2,}              # u.s., p.m.
-    | \d+(?:[.,:]\d+)+                  # 3.5, 1,000, 6:30
-    | '(?:s|m|d|re|ve|ll)\b
-    | \w+(?:['/-]\w+)*                  # words, close-up, and/or, o'clock, n't
-    | [^\w\s'"`.,:;?!()\[\]{}…–—“”‘-]   # signs such as & and %, one by one
-    """,
-    re.VERBOSE,
-)
-
-
-def tokenise(caption: str) -> list[str]:
-    """Split a caption into lower-case words without punctuation, nearly as the Penn Treebank: don't -> do n't.
-
-    pycocoevalcap's tokenizer (Stanford's, in Java) differs: it keeps the full stop of known abbreviations ("st."),
-    brackets ("-lrb-"), marks written twice ("!!"), web addresses, "#cute", "<tag>", two words joined by a full stop,
-    and the apostrophe of '90s; and it cuts gonna and y'all in two, rock'n'roll in three. On 500 captions of COCO both
-    give the same tokens and the same scores.
-    """
-    return _TOKEN.findall(_CLITIC.sub(" ", caption.lower().replace("’", "'")))
 
 
 def bleu(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]], n: int = 4) -> float:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from core import kinds
 from core.files import paths, read_text, write_text
 from core.types import Text
 from plugins.text import clip_bpe
+from plugins.text.scripts import CHARACTER, UNSPACED
+from plugins.text.spacing import BERT_SEAM, BLANK, CLIP_SEAM, MARKED_SEAM, join_words
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NEEDED = (PAD, UNK, CLS, SEP)  # [MASK] is only for masked language modelling
@@ -61,6 +64,11 @@ class SubwordTokenizer(kinds.Tokenizer):
         )
         tokenizer.enable_truncation(length)
         tokenizer.enable_padding(pad_id=self.pad, pad_token=tokenizer.id_to_token(self.pad))
+        self._pieces = isinstance(tokenizer.model, models.WordPiece)
+        if self._pieces:
+            prefix = tokenizer.model.continuing_subword_prefix
+            tokenizer.decoder = decoders.WordPiece(prefix, cleanup=False)
+        self._seam = CLIP_SEAM if start != CLS else MARKED_SEAM if BLANK in vocabulary else BERT_SEAM
         self._tokenizer = tokenizer
 
     @property
@@ -80,7 +88,11 @@ class SubwordTokenizer(kinds.Tokenizer):
         return Text(ids, torch.tensor([row.attention_mask for row in rows], dtype=torch.bool))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)).strip()
+        """Convert ids to a string in its usual spacing, without special tokens: it's, black-and-white, 3.5."""
+        text = str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)).strip()
+        if self._pieces or self._seam is CLIP_SEAM:
+            return join_words(text, self._seam, digits=self._seam is CLIP_SEAM)
+        return text
 
     def save(self, folder: str) -> None:
         """Write ``tokenizer.json``, for ``load_tokenizer`` and transformers."""
@@ -91,16 +103,19 @@ def train_tokenizer(texts: Iterable[str], length: int, size: int = 2000) -> Subw
     """Train a lower-case vocabulary of at most ``size`` pieces on ``texts``, deterministically; it has all letters."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     texts = list(texts)
-    tokenizer = _wordpiece(models.WordPiece(unk_token=UNK), lowercase=True)
+    tokenizer = _trainable(models.WordPiece(unk_token=UNK))
     # the library numbers the letters inside words in the order of a hash table, and breaks ties by number, so two runs
     # would differ. As special tokens they get fixed numbers; the final vocabulary does not treat them as special.
     words = tokenizer.normalizer.normalize_str(" ".join(sorted({word for text in texts for word in text.split()})))
     split = tokenizer.pre_tokenizer.pre_tokenize_str(words)
     letters = sorted({f"##{letter}" for word, _ in split for letter in word[1:]})
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False)
+    blank = [BLANK] if re.search(f"[{UNSPACED}]", words) else []
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[*SPECIAL, *blank, *letters], show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     trained = models.WordPiece(vocab=tokenizer.get_vocab(), unk_token=UNK)
-    return SubwordTokenizer(_wordpiece(trained, lowercase=True), length)
+    return SubwordTokenizer(_trainable(trained), length)
 
 
 def load_tokenizer(path: str, length: int) -> SubwordTokenizer:
@@ -162,5 +177,18 @@ def _wordpiece(model: models.WordPiece, lowercase: bool) -> tokenizers.Tokenizer
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _trainable(model: models.WordPiece) -> tokenizers.Tokenizer:
+    """Lower case as BERT's, but each character of a script without blanks is a word, as BERT's Han characters are.
+
+    Blanks beside such characters are tokens, so decoding restores them. Accents are kept: elsewhere they are letters.
+    """
+    tokenizer = _wordpiece(model, lowercase=True)
+    blank = normalizers.Replace(Regex(rf"(?<=[{UNSPACED}])\s+|\s+(?=[{UNSPACED}])"), BLANK)
+    letters = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blank, letters])
+    split = pre_tokenizers.Split(Regex(f"{CHARACTER}|{BLANK}"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), split])
     return tokenizer

@@ -96,6 +96,51 @@ def test_tokens_of_tokens_are_the_same(text):
     assert tokenise(" ".join(tokenise(text))) == tokenise(text)
 
 
+# tokens of other scripts
+
+SPLIT = {  # with a bar before each token but the first
+    "一只黑猫，在「红色」沙发上。": "一|只|黑|猫|在|红|色|沙|发|上",
+    "一只cat和3只猫(黑)": "一|只|cat|和|3|只|猫|黑",
+    "全角ＡＢＣ　３．５％！": "全|角|abc|3.5|%",
+    "赤いソファーに猫が・・・": "赤|い|ソ|フ|ァ|ー|に|猫|が",
+    "か\u3099 ｶﾞ": "が|ガ",
+    "แมวสีดำ ๓ ตัวๆ": "แ|ม|ว|สี|ดำ|๓|ตั|ว|ๆ",
+    "ແມວສີດຳ": "ແ|ມ|ວ|ສີ|ດຳ",
+    "ឆ្មាខ្មៅ។": "ឆ្មា|ខ្មៅ",
+    "ကြောင်မည်း၊": "ကြော|င်|မ|ည်း",
+    "བྱི་ལ།": "བྱི|ལ",
+    "ꦏꦸꦕꦶꦁ": "ꦏꦸ|ꦕꦶꦁ",
+    "𠮷野家": "𠮷|野|家",
+    "검은 고양이가 있다.": "검은|고양이가|있다",
+    "हिन्दी में बिल्ली है।": "हिन्दी|में|बिल्ली|है",
+    "Чёрный кот, п’ять!": "чёрный|кот|п'ять",
+    "قطة سوداء، هنا؟": "قطة|سوداء|هنا",
+    "می\u200cخواهم": "میخواهم",
+    "¿Qué? «l’été»": "qué|l'été",
+    "e\u0301te\u0301": "été",
+    "a cat ❤️ on 猫": "a|cat|❤|on|猫",
+}
+
+
+@pytest.mark.parametrize(("text", "tokens"), SPLIT.items())
+def test_scripts_without_blanks_are_cut_into_characters_and_others_into_words(text, tokens):
+    assert tokenise(text) == tokens.split("|")
+
+
+@pytest.mark.parametrize(
+    "text", ["一只黑色的猫坐在沙发上", "黒い猫がソファに座っている", "แมวสีดำนั่งอยู่บนโซฟา", "ឆ្មាខ្មៅ", "ကြောင်မည်း"]
+)
+@pytest.mark.parametrize("blank", [" ", "\u200b", "\u3000", "、"])
+def test_blanks_change_nothing_in_scripts_without_them(text, blank):
+    assert tokenise(blank.join(tokenise(text))) == tokenise(text)
+
+
+@given(st.text(alphabet="猫犬がアｶﾞแสีดำ์្ខ가é́ 。a'-3\u200b❤️", max_size=20))
+@settings(deadline=None)
+def test_tokens_of_tokens_are_the_same_in_any_script(text):
+    assert tokenise(" ".join(tokenise(text))) == tokenise(text)
+
+
 # BLEU
 
 

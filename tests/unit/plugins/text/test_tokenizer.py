@@ -34,8 +34,7 @@ def test_every_text_is_framed_and_padded(tokenizer):
 
 def test_round_trip_in_lower_case(tokenizer):
     for caption in CAPTIONS:
-        words = tokenizer.decode(tokenizer([caption]).ids[0])
-        assert words.replace(" ", "") == caption.lower().replace(" ", "")
+        assert tokenizer.decode(tokenizer([caption]).ids[0]) == caption.lower()
 
 
 def test_long_texts_are_cut_and_end_with_sep(tokenizer):
@@ -157,7 +156,7 @@ def test_clips_merges(tmp_path):
     assert text.mask.sum(1).tolist() == [5, 6, 2, 8]
     assert text.ids[3].tolist() == [start, *[dog] * 6, end]
     assert [ours.decode(ids[mask]) for ids, mask in zip(text.ids[:3], text.mask[:3], strict=True)] == [
-        "red dog !",
+        "red dog!",
         "!€",
         "",
     ]
