@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from iopath.common.file_io import PathManager
 
+from registry.decoding import decode
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,17 +19,14 @@ paths = PathManager()  # plugins register their handlers on it
 
 
 def read_text(path: str) -> str:
-    """Read a UTF-8 file.
+    """Read a text file; ``registry.decoding`` lists the encodings.
 
     Raises:
-        ValueError: the file cannot be read, or is not UTF-8; names the file and the position.
+        ValueError: the file cannot be read or decoded; names the file and the position.
     """
     try:
-        with paths.open(path, "r", encoding="utf-8") as file:
-            return str(file.read())
-    except UnicodeDecodeError as err:
-        line, column = err.object.count(b"\n", 0, err.start) + 1, err.start - err.object.rfind(b"\n", 0, err.start)
-        raise ValueError(f"{path}:{line}:{column}: not UTF-8: byte {err.object[err.start]:#x}: {err.reason}") from err
+        with paths.open(path, "rb") as file:
+            return decode(file.read(), path)
     except OSError as err:
         raise ValueError(f"{path}: cannot be read: {err}") from err
 

@@ -29,8 +29,9 @@ MIN_CROP_AREA = {"light": 0.5, "strong": 0.2}  # share of an image's area
 class Coco(kinds.Data):
     """Captioned images with boxes, from annotation files in the public formats, which are recognised.
 
-    Captions: COCO's, Karpathy's dataset_coco.json with its splits, Visual Genome's region_descriptions.json, a list of
-    {image, caption}. Boxes: COCO's instances, Visual Genome's region_descriptions.json and objects.json.
+    Captions: COCO's, Karpathy's dataset_coco.json with its splits, Visual Genome's region_descriptions.json, pairs of
+    {image, caption} as JSON, JSON lines, CSV or TSV. Boxes: COCO's instances, Visual Genome's region_descriptions.json
+    and objects.json.
 
     Splits: "validation" and "test" if a file or the seed assigns images to them; and "train", the first training
     images, which are not held out and measure the fit to the training data. Their images are whole, resized to a

@@ -62,14 +62,15 @@ def count(text: str) -> int:
 
 
 def lines_of(file: str) -> list[str]:
-    """Read the lines of a text file that are not blank.
+    """Read the lines of a text file that are not blank, without invisible characters.
 
     Raises:
         ValueError: the file cannot be read or has no such line; names it.
     """
     from core.files import read_text
+    from plugins.text.invisible import remove_invisible
 
-    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    lines = [text for line in read_text(file).split("\n") if (text := remove_invisible(line).strip())]
     if not lines:
         raise ValueError(f"{file}: has no lines")
     return lines

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from core.files import paths
+from registry.decoding import decode
 
 START, END = "<start_of_text>", "<end_of_text>"
 MERGES = 49152 - 256 - 2  # that CLIP uses of the file: with 512 letters and the two ends 49,408 pieces
@@ -62,6 +63,6 @@ def _read(file: str) -> str:
     try:
         with paths.open(file, "rb") as handle:
             content = handle.read()
-        return str((gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8"))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as err:
+        return decode(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content, file)
+    except (OSError, EOFError, zlib.error, ValueError) as err:
         raise ValueError(f"{file}: cannot be read as CLIP's merges: {err}") from err

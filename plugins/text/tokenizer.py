@@ -165,7 +165,6 @@ def _from_json(file: str, text: str) -> tokenizers.Tokenizer:
 def _from_lines(file: str, text: str) -> tokenizers.Tokenizer:
     vocabulary: dict[str, int] = {}
     for i, piece in enumerate(text.rstrip("\n").split("\n")):
-        piece = piece.rstrip("\r")
         if piece in vocabulary:
             raise ValueError(f"{file}:{i + 1}: {piece!r} stands on line {vocabulary[piece] + 1} already")
         vocabulary[piece] = i

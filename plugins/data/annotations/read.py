@@ -1,7 +1,7 @@
 """Annotation files in the public formats, recognised by their structure and read record by record.
 
 COCO's captions and instances; Karpathy's splits of COCO and Flickr30k; Visual Genome's region descriptions and objects;
-and plain lists of {image, caption}, the format of Conceptual Captions and SBU in ALBEF and mPLUG.
+and pairs of image and caption: a JSON list (Conceptual Captions and SBU in ALBEF and mPLUG), JSON lines, CSV or TSV.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 from core.files import paths
-from plugins.data.annotations import formats
-from plugins.data.annotations.formats import RecordReader, Role
+from plugins.data.annotations import formats, tables
+from plugins.data.annotations.formats import PROBED_RECORDS, RecordReader, Role, pair_keys
 from plugins.data.annotations.records import Records, short_repr
 from plugins.data.bad_records import BadRecord, BadRecords
 from plugins.data.image_files import read_bytes
 from registry import near
+from registry.decoding import decode
 
 MAX_BYTES = 2**31  # of an annotation file
-PROBED_RECORDS = 10  # by which a file's format is recognised
 SHAPES = {
     "captions": (
         "COCO captions {images, annotations: [{image_id, caption}]}, Karpathy's {images: [{filename, sentences, "
-        "split}]}, Visual Genome regions [{id, regions: [{phrase}]}], or [{image, caption}]"
+        "split}]}, Visual Genome regions [{id, regions: [{phrase}]}], or pairs [{image, caption}], also as JSON "
+        "lines or as CSV or TSV with a header such as image,caption"
     ),
     "boxes": (
         "COCO instances {images, categories, annotations: [{image_id, category_id, bbox}]}, Visual Genome regions "
@@ -43,34 +44,59 @@ def read_annotations(file: str, role: Role, records: Records, budget: float) -> 
     Raises:
         ValueError: in none of the accepted formats, or too many records are bad; names the file.
     """
-    document = load_json(file)
-    read = _reader(document, role)
+    bad = BadRecords()
+    document, lines = _load(file, bad)
+    try:
+        read = _reader(document, role)
+        if read is None and isinstance(document, dict) and (read := _reader([document], role)):
+            document, lines = [document], [1]  # JSON lines of one line
+    except ValueError as err:
+        raise ValueError(f"{file}: {err}") from err
     if read is None:
         raise ValueError(f"{file}: {_describe(document)} is no file of {role}; accepted: {SHAPES[role]}")
-    bad = BadRecords()
     records.begin_file()
-    read(document, role, records, RecordReader(file, bad))
+    read(document, role, records, RecordReader(file, bad, lines))
     bad.check_budget(file, budget)
     return bad
 
 
+def _load(file: str, bad: BadRecords) -> tuple[Any, list[int]]:
+    """Load a JSON document; or JSON lines or a table, as records with their lines in the file."""
+    text = _read(file)
+    try:
+        return _parse(text, file), []
+    except ValueError:
+        start = text.lstrip()[:1]
+        rows = tables.json_lines(text, file, bad) if start == "{" else None
+        if start not in ("{", "["):
+            rows = tables.table(text, file, bad)
+        if rows is None:
+            raise
+    if not rows.records:
+        bad.check_budget(file, 0)  # raises
+    return rows
+
+
 def load_json(file: str) -> Any:
-    """Load a JSON document in UTF-8.
+    """Load a JSON document.
 
     Raises:
-        ValueError: no such file, too large, not UTF-8 or not JSON; names the file and the place in it.
+        ValueError: no such file, too large, no text or not JSON; names the file and the place in it.
     """
+    return _parse(_read(file), file)
+
+
+def _read(file: str) -> str:
     try:
         content = read_bytes(file, MAX_BYTES)
     except BadRecord as err:
         raise ValueError(f"{file}: {err}{similar_name(file) if err.kind == 'missing file' else ''}") from err
+    return decode(content, file)
+
+
+def _parse(text: str, file: str) -> Any:
     try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as err:
-        raise ValueError(f"{file}: is not UTF-8: byte {err.start} is {content[err.start]:#04x}") from err
-    del content
-    try:
-        return json.loads(text.removeprefix("\ufeff"))
+        return json.loads(text)
     except json.JSONDecodeError as err:
         cut = " (the file is cut off)" if err.pos >= len(text.rstrip()) or "Unterminated" in err.msg else ""
         raise ValueError(f"{file}:{err.lineno}:{err.colno}: is not JSON: {err.msg}{cut}") from err
@@ -89,10 +115,14 @@ def similar_name(path: str) -> str:
 
 def _describe(document: Any) -> str:
     """Describe a document's structure in a few words."""
+    if isinstance(document, dict) and isinstance(document.get("images"), list) and document.get("annotations") == []:
+        return "a file whose list of annotations is empty, as that of a test set,"
     if isinstance(document, dict):
         return f"a mapping with the keys {short_repr(list(document))}"
     if isinstance(document, list):
         first = document[0] if document else None
+        if isinstance(first, dict) and "conversations" in first:
+            return "a list of conversations (LLaVA's format)"
         entries = f"mappings with the keys {short_repr(list(first))}" if isinstance(first, dict) else short_repr(first)
         return f"a list of {entries}"
     return short_repr(document)
@@ -108,10 +138,14 @@ def _reader(document: Any, role: Role) -> Callable[[Any, Role, Records, RecordRe
     if isinstance(document, dict):
         if has(document.get("images"), "filename", "sentences"):
             return formats.karpathy if role == "captions" else None
-        content = "caption" if role == "captions" else "bbox"
-        return formats.coco if has(document.get("annotations"), "image_id", content) and "images" in document else None
+        content, annotations = "caption" if role == "captions" else "bbox", document.get("annotations")
+        # a file with both captions and boxes may begin with thousands of the other
+        fits = isinstance(annotations, list) and any(has([each], "image_id", content) for each in annotations)
+        return formats.coco if fits and "images" in document else None
     if has(document, "regions"):
         return formats.vg_regions
-    if has(document, "objects"):
-        return formats.vg_objects if role == "boxes" else None
-    return formats.pairs if has(document, "image", "caption") and role == "captions" else None
+    if role == "boxes":
+        return formats.vg_objects if has(document, "objects") else None
+    if has(document, "filename", "sentences"):
+        return formats.karpathy
+    return formats.pairs if pair_keys(document) else None

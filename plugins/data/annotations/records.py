@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.data.bad_records import BadRecord
+from plugins.text.invisible import remove_invisible
 
 MAX_LETTERS = 2000  # of a caption or phrase
 MIN_BOX_PIXELS = 0.1  # shortest side of a box after clipping
@@ -138,12 +139,15 @@ def clip(box: Box, width: float, height: float, place: str = "") -> Box:
 
 
 def text_of(value: Any, what: str, place: str) -> str:
-    """Check a caption or phrase and replace its white space by single spaces.
+    """Check a caption or phrase; white space becomes single spaces, invisible characters are removed.
 
     Raises:
         BadRecord: as ``name_of``.
     """
-    return " ".join(name_of(value, what, place).split())
+    text = " ".join(remove_invisible(name_of(value, what, place)).split())
+    if not text:
+        raise BadRecord(f"empty {what}", f"{value[:20]!a} has no visible character", place)
+    return text
 
 
 def name_of(value: Any, what: str, place: str) -> str:

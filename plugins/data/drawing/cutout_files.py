@@ -66,7 +66,7 @@ def read_caption(file: str) -> tuple[str, str]:
     Raises:
         ValueError: the file is not UTF-8, or the line is empty; names the file.
     """
-    words = read_text(file).lstrip("\ufeff").partition("\n")[0].strip().rstrip(".").lower().split()
+    words = read_text(file).partition("\n")[0].strip().rstrip(".").lower().split()
     article = words.pop(0) if words and words[0] in ("a", "an", "the", "some") else ""
     if not words:
         raise ValueError(f"{file}:1: the caption is empty; expected a phrase such as 'An abalone.'")

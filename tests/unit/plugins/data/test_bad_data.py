@@ -210,16 +210,17 @@ def test_words_are_counted_and_named(folder, caplog):
     ]
     document = captions(*bad)
     document["images"] += [{"id": 0, "file_name": "again.jpg"}, {"id": 77, "file_name": ""}, {"file_name": "a.jpg"}]
-    document["annotations"].append({"image_id": 77, "caption": "goes with its image, which is counted"})
+    document["annotations"].append({"image_id": 77, "caption": "is lost with its image, and counted"})
     save(folder, "words", document)
     with caplog.at_level(logging.WARNING, "patchbay"):
         data = make(folder, captions="words")
     (line,) = [record.getMessage() for record in caplog.records]
     file = f"{folder}/words.json"
     assert line == (
-        f"{file}: 10 of 56 records skipped: 3 x caption is no text, 2 x empty caption, 1 x duplicate image, 1 x empty "
-        f"file name, 1 x record without id, 1 x caption too long, 1 x unknown image. First: "
-        f"{file}: images[22].id: 0 is the id of an earlier image too; {file}: images[23].file_name: is empty; "
+        f"{file}: 11 of 56 records skipped: 3 x caption is no text, 2 x empty caption, 1 x duplicate image, 1 x empty "
+        f"file name, 1 x record without id, 1 x caption too long, 1 x unknown image, 1 x annotation of a bad image. "
+        f"First: {file}: images[22].id: 0 is the id of an earlier image too, 'good0.jpg', which has its annotations; "
+        f"{file}: images[23].file_name: is empty; "
         f"{file}: images[24].id: expected a number or text, found None"
     )
     found = data.pool.sources[0].bad
@@ -231,9 +232,10 @@ def test_words_are_counted_and_named(folder, caplog):
         "caption is no text": 3,
         "caption too long": 1,
         "unknown image": 1,
+        "annotation of a bad image": 1,
     }
     assert [m.replace(f"{file}: ", "") for m in found.messages] == [
-        "images[22].id: 0 is the id of an earlier image too",
+        "images[22].id: 0 is the id of an earlier image too, 'good0.jpg', which has its annotations",
         "images[23].file_name: is empty",
         "images[24].id: expected a number or text, found None",
         "annotations[22].caption: is empty",
@@ -243,6 +245,7 @@ def test_words_are_counted_and_named(folder, caplog):
         "annotations[26].caption: has 2001 letters; at most 2000 are accepted",
         "annotations[27].caption: holds half of a surrogate pair at letter 5",
         "annotations[28].image_id: no image has the id 99",
+        "annotations[30].image_id: the image with the id 77 is skipped",
     ]
     assert data.tokenizer(["y " * 1000]).ids.shape == (1, 25)
     assert len(data.pool.captions(0)) == 2
@@ -265,7 +268,7 @@ def test_the_budget_decides(folder, budget, passes):
 
 
 WHOLE = {
-    "not UTF-8": (b'[{"image": "a.jpg", "caption": "\xff"}]', r"x.json: is not UTF-8: byte 32 is 0xff"),
+    "not UTF-8": (b'[{"image": "a.jpg", "caption": "\xff"}]', r"x.json:1:33: not UTF-8: byte 0xff: invalid start byte"),
     "cut off": (
         b'[\n{"image": "a.jpg", "cap',
         r"x.json:2:20: is not JSON: Unterminated string .*\(the file is cut off\)",
@@ -407,7 +410,7 @@ def test_boxes_follow_a_picture_of_another_size_but_not_of_other_proportions(fol
     document["images"][2] |= {"width": 0}
     save(folder, "sizes", document)
     data = make(folder, boxes="sizes")
-    assert data.pool.sources[0].bad.kinds == {"image without size": 1}
+    assert data.pool.sources[0].bad.kinds == {"image without size": 1, "annotation of a bad image": 1}
     assert data.held_out("train", 1)[0].regions[0].box == pytest.approx((32 / 96, 64 / 72, 21 * 32 / 96, 12 * 32 / 72))
     assert data.pool.photo(1) is None
     assert data.pool.bad.messages == [

@@ -75,7 +75,7 @@ def test_what_is_no_file_of_merges(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\xfe", b"\x1f\x8bcut", gzip.compress(TEXT.encode())[:-12]],
+    [b"\xff", b"\x1f\x8bcut", gzip.compress(TEXT.encode())[:-12]],
     ids=["no UTF-8", "no gzip", "truncated"],
 )
 def test_unreadable_content(tmp_path, content):

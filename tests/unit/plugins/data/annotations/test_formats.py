@@ -84,11 +84,89 @@ def test_a_bad_coco_record_is_counted_with_its_place_and_the_others_are_read(sec
     assert len(records.boxes) == 2
 
 
-def test_annotations_of_a_bad_image_are_skipped_without_a_second_message():
+def test_annotations_of_a_bad_image_are_counted_and_named():
     document = {**COCO, "images": [{"id": 7, "file_name": ""}, COCO["images"][1]]}
     records, bad = packed(formats.coco, document)
-    assert dict(bad.kinds) == {"empty file name": 1}
+    assert dict(bad.kinds) == {"empty file name": 1, "annotation of a bad image": 2}
+    assert bad.messages[1] == "notes.json: annotations[1].image_id: the image with the id 7 is skipped"
     assert records.captions == ["a bear"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"id": 7, "file_name": "a.jpg"}, {"id": 7.0, "file_name": "a.jpg"}),
+        ({"id": 7, "file_name": None}, {"id": 7, "file_name": "a.jpg"}),  # the second repairs the first
+    ],
+)
+def test_a_repeated_image_record_costs_no_annotation(first, second):
+    document = {"images": [first, second], "annotations": [{"image_id": 7, "caption": "a cat"}]}
+    records, bad = packed(formats.coco, document)
+    assert (records.names, records.captions) == (["a.jpg"], ["a cat"])
+    assert bad.count == (first["file_name"] is None)
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [([1, 2], [2.0, 1.0]), ([1.0, 2.0], ["2", "1"]), (["000000001", "000000002"], [2, 1]), (["1.0", "2.0"], [2, 1])],
+)
+def test_images_and_annotations_may_spell_their_ids_differently(images, annotations):
+    document = {
+        "images": [{"id": key, "file_name": f"{i}.jpg"} for i, key in enumerate(images)],
+        "annotations": [{"image_id": key, "caption": f"of {i}"} for i, key in enumerate(annotations)],
+    }
+    records, bad = packed(formats.coco, document)
+    assert bad.count == 0
+    assert [records.captions_of(n) for n in range(2)] == [["of 1"], ["of 0"]]
+
+
+def test_category_ids_of_every_spelling_and_two_names_for_one_id():
+    categories = [{"id": "1", "name": "cat"}, {"id": 1.0, "name": "cat"}, {"id": "1", "name": "dog"}]
+    annotations = [{"image_id": 0, "category_id": 1.0, "bbox": [0, 0, 2, 2]}]
+    document = {"images": [{"id": 0, "file_name": "a.jpg", "width": None, "height": None}], "annotations": annotations}
+    records, bad = packed(formats.coco, document | {"categories": categories}, "boxes")
+    assert bad.messages == ["notes.json: categories[2].id: '1' is the id of 'cat' too, which has its boxes"]
+    assert [box.label for box in records.box_labels(0)] == ["cat"]
+
+
+@pytest.mark.parametrize("crowd", [0, 0.0, False, None, float("nan"), "0"])
+def test_only_one_marks_a_crowd(crowd):
+    annotation = {"image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 2], "iscrowd": crowd}
+    document = {
+        "images": [{"id": 0, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [annotation],
+    }
+    assert len(packed(formats.coco, document, "boxes")[0].boxes) == 1
+
+
+def test_one_file_of_captions_and_boxes_serves_both_roles():
+    document = {
+        "images": [{"id": 0, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 2]},
+            {"image_id": 0, "caption": "a cat"},
+            {"image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 1], "caption": "the cat"},
+            {"image_id": 0, "category_id": 1, "keypoints": [1, 1, 2]},
+        ],
+    }
+    records, bad = packed(formats.coco, document)
+    assert (records.captions, bad.count) == (["a cat", "the cat"], 0)
+    records, bad = packed(formats.coco, document, "boxes")
+    assert len(records.boxes) == 2
+    assert bad.messages == ["notes.json: annotations[3].bbox: expected x, y, width, height in pixels, found None"]
+
+
+def test_places_in_files_with_lines():
+    records, bad = Records(), BadRecords()
+    document = [{"file": "a.jpg", "text": ["one", ""]}, {"file": "b.jpg", "text": 3}, 4]
+    formats.pairs(document, "captions", records, RecordReader("notes.jsonl", bad, [1, 2, 5]))
+    assert bad.messages == [
+        "notes.jsonl:1: text[1]: is empty",
+        "notes.jsonl:2: text: expected text, found 3",
+        "notes.jsonl:5: expected a mapping, found 4",
+    ]
 
 
 def test_karpathy_paths_splits_and_sentences():
