@@ -10,6 +10,7 @@ from typing import Any
 
 from core.hookspecs import hookimpl
 from plugins.commands.console import json_only, run_cli
+from plugins.data.bad_records import MAX_MESSAGES
 
 
 @hookimpl
@@ -38,7 +39,7 @@ def _format(report: dict[str, Any]) -> list[str]:
     skipped = sum(report["skipped"].values())
     lines = [f"{report['pictures']:,} images, {report['records']:,} records: {skipped:,} cannot be used"]
     lines += [f"  {count:>8,}  {kind}" for kind, count in sorted(report["skipped"].items())]
-    rest = skipped - len(report["messages"])
+    rest = skipped - MAX_MESSAGES
     return [*lines, *report["messages"], *([f"and {rest:,} more"] if rest > 0 else [])]
 
 

@@ -1,23 +1,28 @@
-"""Image files of the common formats, read within limits of bytes and pixels."""
+"""Image files of the common formats, read within limits of bytes and pixels, upright."""
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from core.files import paths
 from plugins.data.bad_records import BadRecord
+from plugins.data.image_headers import JPEG_START, content_note, is_streamed_jpeg
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-MAX_BYTES, MAX_PIXELS = 32 * 2**20, 2**25  # of a file
+MAX_BYTES = 2**27  # of a file
+MAX_PIXELS = 2**26  # that are decoded; 3 or 4 bytes each
+MAX_JPEG_PIXELS = 2**28  # in a file; a JPEG can be decoded at 1/2, 1/4 or 1/8 of its width and height
+STRIP_PIXELS = 2**20  # converted to RGB at once
 CHUNK_BYTES = 2**24  # bytes read at once
 ORIENTATION_FIXES = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,7 +33,6 @@ ORIENTATION_FIXES = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 
 
 def read_bytes(file: str, max_bytes: int) -> bytes:
@@ -37,19 +41,18 @@ def read_bytes(file: str, max_bytes: int) -> bytes:
     Raises:
         BadRecord: not readable, or more than ``max_bytes``; does not name the file.
     """
-    chunks, left = [], max_bytes + 1
+    content, left = io.BytesIO(), max_bytes + 1
     try:
         with paths.open(file, "rb") as stream:
             while left and (chunk := stream.read(min(left, CHUNK_BYTES))):
-                chunks.append(chunk)
-                left -= len(chunk)
+                left -= content.write(chunk)
     except (FileNotFoundError, NotADirectoryError) as err:
         raise BadRecord("missing file", "no such file") from err
     except (OSError, ValueError) as err:
         raise BadRecord("unreadable file", f"cannot be read: {err}") from err
     if not left:
         raise BadRecord("file too large", f"larger than {max_bytes} bytes")
-    return b"".join(chunks)
+    return content.getvalue()
 
 
 @contextmanager
@@ -77,34 +80,41 @@ def open_image(file: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.
 
 
 def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    is_jpeg = content.startswith(JPEG_START) and "JPEG" in formats
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about many pixels; the limit here is lower
-            image = Image.open(io.BytesIO(content), formats=formats)
+            warnings.simplefilter("ignore")  # Pillow warns about many pixels; the limits are here
+            # directly, because Image.open refuses what can be decoded at a fraction
+            image = JpegImageFile(io.BytesIO(content)) if is_jpeg else Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as err:
         raise BadRecord("picture too large", f"more than {MAX_PIXELS} pixels") from err
     except Exception as err:
-        content_note = "it holds a web page" if MARKUP.match(content) else "its content is none of them"
-        raise BadRecord("not a picture", f"expected {' or '.join(formats)}; {content_note}") from err
-    if image.width * image.height > MAX_PIXELS:
-        raise BadRecord("picture too large", f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+        raise BadRecord("not a picture", f"expected {' or '.join(formats)}; {content_note(content, formats)}") from err
+    pixels, limit, kind = image.width * image.height, MAX_JPEG_PIXELS if is_jpeg else MAX_PIXELS, ""
+    if is_jpeg and pixels > MAX_PIXELS and not is_streamed_jpeg(content):
+        limit, kind = MAX_PIXELS, " of a progressive JPEG"
+    if pixels > limit:
+        raise BadRecord("picture too large", f"{image.width} x {image.height} pixels{kind} are more than {limit}")
     return image
 
 
-def read_rgba(file: str, formats: tuple[str, ...]) -> Image.Image:
-    """Read an image file as RGBA.
+@dataclass(frozen=True)
+class UprightImage:
+    """An image turned by its EXIF orientation."""
 
-    Raises:
-        BadRecord: not such an image, damaged, or too large; names the file.
-    """
-    with open_image(file, formats) as image:
-        return image.convert("RGBA")
+    pixels: NDArray[np.uint8]  # (h, w, 3)
+    stored_size: tuple[int, int]  # width and height in the file
+    orientation: int  # EXIF, 1 to 8: 1 is upright, 5 to 8 swap width and height
 
 
 def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Read an image file and convert it by ``rgb``.
 
     A JPEG that is reduced a lot is decoded at a smaller size.
+
+    Args:
+        short: pixels; an image whose short side is longer is reduced to this. 0: it is not, but a JPEG of more than
+            MAX_PIXELS to half its width and height.
 
     Returns:
         (h, w, 3), and the width and height in the file.
@@ -114,9 +124,42 @@ def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArr
     """
     with open_image(file) as image:
         stored = image.size
-        size = _size(stored, short)
-        image.draft(image.mode, size)  # a JPEG is decoded at the next size above
-        return rgb(image, size, upright=upright), stored
+        return _decode(image, short, upright=upright), stored
+
+
+def read_upright(file: str, short: int = 0) -> UprightImage:
+    """Read an image file as ``read_rgb(upright=True)`` does, with its orientation.
+
+    Raises:
+        BadRecord: not an image, damaged, or too large; names the file.
+    """
+    with open_image(file) as image:
+        stored = image.size
+        return UprightImage(_decode(image, short, upright=True), stored, orientation_of(image))
+
+
+def _decode(image: Image.Image, short: int, *, upright: bool) -> NDArray[np.uint8]:
+    size = _size(image.size, short)
+    _draft(image, size)
+    return rgb(image, size if short else image.size, upright=upright)
+
+
+def read_rgba(file: str, formats: tuple[str, ...]) -> Image.Image:
+    """Read an image file as RGBA, upright. A JPEG of more than MAX_PIXELS has half its width and height.
+
+    Raises:
+        BadRecord: not such an image, damaged, or too large; names the file.
+    """
+    with open_image(file, formats) as image:
+        _draft(image, image.size)
+        return _turn(image.convert("RGBA"), orientation_of(image))
+
+
+def _draft(image: Image.Image, size: tuple[int, int]) -> None:
+    """Have a JPEG decoded at the next size above ``size`` that has at most MAX_PIXELS; others are not changed."""
+    if image.width * image.height > MAX_PIXELS:  # at most four times as many
+        size = min(size[0], image.width // 2), min(size[1], image.height // 2)
+    image.draft(image.mode, size)
 
 
 def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> NDArray[np.uint8]:
@@ -126,19 +169,30 @@ def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> 
 
     Args:
         size: width and height of the result, before ``upright``.
-        upright: apply the EXIF orientation afterwards. Not for annotated images: the boxes of COCO refer to the
-            stored pixels.
+        upright: apply the EXIF orientation afterwards.
     """
     converted = _rgb(image)
     if converted.size != size:
         converted = converted.resize(size, Image.Resampling.BICUBIC)
-    fix = ORIENTATION_FIXES.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
-    return np.array(converted if fix is None else converted.transpose(fix))
+    return np.array(_turn(converted, orientation_of(image)) if upright else converted)
 
 
 def shrink(image: Image.Image, short: int) -> NDArray[np.uint8]:
-    """Reduce an opened image, (h, w, 3), with the same result as ``read_rgb(upright=True)``; it is not modified."""
+    """Reduce an opened image, (h, w, 3), as ``read_upright`` does; it is not modified."""
     return rgb(image, _size(image.size, short), upright=True)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return an image's EXIF orientation, 1 to 8; 1 if it has none, an invalid one, or damaged EXIF data."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # the parsers raise errors of many classes; the pixels may be good
+        return 1
+    return value if isinstance(value, int) and value in ORIENTATION_FIXES else 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(ORIENTATION_FIXES[orientation]) if orientation in ORIENTATION_FIXES else image
 
 
 def _size(stored: tuple[int, int], short: int) -> tuple[int, int]:
@@ -148,6 +202,19 @@ def _size(stored: tuple[int, int], short: int) -> tuple[int, int]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """Convert in strips of rows, so that a large image needs no second copy in another mode."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    image.load()
+    converted = Image.new("RGB", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(_rgb_strip(strip), (0, top))
+    return converted
+
+
+def _rgb_strip(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey
         deep = np.asarray(image).astype(np.float64)  # (h, w)
         return Image.fromarray(np.rint(deep.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")

@@ -82,21 +82,20 @@ def texts_of(args: argparse.Namespace) -> list[str]:
 
 
 def files_of(given: Iterable[str]) -> list[str]:
-    """List files, and the images in folders and their subfolders, sorted by path.
+    """List files, and the images in folders and their subfolders, sorted by path; each real file once.
+
+    Subfolders that cannot be listed come last: reading them as images fails, and so they are reported.
 
     Raises:
         ValueError: a folder has no images.
     """
-    from core.files import paths
-    from plugins.data.drawing.cutout_files import list_files
+    from plugins.data.image_folders import FileList
 
-    files: list[str] = []
+    listing = FileList(ENDINGS)
     for path in given:
-        inside = list_files(path, ENDINGS) if paths.isdir(path) else [path]
-        if not inside:
+        if not listing.add(path) and not FileList(ENDINGS).add(path):  # none, or only files that are listed already?
             raise ValueError(f"{path}: no image in this folder; looked for {', '.join(ENDINGS)}")
-        files += inside
-    return files
+    return listing.files + listing.unreadable
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Literal
@@ -37,6 +38,7 @@ class ImagePool:
         self.starts = [0, *accumulate(counts)]  # the first number of each source, and the number of images
         self.bad = BadRecords()
         self._state = np.zeros(self.starts[-1], np.uint8)
+        self._logged: set[str] = set()  # kinds of images turned upright with boxes
         total_bytes = self.starts[-1] * max_short_side * max_short_side * 4  # 3 bytes a pixel, width 4/3 of height
         fits = total_bytes <= MAX_CACHE_BYTES
         self._cache: dict[int, Photo] | None = {} if fits else None
@@ -95,6 +97,9 @@ class ImagePool:
             self._count(err)
             return None
         self._state[number] = GOOD
+        if photo.turn_note and photo.regions and photo.turn_note[0] not in self._logged:
+            self._logged.add(photo.turn_note[0])
+            LOG.warning("%s. Others are not logged: patchbay verify counts them.", photo.turn_note[1])
         if self._cache is not None:
             self._cache[number] = photo
         return photo
@@ -127,23 +132,30 @@ class ImagePool:
             yield number, photo
 
     def verify(self) -> dict[str, Any]:
-        """Read every image; return the counts of all that is skipped, and the first messages."""
-        bad = BadRecords()
+        """Read every image; return the counts of all that is skipped, and the first messages.
+
+        Images turned upright are counted in the last messages, one for each kind.
+        """
+        bad, turns, examples = BadRecords(), Counter[str](), dict[str, str]()
         for source in self.sources:
             bad.merge(source.bad)
             for index in range(len(source.records.names)):
                 try:
-                    left_out = source.photo(index, self.max_short_side).left_out
+                    photo = source.photo(index, self.max_short_side)
                 except BadRecord as err:
                     bad.add(err.kind, str(err))
                 else:
-                    for message in left_out:
+                    for message in photo.left_out:
                         bad.add("box outside the picture", message)
+                    if photo.turn_note:
+                        kind, message = photo.turn_note
+                        examples.setdefault(kind, message)
+                        turns[kind] += 1
         return {
             "pictures": len(self),
             "records": sum(source.bad.tried for source in self.sources),
             "skipped": dict(bad.kinds),
-            "messages": bad.messages,
+            "messages": [*bad.messages, *(f"{n} x {kind}. First: {examples[kind]}" for kind, n in turns.items())],
         }
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from core.files import paths
 from core.types import Region
+from plugins.data.annotations.orientation import SWAPPED, BoxFrame, box_frame, turn_box
 from plugins.data.annotations.read import read_annotations, similar_name
-from plugins.data.annotations.records import MAX_ASPECT_DIFFERENCE, BoxLabel, Records, clip
+from plugins.data.annotations.records import Box, BoxLabel, Records, clip
 from plugins.data.bad_records import BadRecord, BadRecords
 from plugins.data.drawing.compositing import fraction, stream
-from plugins.data.image_files import read_rgb
+from plugins.data.image_files import read_upright
 from registry.part import NonNegativeFloat
 
 SPLITS = ("train", "validation", "test")
@@ -55,6 +56,7 @@ class Photo:
     image: Tensor  # (3, h, w) uint8
     regions: tuple[Region, ...]
     left_out: tuple[str, ...] = ()  # messages about boxes outside the image
+    turn_note: tuple[str, str] | None = None  # about its EXIF orientation: the kind and a message
 
 
 class ImageSource:
@@ -139,25 +141,26 @@ class ImageSource:
         Raises:
             BadRecord: it cannot be used, or its proportions differ from those in its record.
         """
-        file = self.file(number)
-        pixels, (width, height) = read_rgb(file, max_short_side)  # (h, w, 3)
-        recorded = self.records.sizes.get(number, (width, height))  # the boxes are in its pixels
-        if abs(recorded[0] * height / (recorded[1] * width) - 1) > MAX_ASPECT_DIFFERENCE:
-            sizes = f"{width} x {height} pixels, and its record says {recorded[0]:g} x {recorded[1]:g}"
-            raise BadRecord("size differs", f"{file}: has {sizes}: not the same proportions")
-        scale = pixels.shape[1] / recorded[0], pixels.shape[0] / recorded[1]
+        file, box_labels = self.file(number), self.records.box_labels(number)
+        image = read_upright(file, max_short_side)
+        try:
+            frame = box_frame(image, self.records.sizes.get(number), [each.box for each in box_labels])
+        except BadRecord as err:
+            raise BadRecord(err.kind, f"{file}: {err}") from err
         regions, left_out = [], []
-        for box_label in self.records.box_labels(number):
+        for box_label in box_labels:
             try:
-                box = clip(box_label.box, *recorded)
+                box = clip(box_label.box, *frame.size)
             except BadRecord as err:
                 left_out.append(f"{file}: {box_label.phrase!r}: {err}")
                 continue
-            regions.append(_region(box, scale, box_label))
+            regions.append(_region(box, frame, image.pixels, box_label))
         if left_out and not regions:
             raise BadRecord("box outside the picture", f"none of its {len(left_out)} boxes is inside: {left_out[0]}")
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, h, w)
-        return Photo(image, tuple(regions), tuple(left_out))
+        pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).contiguous()  # (3, h, w)
+        return Photo(
+            pixels, tuple(regions), tuple(left_out), frame.note and (frame.note[0], f"{file}: {frame.note[1]}")
+        )
 
     def absent(self, number: int, regions: tuple[Region, ...]) -> str:
         """Draw a class that is not in the image, or a phrase of another image; "" if none was found.
@@ -174,6 +177,9 @@ class ImageSource:
         return next((phrase for phrase in drawn if phrase not in there and phrase.lower() not in captions), "")
 
 
-def _region(box: tuple[float, float, float, float], scale: tuple[float, float], box_label: BoxLabel) -> Region:
-    x0, y0, x1, y1 = box
-    return Region((x0 * scale[0], y0 * scale[1], x1 * scale[0], y1 * scale[1]), box_label.phrase, box_label.label)
+def _region(box: Box, frame: BoxFrame, pixels: NDArray[np.uint8], box_label: BoxLabel) -> Region:
+    """Turn a box upright and scale it to the pixels (h, w, 3)."""
+    x0, y0, x1, y1 = turn_box(box, frame.size, frame.orientation)
+    width, height = frame.size[::-1] if frame.orientation in SWAPPED else frame.size
+    across, down = pixels.shape[1] / width, pixels.shape[0] / height
+    return Region((x0 * across, y0 * down, x1 * across, y1 * down), box_label.phrase, box_label.label)

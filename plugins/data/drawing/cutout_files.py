@@ -14,6 +14,7 @@ from PIL import Image
 from core.files import paths, read_text
 from plugins.data.drawing.compositing import ObjectSpec, Sprite, make_sprite, stream
 from plugins.data.image_files import read_rgba
+from plugins.data.image_folders import list_files
 
 WITHHELD_FRACTION = 0.15  # fraction of the captions that do not occur in training
 HELD_OUT_FRACTION = 0.1  # fraction of the backgrounds for validation; the same for test
@@ -46,18 +47,6 @@ def _require_folder(setting: str, folder: str, hint: str) -> None:
         raise ValueError(f"{setting}: {f'no folder {folder!r}' if folder else 'no folder is set'}. {hint}")
 
 
-def list_files(folder: str, endings: tuple[str, ...]) -> list[str]:
-    """List the files of a folder and its subfolders, sorted by path within each folder."""
-    files = []
-    for name in sorted(paths.ls(folder)):
-        path = os.path.join(folder, name)
-        if paths.isdir(path):
-            files += list_files(path, endings)
-        elif name.lower().endswith(endings):
-            files.append(path)
-    return files
-
-
 def read_caption(file: str) -> tuple[str, str]:
     """Read a caption file's first line, in lower case: its article ("" if there is none) and the rest.
 
@@ -81,11 +70,8 @@ def read_objects(folder: str, image_size: int) -> dict[str, Cutout]:
     """
     _require_folder("objects", folder, GET_OBJECTS)
     cutouts: dict[str, Cutout] = {}
-    for file in list_files(folder, (".png",)):
-        caption_file = os.path.splitext(file)[0] + ".txt"
-        if not paths.exists(caption_file):
-            continue
-        article, noun = read_caption(caption_file)
+    for file in list_files(folder, (".png",), beside=".txt"):
+        article, noun = read_caption(os.path.splitext(file)[0] + ".txt")
         image = read_rgba(file, ("PNG",))
         image = image.crop(image.getchannel("A").getbbox())
         cutout = cutouts.setdefault(noun, Cutout(ObjectSpec(noun, noun, article), []))

@@ -118,7 +118,7 @@ def test_every_bad_picture_is_counted_and_named(folder):
     assert said[1:] == [
         "page.jpg: cannot be used as an image: expected JPEG or PNG or GIF or WEBP or BMP; it holds a web page",
         "empty.jpg: cannot be used as an image: it is empty, 0 bytes",
-        "bomb.png: cannot be used as an image: more than 33554432 pixels",
+        "bomb.png: cannot be used as an image: more than 67108864 pixels",
         "missing.jpg: cannot be used as an image: no such file",
     ]
 
@@ -141,8 +141,8 @@ def test_pictures_of_every_make_are_read(folder):
 
 
 def test_a_bomb_just_over_the_bound_and_a_huge_file(tmp_path, monkeypatch):
-    Image.new("1", (6000, 6000)).save(tmp_path / "large.png")  # below the bound of Pillow itself
-    with pytest.raises(BadRecord, match=r"large.png: .*: 6000 x 6000 pixels are more than 33554432"):
+    Image.new("1", (8200, 8200)).save(tmp_path / "large.png")  # below the bound of Pillow itself
+    with pytest.raises(BadRecord, match=r"large.png: .*: 8200 x 8200 pixels are more than 67108864"):
         read_rgb(str(tmp_path / "large.png"))
     monkeypatch.setattr(image_files, "MAX_BYTES", 100)
     with pytest.raises(BadRecord, match=r"large.png: .*: larger than 100 bytes"):

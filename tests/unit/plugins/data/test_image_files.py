@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from plugins.data import image_files
 from plugins.data.bad_records import BadRecord
-from plugins.data.image_files import open_image, read_bytes, read_rgb, read_rgba, rgb, shrink
+from plugins.data.image_files import open_image, read_bytes, read_rgb, read_rgba, read_upright, rgb, shrink
 
 
 def test_bytes_up_to_the_limit(tmp_path, monkeypatch):
@@ -130,3 +132,43 @@ def test_orientation_is_applied_on_request_only(tmp_path, orientation):
     image.save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(read_rgb(str(tmp_path / "a.png"))[0], pixels)
     assert np.array_equal(read_rgb(str(tmp_path / "a.png"), upright=True)[0], TURNS[orientation](pixels))
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "MPO"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_orientation_of_every_format(tmp_path, format_, endian):
+    exif, file = Image.Exif(), str(tmp_path / "a")
+    exif.endian = endian
+    exif[0x0112] = 6
+    image, options = Image.new("RGB", (40, 24), "blue"), {"quality": 95} if format_ != "PNG" else {}
+    image.paste((255, 0, 0), (0, 0, 20, 24))  # the left half is the top of the upright image
+    image.save(file, format_, exif=exif.tobytes(), **options)
+    read = read_upright(file)
+    assert (read.orientation, read.pixels.shape, read.stored_size) == (6, (40, 24, 3), (40, 24))
+    assert read.pixels[4, 12, 0] > 200
+    assert read.pixels[36, 12, 0] < 50
+
+
+DAMAGED = [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(256))]
+ENTRY = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"  # one entry, the orientation; its type, count and value follow
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        *DAMAGED,
+        ENTRY + struct.pack("<HIHH", 3, 1, 0, 0),  # no orientations
+        ENTRY + struct.pack("<HIHH", 3, 1, 9, 0),
+        ENTRY + struct.pack("<HI4s", 2, 2, b"6\0\0\0"),  # text
+        ENTRY + struct.pack("<HIf", 11, 1, 6.5),
+        ENTRY + struct.pack("<HII", 5, 1, 0xFFFFFF),  # a fraction beyond the end
+        ENTRY + struct.pack("<HIHH", 99, 1, 6, 0),  # no type
+    ],
+)
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+def test_invalid_orientations_and_damaged_exif_change_nothing(tmp_path, exif, format_):
+    file = str(tmp_path / "a")
+    options = {"exif": exif} if format_ == "JPEG" else {"exif": exif.removeprefix(b"Exif\0\0")}
+    Image.new("RGB", (40, 24), "blue").save(file, format_, **options)
+    read = read_upright(file)
+    assert (read.orientation, read.pixels.shape) == (1, (24, 40, 3))

@@ -12,7 +12,6 @@ from plugins.data.drawing.cutout_files import (
     OBJECT_SIDES,
     Cutout,
     head,
-    list_files,
     read_background,
     read_caption,
     read_objects,
@@ -51,14 +50,6 @@ def test_a_caption_without_a_noun_is_an_error_with_its_line(tmp_path, line):
         read_caption(str(tmp_path / "a.txt"))
 
 
-def test_files_are_listed_with_subfolders_in_a_fixed_order(tmp_path):
-    for name in ("b.PNG", "a/z.png", "c.jpg", "a/b/y.png", "note.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    names = [file.removeprefix(f"{tmp_path}/") for file in list_files(str(tmp_path), (".png",))]
-    assert names == ["a/b/y.png", "a/z.png", "b.PNG"]
-
-
 def test_objects_have_three_sizes_and_one_noun_collects_its_images(tmp_path):
     for name in ("a", "sub/b"):
         save(tmp_path / f"{name}.png")
@@ -84,6 +75,35 @@ def test_a_background_has_a_short_side_of_one_and_a_quarter(tmp_path):
     image = read_background(str(tmp_path / "a.png"), 32)
     assert (image.shape, image.dtype) == ((3, 40, 80), np.uint8)
     assert image[:, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_objects_and_backgrounds_are_turned_upright(tmp_path, orientation):
+    upright, exif = Image.new("RGBA", (20, 40), (0, 0, 255, 255)), Image.Exif()
+    upright.paste((255, 0, 0, 255), (0, 0, 20, 10))  # red at the top
+    exif[0x0112] = orientation
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    upright.transpose(turn).save(tmp_path / "a.png", exif=exif)
+    (tmp_path / "a.txt").write_text("a bar")
+    image = read_background(str(tmp_path / "a.png"), 32)
+    assert image.shape == (3, 80, 40)
+    assert image[:, 2, 20].tolist() == [255, 0, 0]
+    upright.save(tmp_path / "b.png")
+    (tmp_path / "b.txt").write_text("a bar")
+    turned, plain = np.split(
+        np.array([sprite.rest for sprite in read_objects(str(tmp_path), 100)["bar"].sprites[::3]]), 2
+    )
+    assert np.array_equal(turned, plain)
+
+
+def test_links_in_folders_of_backgrounds_change_nothing(tmp_path):
+    for i in range(6):
+        (tmp_path / "real").mkdir(exist_ok=True)
+        (tmp_path / "real" / f"{i}.jpg").touch()
+    before = split_backgrounds(str(tmp_path), 0)
+    (tmp_path / "all").symlink_to("real")
+    (tmp_path / "real" / "up").symlink_to("..")
+    assert split_backgrounds(str(tmp_path), 0) == before
 
 
 NOUNS = [f"{word} {i}{word}" for i, word in enumerate("ant bee cat dog elk fox gnu hen ibis jay".split())]  # noqa: SIM905
