@@ -281,7 +281,7 @@ def structure_cases() -> Iterator[Case]:
         ("nul-in-a-comment", EXTENDS + "\n\n# \x00\n", 4, r"the character '\x00' is not allowed"),
         ("escape-character", EXTENDS + "run: \x1b[31m\n", 2, r"the character '\x1b' is not allowed"),
         ("latin-1", GOOD.encode() + b"# \xfc\n", END, "not UTF-8: byte 0xfc: invalid start byte"),
-        ("utf-16", GOOD.encode("utf-16"), 1, "not UTF-8: byte 0xff: invalid start byte"),
+        ("utf-16-cut", GOOD.encode("utf-16") + b"#", END, "not UTF-16-LE: byte 0x23: truncated data"),
         ("surrogate", EXTENDS.encode() + b"# \xed\xa0\x80\n", 2, "not UTF-8: byte 0xed"),
         ("half-a-character", EXTENDS.encode() + b"# \xc3", 2, "not UTF-8: byte 0xc3: unexpected end of data"),
         ("after-a-bom", "\ufeff" + TRAIN + "{lrr: 1}\n", 2, "Did you mean 'lr'"),
