@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from timm.layers import HybridEmbed, LayerNorm2d, PatchEmbed, QuickGELU
+from timm.layers import HybridEmbed, LayerNorm2d, PatchEmbed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
@@ -16,19 +16,11 @@ from core.blocks import first_pruned_block, run_blocks, score
 from core.hookspecs import hookimpl
 from core.kinds import Backbone, TokenPruner
 from core.types import Tokens
-from plugins.backbones.weights import check_fit, read_weights, shape_mismatches
+from plugins.backbones.timm_options import TimmOptions, with_style
+from plugins.backbones.weights import check_fit, check_settings, read_weights, resize_positions, shape_mismatches
 from plugins.layers import fused_attention, initialise_tower
 from plugins.pruners.prune_list import Prune, build_pruners, pruners_by_block
 from registry.part import Count, Filled, NonNegativeFloat, NonNegativeInt, Pretrained
-
-CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-CLIP = {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
-STYLES: dict[str, tuple[tuple[float, ...], tuple[float, ...], dict[str, Any]]] = {
-    # pixel mean, pixel deviation and timm's constructor arguments of each family of weights
-    "plain": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {}),
-    "clip": (*CLIP_PIXELS, {**CLIP, "act_layer": QuickGELU}),
-    "openclip": (*CLIP_PIXELS, CLIP),
-}
 
 
 class ViT(Backbone):
@@ -48,6 +40,8 @@ class ViT(Backbone):
             (CoCa).
         style: ``plain``; ``clip`` (LayerNorm before the blocks, QuickGELU, CLIP's pixel mean and deviation);
             ``openclip`` (the same with exact GELU, as most of open_clip's models).
+        timm: further settings of timm's ViTs, such as register tokens and the pixel mean, where they differ from the
+            style's; an import writes them.
         prune: pruners and the blocks after which they act.
         weights: safetensors file of a timm or OpenAI CLIP ViT, or an import folder; the first blocks are loaded, and
             position embeddings and patch kernels resized.
@@ -58,7 +52,7 @@ class ViT(Backbone):
 
     renamed_settings: ClassVar[Mapping[str, str]] = {"dim": "embed_dim", "heads": "num_heads", "patch": "patch_size"}
 
-    # arguments: ten settings, seven of them timm's own, and two filled sizes
+    # arguments: eleven settings, eight of them timm's own, and two filled sizes
     def __init__(
         self,
         *,
@@ -70,6 +64,7 @@ class ViT(Backbone):
         cls: bool = True,
         stem: Literal["linear", "conv"] = "linear",
         style: Literal["plain", "clip", "openclip"] = "plain",
+        timm: TimmOptions | None = None,
         prune: Sequence[Prune] = (),
         weights: Pretrained = "",
         image_size: Filled[int],
@@ -82,8 +77,8 @@ class ViT(Backbone):
             raise ValueError(f"patch_size {patch_size} does not divide the image's side of {image_size} pixels")
         if embed_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide dim {embed_dim}")
-        mean, deviation, arguments = STYLES[style]
-        self.dim, self.mlp, self.has_pooled = embed_dim, mlp, cls
+        options = with_style(style, timm)
+        self.dim, self.mlp, self.has_pooled = embed_dim, mlp, cls or bool(options.global_pool)
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.vit = VisionTransformer(
             img_size=image_size,
@@ -94,19 +89,19 @@ class ViT(Backbone):
             mlp_ratio=mlp,
             class_token=cls,
             num_classes=0,
-            global_pool="",
-            embed_layer=_stem(stem, style, embed_dim, patch_size),
-            **arguments,
+            embed_layer=_stem(stem, embed_dim, patch_size),
+            **{"global_pool": "", **options.arguments()},
         )
         if depth == 0:
             self.vit.norm = nn.Identity()
         initialise_tower(self.vit.blocks, embed_dim)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
+        for name, pixels in (("mean", options.mean), ("deviation", options.std)):
+            self.register_buffer(name, torch.tensor(pixels).view(1, 3, 1, 1) * 255, persistent=False)
         self.prunings = build_pruners(prune, depth, embed_dim, guide_dim)
         self.split = first_pruned_block(pruners_by_block(self.prunings), depth)
         if weights:
-            self._load(weights)
+            settings = {"num_heads": num_heads, "options": options} if depth and stem == "linear" else {}
+            self._load(weights, settings)
 
     @property
     def blocks(self) -> Sequence[_TimmBlock]:
@@ -131,16 +126,24 @@ class ViT(Backbone):
         pruners = pruners_by_block(self.prunings) if self.pruning else {}
         tokens = run_blocks(self.blocks, pruners, trunk, guide, first=self.split)  # (B, N', D)
         x = self.vit.norm(tokens.x)  # (B, N', D)
-        pooled = x[:, 0] if self.vit.num_prefix_tokens else None  # (B, D)
-        return Tokens(x, pooled, tokens.mask, tokens.patches, tokens.source, tokens.scores)
+        return Tokens(x, self._pool(x), tokens.mask, tokens.patches, tokens.source, tokens.scores)
+
+    def _pool(self, x: Tensor) -> Tensor | None:
+        """Pool the last states (B, N', D) -> (B, D) as timm does; None if nothing is pooled."""
+        if self.vit.global_pool:
+            pooled: Tensor = self.vit.forward_head(x, pre_logits=True)  # (B, D)
+            return pooled
+        return x[:, 0] if self.vit.has_class_token else None  # (B, D)
 
     def score(self, trunk: Tokens, guide: Tensor | None = None) -> Tensor | None:
         """The first pruner's logits (B, P); None without a pruner."""
         return score(self.blocks, pruners_by_block(self.prunings), trunk, guide, first=self.split)
 
-    def _load(self, file: str) -> None:
+    def _load(self, file: str, settings: dict[str, Any]) -> None:
         """Load weights, resized to this patch size and resolution (by timm, bicubic)."""
         weights, parameters = read_weights(file), self.vit.state_dict()
+        if settings:
+            resize_positions(weights, check_settings(file, weights, **settings), self.vit)
         convolutions = [k for k in parameters if k.startswith("patch_embed.backbone.") and k not in weights]
         if convolutions:
             raise ValueError(f"{file}: does not fit stem 'conv': lacks {', '.join(convolutions[:3])}")
@@ -187,13 +190,14 @@ class _TimmBlock:
         attn = self.block.attn
         qkv = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, D / heads)
         query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
+        query, key = attn.q_norm(query), attn.k_norm(key)  # (B, heads, N, D / heads)
         return key, (query @ key.transpose(-2, -1) * attn.scale).softmax(-1)
 
 
-def _stem(stem: str, style: str, dim: int, patch: int) -> Callable[..., nn.Module]:
+def _stem(stem: str, dim: int, patch: int) -> Callable[..., nn.Module]:
     """Return timm's constructor of the patch embedding."""
     if stem == "linear":
-        return partial(PatchEmbed, bias=style == "plain")
+        return PatchEmbed
     halvings = patch.bit_length() - 1
     if patch != 2**halvings or halvings < 1:
         raise ValueError(f"stem 'conv' needs a patch_size that is a power of 2, got {patch}")

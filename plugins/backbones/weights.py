@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
+from typing import Any
 
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from core.files import paths, read_safetensors
+from plugins.backbones.timm_config import describe_original
+from plugins.backbones.timm_options import TimmOptions
+from plugins.importing.config import read_config
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
@@ -43,3 +51,60 @@ def shape_mismatches(state: dict[str, Tensor], parameters: dict[str, Tensor]) ->
         for name, tensor in parameters.items()
         if name in state and state[name].shape != tensor.shape
     ]
+
+
+def config_beside(file: str) -> tuple[str, dict[str, Any]] | None:
+    """Return name and content of timm's config.json in a folder, or beside a file; None without one of timm's."""
+    name = os.path.join(file if paths.isdir(file) else os.path.dirname(file), "config.json")
+    if not paths.isfile(name):
+        return None
+    config = read_config(name)
+    return (name, config) if "architecture" in config else None
+
+
+def check_settings(
+    file: str, weights: Mapping[str, Tensor], num_heads: int, options: TimmOptions
+) -> tuple[int, int] | None:
+    """Compare a recipe's settings with the configuration beside weights; returns its grid of patches, if there is one.
+
+    Args:
+        file: of the weights, or their folder.
+        weights: tensors of any shape, by name.
+        num_heads: of the recipe, like ``options``.
+
+    Raises:
+        ValueError: a setting that tensors do not determine differs; names the configuration and the setting.
+    """
+    beside = config_beside(file)
+    if beside is None or "patch_embed.proj.weight" not in weights:
+        return None
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    original = describe_original(file, shapes, *beside)
+    ours: dict[str, Any] = {"num_heads": num_heads}
+    theirs: dict[str, Any] = {"num_heads": original.settings["num_heads"]}
+    for name in ("mean", "std", "norm_eps", "act_layer", "no_embed_class"):
+        ours[f"timm.{name}"], theirs[f"timm.{name}"] = getattr(options, name), getattr(original.options, name)
+    for name, value in theirs.items():
+        if not _equal(ours[name], value):
+            raise ValueError(f"{beside[0]}: {name} is {_spell(value)}, this recipe has {_spell(ours[name])}")
+    return original.grid
+
+
+def resize_positions(weights: dict[str, Tensor], grid: tuple[int, int] | None, model: VisionTransformer) -> None:
+    """Resize position embeddings (1, N, D) from ``grid``, in place, if it is no square; timm takes it for one."""
+    if grid is None or grid[0] == grid[1] or "pos_embed" not in weights:
+        return
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    weights["pos_embed"] = resample_abs_pos_embed(
+        weights["pos_embed"], new_size=list(model.patch_embed.grid_size), old_size=list(grid), num_prefix_tokens=prefix
+    )  # (1, N', D)
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    if isinstance(theirs, tuple):
+        return all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(ours, theirs, strict=True))
+    return bool(ours == theirs)
+
+
+def _spell(value: Any) -> str:
+    return "timm's default" if value is None else str(list(value) if isinstance(value, tuple) else value)

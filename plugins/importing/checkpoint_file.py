@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -11,8 +12,19 @@ import torch
 from torch import Tensor
 
 from core.files import paths, read_safetensors
+from plugins.importing.config import read_config
 
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
+WRAPPERS = ("state_dict", "model", "model_state_dict", "module")  # entries of training checkpoints with the tensors
+INDEX = ".index.json"  # ends the name of a list of the files among which tensors are divided
+FILES = (  # of weights in a folder
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 class ForeignCheckpoint:
@@ -74,29 +86,76 @@ class ForeignCheckpoint:
 
 
 def read_tensors(file: str) -> ForeignCheckpoint:
-    """Read a checkpoint: a .safetensors file, or torch's format with ``weights_only=True``.
+    """Read a checkpoint: a .safetensors file, torch's format with ``weights_only=True``, an index, or their folder.
 
-    If it is {"state_dict": ...}, that entry is read; prefixes of wrappers (``PREFIXES``) are removed.
+    If it is {"state_dict": ...} or another of ``WRAPPERS``, that entry is read; prefixes of wrappers (``PREFIXES``) are
+    removed.
 
     Raises:
         ValueError: no such file, damaged, or it holds other than tensors; names it.
     """
+    file = _file_in(file) if paths.isdir(file) else file
     if not paths.isfile(file):
         raise ValueError(f"{file}: no such file")
-    content = read_safetensors(file) if file.endswith(".safetensors") else _torch(file)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{file}: holds a {type(content).__name__}; expected tensors by name")
+    content = _unwrap(file, _content(file))
     tensors: dict[str, Tensor] = {}
     for name, tensor in content.items():
         if not isinstance(tensor, Tensor):
             kind = type(tensor).__name__
-            raise ValueError(f"{file}: {name!r} is a {kind}; expected tensors by name, or those below 'state_dict'")
+            below = " or ".join(map(repr, WRAPPERS))
+            raise ValueError(f"{file}: {name!r} is a {kind}; expected tensors by name, or those below {below}")
         for prefix in PREFIXES:
             name = str(name).removeprefix(prefix)
         tensors[name] = tensor
     return ForeignCheckpoint(file, tensors)
+
+
+def _file_in(folder: str) -> str:
+    """Return the path of a folder's weights.
+
+    Raises:
+        ValueError: there are none; names the files that are read.
+    """
+    for name in FILES:
+        if paths.isfile(file := os.path.join(folder, name)):
+            return file
+    raise ValueError(f"{folder}: has no weights; no such file in it: {', '.join(FILES)}")
+
+
+def _content(file: str) -> Any:
+    """Read a file, or all files of an index.
+
+    Raises:
+        ValueError: a file is missing or damaged; names it.
+    """
+    if not file.endswith(INDEX):
+        return read_safetensors(file) if file.endswith(".safetensors") else _torch(file)
+    shards = read_config(file).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise ValueError(f"{file}: weight_map is missing; expected the file of each tensor")
+    content: dict[str, Any] = {}
+    for shard in dict.fromkeys(shards.values()):
+        if not paths.isfile(part := os.path.join(os.path.dirname(file), shard)):
+            raise ValueError(f"{part}: no such file; {os.path.basename(file)} lists it")
+        content |= _unwrap(part, _content(part))
+    lacking = [name for name in shards if name not in content]
+    if lacking:
+        raise ValueError(f"{file}: lists what its files have not: {', '.join(lacking[:3])}")
+    return content
+
+
+def _unwrap(file: str, content: Any) -> Mapping[Any, Any]:
+    """Return the tensors of a training checkpoint, or the content itself.
+
+    Raises:
+        ValueError: it is no mapping.
+    """
+    for name in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            return dict(content[name])
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file}: holds a {type(content).__name__}; expected tensors by name")
+    return content
 
 
 def _torch(file: str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from core.files import read_text
+from core.files import paths, read_text
 
-HEAD_DIM = 64  # width of a tower's attention head in the public configurations
+HEAD_DIM = 64  # width of a tower's attention head in most public configurations
+PUBLIC_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # so400m, ViT-H, g and bigG: width of the tower, heads
 
 
 def read_config(file: str) -> dict[str, Any]:
@@ -25,6 +27,29 @@ def read_config(file: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{file}: expected a JSON object, got a {type(config).__name__}")
     return config
+
+
+def find_config(file: str, config: str, names: Sequence[str], keys: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return name and content of the configuration that is named, or lies beside a checkpoint; ("", {}) without one.
+
+    Args:
+        file: the checkpoint.
+        config: the file named by --config, or "".
+        names: of the files beside the checkpoint.
+        keys: one of them marks the configuration of the library; others beside the checkpoint are left alone.
+
+    Raises:
+        ValueError: the configuration cannot be read; names it.
+    """
+    if config:
+        return config, read_config(config)
+    for name in names:
+        beside = os.path.join(os.path.dirname(file), name)
+        if paths.isfile(beside):
+            content = read_config(beside)
+            if any(key in content for key in keys):
+                return beside, content
+    return "", {}
 
 
 def section(config: dict[str, Any], name: str, file: str) -> dict[str, Any]:
@@ -51,12 +76,27 @@ def dividing(config: dict[str, Any], name: str, default: int, width: int, file: 
     return number
 
 
-def check_pixels(config: dict[str, Any], name: str, expected: Sequence[float], file: str) -> None:
-    """Check the mean or deviation by which pixels are normalized.
+def pixels(config: dict[str, Any], name: str, default: Sequence[float], file: str) -> tuple[float, ...]:
+    """Return the pixels' mean or deviation by its path, "preprocess_cfg.mean", or the default if it is not set.
 
     Raises:
-        ValueError: the pixels' mean or deviation, "preprocess_cfg.mean", is set and differs.
+        ValueError: the value is not three numbers between 0 and 1, or a deviation is 0.
     """
-    given = config.get(name.rpartition(".")[2])
-    if given is not None and given != list(expected):
-        raise ValueError(f"{file}: {name} is {given!r}; pixels that the model reads have {list(expected)}")
+    value = config.get(name.rpartition(".")[2])
+    if value is None:
+        return tuple(default)
+    numbers: list[Any] = value if isinstance(value, list) and len(value) == 3 else [None]
+    least = 1e-6 if name.endswith("std") else 0.0
+    if not all(type(number) in (int, float) and least <= number <= 1 for number in numbers):
+        raise ValueError(f"{file}: {name} is {value!r}; expected three numbers between {least:g} and 1")
+    return tuple(map(float, value))
+
+
+def guess_heads(width: int) -> tuple[int, str]:
+    """Guess the heads of an image encoder; returns the number, and a phrase that states it with the width."""
+    if width in PUBLIC_HEADS:
+        heads = PUBLIC_HEADS[width]
+        return heads, f"{heads} heads, as in the public models of width {width} ({width // heads} each)"
+    heads = max(1, width // HEAD_DIM)
+    heads = next(number for number in range(heads, 0, -1) if width % number == 0)
+    return heads, f"{heads} heads, width {width} / {width // heads}"

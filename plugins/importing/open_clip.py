@@ -9,10 +9,16 @@ from core import discovery
 from core.loading import build_model, recipe_in
 from core.model import ModelSpec
 from core.recipe import read_model
+from plugins.backbones.timm_options import CLIP_PIXELS
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
+from plugins.importing.comparison import compare
+from plugins.importing.config import find_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.importing.open_clip_config import Shape, configured, read_shape
+from plugins.importing.open_clip_config import Shape, configured, describe_guesses, flat_settings, read_shape
+from plugins.importing.open_clip_original import run_import, run_original
+from plugins.importing.recognition import check_kind
 
+CONFIG_FILES = ("open_clip_config.json", "config.json")  # beside a checkpoint
 BUFFERS = r".*\battn_mask"  # masks in older checkpoints
 BLOCK_NAMES = {
     "ln_1": "norm1",
@@ -128,14 +134,21 @@ def _translate_text_side(translation: _Translation, shape: Shape) -> None:
 
 def recipe(shape: Shape) -> dict[str, object]:
     """Write the recipe of this model; its ``data:`` is a placeholder."""
-    tower = {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.width // shape.vision_head}
+    tower: dict[str, object] = {
+        "embed_dim": shape.width,
+        "depth": shape.depth,
+        "num_heads": shape.width // shape.vision_head,
+    }
     decoder = {"unimodal": shape.unimodal, "multimodal": shape.multimodal, "layout": "openclip", "cls": True}
     decoder |= {"mask": "correct" if shape.correct_mask else "legacy"}
     decoder |= {"embed_dim": shape.dim, "num_heads": shape.text_heads, "dropout": 0.0}
     projection = {"name": "projection", "width": shape.dim, "bias": False}
+    tower |= {"patch_size": shape.patch, "mlp": shape.mlp, "style": "openclip"}
+    if shape.pixels != CLIP_PIXELS:
+        tower["timm"] = {"mean": list(shape.pixels[0]), "std": list(shape.pixels[1])}
     return {
         "model": {
-            "backbone": {"name": "vit", **tower, "patch_size": shape.patch, "mlp": shape.mlp, "style": "openclip"},
+            "backbone": {"name": "vit", **tower},
             "pooler": {"name": "shared", "queries": shape.queries, "width": shape.dim, "num_heads": shape.pooler_heads},
             "decoder": {"name": "decoupled", **decoder},
             "heads": {"image": projection, "text": dict(projection), "temperature": "temperature", "words": "lm_head"},
@@ -152,20 +165,27 @@ def import_open_clip(file: str, out: str, vocabulary: str, config: str, command:
         file: the checkpoint.
         out: the folder.
         vocabulary: a file, such as open_clip's bpe_simple_vocab_16e6.txt.gz.
-        config: open_clip's JSON of the model, if its heads or mask differ from the public models; may be "".
+        config: open_clip's JSON of the model; "": the one beside the file, if it is open_clip's.
         command: the command line, for the recipe's first line.
 
     Raises:
         ValueError: a tensor or setting does not fit; names the file, the tensor and the expected shape.
     """
     checkpoint = read_tensors(file)
+    file = checkpoint.file
+    config_file, content = find_config(file, config, CONFIG_FILES, ("model_cfg", "vision_cfg", "embed_dim"))
+    check_kind(checkpoint, "open_clip")
     shape = read_shape(checkpoint)
-    if config:
-        shape = configured(shape, config)
-    tensors = translate(checkpoint, shape)
+    settings = flat_settings(content, config_file)
+    if config_file:
+        shape = configured(shape, config_file, content)
     words = "text.token_embedding.weight"
     tokenizer = vocabulary_of(vocabulary, shape.context, shape.vocabulary, file, words)
-    sizes = ModelSpec(shape.image_size, shape.context, shape.vocabulary)
+    tensors = translate(checkpoint, shape)
+    library, theirs = run_original(shape, checkpoint.tensors)
+    checkpoint.tensors = {}
+    sizes = ModelSpec(shape.image_size, shape.context, shape.vocabulary, crop=shape.crop)
+    parameters = sum(tensor.numel() for tensor in tensors.values())
     with new_folder(out) as folder:
         write_recipe(folder, recipe(shape), command)
         with torch.device("meta"):
@@ -175,5 +195,17 @@ def import_open_clip(file: str, out: str, vocabulary: str, config: str, command:
         write_weights(folder, tensors)
         tokenizer.save(folder)
         sizes.write(folder)
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    return f"{out}: {parameters:,} parameters. Go on with: patchbay caption {out} IMAGE"
+        tensors.clear()
+        line = f"nothing was compared with open_clip: {library}"
+        if theirs:
+            line = compare(library, theirs, run_import(shape, folder), "a random image and text")
+    guesses = describe_guesses(shape, settings)
+    line += ", built with what is guessed above" if theirs and guesses else ""
+    reason = (
+        f"{config_file} has none"
+        if config_file
+        else "no configuration was given or found beside the file: --config, open_clip's JSON"
+    )
+    lines = [f"{out}: {parameters:,} parameters", *([f"read: {config_file}"] if config_file else [])]
+    lines += [f"guessed: {'; '.join(guesses)}; {reason}"] if guesses else []
+    return "\n".join([*lines, line, f"use: all commands and core.load. Go on with: patchbay caption {out} IMAGE"])

@@ -2,75 +2,149 @@
 
 from __future__ import annotations
 
-import math
+import os
 from typing import Any
 
+import timm
 import torch
+from torch import Tensor
 
-from plugins.backbones.vit import STYLES, ViT
+from core.files import SIZES, write_json
+from plugins.backbones.timm_config import Original, describe_original
+from plugins.backbones.vit import ViT
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
-from plugins.importing.config import HEAD_DIM, check_pixels, dividing, read_config, section
+from plugins.importing.comparison import compare, random_image
+from plugins.importing.config import find_config
 from plugins.importing.folder import new_folder, write_recipe, write_weights
+from plugins.importing.recognition import check_kind
 
-UNUSED_TENSORS = (r"head\..*", r"head_drop\..*")  # the classifier, which no part uses
+UNUSED_TENSORS = (r"head\..*", r"head_drop\..*", "mask_token")  # classifier and pretraining, which no part uses
+POOLING = ("fc_norm.", "attn_pool.")
 
 
 def import_timm(file: str, out: str, vocabulary: str, config: str, command: str) -> str:
     """Import a checkpoint into a folder; returns a message for the user.
 
     Args:
-        file: the checkpoint.
+        file: the checkpoint, or its folder.
         out: the folder.
         vocabulary: must be "".
-        config: the model's config.json on the hub, with activation, heads and pixel mean; may be "".
+        config: the model's config.json on the hub, with its architecture; "": the one beside the file, if it is timm's.
         command: the command line, for the recipe's first line.
 
     Raises:
-        ValueError: a tensor or setting does not fit; names the file, the tensor and the expected shape.
+        ValueError: a tensor or setting does not fit, or outputs differ from timm's; names the file and the fault.
     """
     if vocabulary:
         raise ValueError(f"--vocabulary {vocabulary}: an image encoder has none")
     checkpoint = read_tensors(file)
-    settings, size = _settings(checkpoint)
-    if config:
-        settings |= _configured(settings, config)
-    with torch.device("meta"):
-        expected = ViT(**settings, image_size=size).vit.state_dict()
-    tensors = {name: checkpoint.take(name, *tensor.shape) for name, tensor in expected.items()}
-    checkpoint.refuse_left("a ViT here", *UNUSED_TENSORS)
-    note = f"{command}\nuse it in a recipe with extends: {out}/recipe.yaml; its images are {size} pixels wide"
+    config_file, settings = find_config(checkpoint.file, config, ("config.json",), ("architecture", "pretrained_cfg"))
+    check_kind(checkpoint, "timm")
+    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    original = describe_original(checkpoint.file, shapes, config_file, settings)
+    tensors = _take(checkpoint, original)
+    parameters, classifier = sum(tensor.numel() for tensor in tensors.values()), bool(checkpoint.left)
+    checkpoint.tensors = {}
+    theirs = {} if original.unknown else _run_original(original, tensors)
+
+    side, chosen = original.image_size, dict(original.settings)
+    if "timm" in chosen:
+        changes = chosen["timm"].changes()
+        chosen["timm"] = {name: list(v) if isinstance(v, tuple) else v for name, v in changes.items()}
+    note = f"{command}\nuse it in a recipe with extends: {out}/recipe.yaml; its images are {side} pixels wide"
     with new_folder(out) as folder:
         write_weights(folder, tensors)
-        write_recipe(folder, {"model": {"backbone": {"name": "vit", **settings, "weights": out}}}, note)
-    return f"{out}: for model.backbone.weights; {', '.join(f'{k} {v}' for k, v in settings.items())}"
+        write_recipe(folder, {"model": {"backbone": {"name": "vit", **chosen, "weights": out}}}, note)
+        write_json(os.path.join(folder, "config.json"), original.config)
+        crop = str(settings.get("pretrained_cfg", settings).get("crop_mode", "center")) != "squash"
+        write_json(os.path.join(folder, SIZES), {"image_size": side, "crop": crop})
+        tensors.clear()
+        comparison = f"nothing was compared with timm: {original.unknown}"
+        if theirs:
+            comparison = compare(f"timm {timm.__version__}", theirs, _run_import(original, folder), "a random image")
+    architecture = "a ViT" if original.unknown else str(original.config["architecture"])
+    lines = [f"{out}: {architecture}, {parameters:,} parameters; {', '.join(f'{k} {v}' for k, v in chosen.items())}"]
+    lines += [f"read: {config_file}"] if config_file else []
+    reason = f"; {original.unknown}" if original.unknown else ""
+    lines += [f"guessed: {'; '.join(original.guesses)}{reason}"] if original.guesses else []
+    lines += _describe_images(original)
+    lines += ["left out: the classifier and other tensors without effect on patches"] if classifier else []
+    lines += [comparison, _describe_use(out, side)]
+    return "\n".join(lines)
 
 
-def _settings(checkpoint: ForeignCheckpoint) -> tuple[dict[str, Any], int]:
-    """Derive the part's settings and the side of its images from the tensors."""
-    dim, _, patch, _ = checkpoint.shape("patch_embed.proj.weight", 4)
-    cls = "cls_token" in checkpoint.tensors
-    cells = checkpoint.shape("pos_embed", 3)[1] - cls
-    if math.isqrt(cells) ** 2 != cells:
-        raise ValueError(f"{checkpoint.file}: 'pos_embed' has {cells} places for patches: no square")
-    depth, mlp = checkpoint.layers("blocks"), checkpoint.shape("blocks.0.mlp.fc1.weight", 2)[0] / dim
-    style = "openclip" if "norm_pre.weight" in checkpoint.tensors else "plain"
-    sizes = {"embed_dim": dim, "depth": depth, "num_heads": max(1, dim // HEAD_DIM), "patch_size": patch, "mlp": mlp}
-    return {**sizes, "cls": cls, "style": style}, patch * math.isqrt(cells)
-
-
-def _configured(settings: dict[str, Any], file: str) -> dict[str, Any]:
-    """Read the settings in a timm config.json that tensors do not determine.
+def _take(checkpoint: ForeignCheckpoint, original: Original) -> dict[str, Tensor]:
+    """Return the tensors (any shape) of the original, which must be those of the part.
 
     Raises:
-        ValueError: a setting is of another type, or the pixel mean is not the style's.
+        ValueError: a tensor is missing, of another shape, or not computed here; names file and tensor.
     """
-    config = read_config(file)
-    arguments = {**config, **section(config, "model_args", file)}
-    changes: dict[str, Any] = {}
-    if settings["style"] == "openclip" and "quickgelu" in str(config.get("architecture", "")):
-        changes["style"] = "clip"
-    if "num_heads" in arguments:
-        changes["num_heads"] = dividing(arguments, "num_heads", 1, settings["embed_dim"], file)
-    mean = STYLES[changes.get("style", settings["style"])][0]
-    check_pixels(section(config, "pretrained_cfg", file), "pretrained_cfg.mean", mean, file)
-    return changes
+    with torch.device("meta"):
+        part = ViT(**original.settings, image_size=original.image_size).vit.state_dict()
+    expected = original.model.state_dict()
+    tensors = {name: checkpoint.take(name, *tensor.shape) for name, tensor in expected.items()}
+    others = [name for name in expected if name not in part and not name.startswith(POOLING)]
+    others += [name for name in part if name not in expected]
+    if others:
+        architecture = original.config["architecture"]
+        raise ValueError(
+            f"{checkpoint.file}: {architecture} has what a ViT here does not compute: {', '.join(others[:3])}"
+        )
+    checkpoint.refuse_left("a ViT here", *UNUSED_TENSORS)
+    return tensors
+
+
+def _run_original(original: Original, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Run timm's model on a random image of its size, or of the recipe's if that is no square.
+
+    Its tensors of any shape are used as they are: they take no further memory.
+    """
+    model: Any = original.model
+    model.load_state_dict(tensors, assign=True)
+    height, width = original.input_size
+    if original.grid[0] != original.grid[1]:
+        height = width = original.image_size
+        model.set_input_size((height, width))
+    with torch.no_grad():
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (original.options.mean, original.options.std))
+        states = model.eval().forward_features((random_image(height, width) / 255 - mean) / std)  # (1, N, D)
+        pooled = {"pooled state": model.forward_head(states, pre_logits=True)} if model.global_pool else {}  # (1, D)
+    model.to("meta")  # frees the tensors
+    return {"states": states, **pooled}
+
+
+def _run_import(original: Original, folder: str) -> dict[str, Tensor]:
+    """Run the part with the folder's weights on the same image: states (1, N, D), and pooled (1, D) if it pools."""
+    side = original.image_size
+    part = ViT(**original.settings, weights=folder, image_size=side).eval()
+    height, width = original.input_size if original.grid[0] == original.grid[1] else (side, side)
+    with torch.no_grad():
+        tokens = part(random_image(height, width)[..., :side, :side])
+    return {"states": tokens.x} if tokens.pooled is None else {"states": tokens.x, "pooled state": tokens.pooled}
+
+
+def _describe_images(original: Original) -> list[str]:
+    """Describe how images differ from the original's, if they do."""
+    (height, width), (down, across), side = original.input_size, original.grid, original.image_size
+    patch = int(original.settings["patch_size"])
+    if down != across:
+        return [
+            f"resized: the original is for images of {height} x {width} pixels, {down} x {across} patches. Images here "
+            f"are square: position embeddings are resized from {down} x {across} to the recipe's grid, {side // patch} "
+            f"x {side // patch} at {side} pixels (bicubic, by timm); features differ from those of {height} x {width}"
+        ]
+    if side != height:
+        return [
+            f"images: {height} pixels are no multiple of the patch's {patch}: timm leaves out the last "
+            f"{height - side}; images here are {side} pixels wide"
+        ]
+    return []
+
+
+def _describe_use(out: str, side: int) -> str:
+    """State what the folder can be used for."""
+    return (
+        f"use: an image encoder for images of {side} pixels; other sizes resize its position embeddings. In a recipe: "
+        f"extends: {out}/recipe.yaml, or model.backbone.weights: {out}. It has no text encoder, decoder or objectives: "
+        "captions, retrieval and zero-shot classes need training with a recipe that adds them"
+    )

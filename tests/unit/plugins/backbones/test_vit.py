@@ -6,7 +6,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from plugins.backbones.vit import STYLES, ViT
+from plugins.backbones.timm_options import STYLES
+from plugins.backbones.vit import ViT
 from plugins.pruners.evit import AttentivePruner
 from plugins.pruners.prune_list import Prune
 from plugins.pruners.random import RandomPruner
@@ -51,7 +52,7 @@ def test_pixels_of_the_mean_become_zero(style):
     """An image of the family's mean colour leaves the patch embedding its bias, which CLIP's does not have."""
     one, embedded = vit(style=style), []
     one.vit.patch_embed.register_forward_hook(lambda _part, inputs, out: embedded.append((inputs[0], out)))
-    mean, deviation, _ = STYLES[style]
+    mean, deviation = STYLES[style].mean, STYLES[style].std
     one.trunk((255 * torch.tensor(mean)).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE))
     ((pixels, patches),) = embedded
     assert torch.allclose(pixels, torch.zeros(()), atol=1e-5)

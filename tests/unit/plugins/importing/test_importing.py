@@ -87,6 +87,7 @@ def test_berts_heads_and_other_activations_come_from_its_configuration(tmp_path,
         assert main([*given, "--out", str(tmp_path / "none")]) == 2
         assert fault in capsys.readouterr().err
     save_file({**tensors, "bert.encoder.layer.0.adapter.weight": torch.zeros(3)}, str(tmp_path / "model.safetensors"))
+    config.unlink()
     assert main([*given[:-2], "--out", str(tmp_path / "none")]) == 2
     assert "has what a BERT here does not compute: encoder.layer.0.adapter.weight" in capsys.readouterr().err
 
@@ -114,8 +115,10 @@ def test_timm(tmp_path, name):
 def test_what_is_no_vit_of_timms(tmp_path, capsys):
     model = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, init_values=0.1)
     save_file(model.state_dict(), str(tmp_path / "scaled.safetensors"))
+    (tmp_path / "other").mkdir()
+    save_file(model.state_dict() | {"blocks.0.gate": torch.zeros(3)}, str(tmp_path / "other" / "gated.safetensors"))
     save_file({"conv.weight": torch.zeros(3)}, str(tmp_path / "other.safetensors"))
-    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}))
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.485, 2]}}))
     (tmp_path / "heads.json").write_text(json.dumps({"model_args": {"num_heads": "3"}}))
     (tmp_path / "none.json").write_text(json.dumps({"num_heads": 0}))
     (tmp_path / "list.json").write_text(json.dumps({"pretrained_cfg": [1]}))
@@ -131,9 +134,13 @@ def test_what_is_no_vit_of_timms(tmp_path, capsys):
             str(tmp_path / "none.json"),
         ],
         "pretrained_cfg is [1]; expected a JSON obj": ["scaled.safetensors", "--config", str(tmp_path / "list.json")],
-        "does not compute: blocks.0.ls1.gamma": ["scaled.safetensors"],
+        "does not compute: blocks.0.gate": ["other/gated.safetensors"],
         "has no tensor 'patch_embed.proj.weight'": ["other.safetensors"],
-        "pretrained_cfg.mean is [0.485": ["scaled.safetensors", "--config", str(tmp_path / "config.json")],
+        "pretrained_cfg.mean is [0.485, 2]; expected three numbers": [
+            "scaled.safetensors",
+            "--config",
+            str(tmp_path / "config.json"),
+        ],
         "an image encoder has none": ["scaled.safetensors", "--vocabulary", "vocab.txt"],
     }
     for fault, (file, *more) in faults.items():

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from plugins.importing.config import check_pixels, dividing, read_config, section
+from plugins.importing.config import dividing, find_config, guess_heads, pixels, read_config, section
 
 
 def test_an_object_is_read(tmp_path):
@@ -73,9 +73,50 @@ def test_a_default_that_does_not_divide_is_an_error():
         dividing({}, "n", 8, 20, "c.json")
 
 
-def test_pixels_may_be_absent_or_equal():
-    for config in ({}, {"mean": None}, {"mean": [0.5, 0.25]}):
-        check_pixels(config, "preprocess_cfg.mean", (0.5, 0.25), "c.json")
-    message = re.escape("c.json: preprocess_cfg.mean is [0.5]; pixels that the model reads have [0.5, 0.25]")
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        check_pixels({"mean": [0.5]}, "preprocess_cfg.mean", (0.5, 0.25), "c.json")
+@pytest.mark.parametrize(("name", "value"), [("mean", [0, 0.5, 1]), ("std", [0.25, 0.5, 1])])
+def test_pixels_are_read_or_the_default(name, value):
+    assert pixels({name: value}, f"preprocess_cfg.{name}", (0.5,) * 3, "c.json") == tuple(value)
+    for config in ({}, {name: None}):
+        assert pixels(config, f"preprocess_cfg.{name}", (0.5, 0.25, 0.1), "c.json") == (0.5, 0.25, 0.1)
+
+
+@pytest.mark.parametrize("value", [[0.5], [0.5, 0.5, "0.5"], [0.5, 0.5, 124.0], 0.5, [True, 0.5, 0.5], [0.5, 0.5, 0]])
+def test_pixels_are_three_numbers_between_0_and_1(value):
+    with pytest.raises(
+        ValueError, match=re.escape(f"c.json: a.std is {value!r}; expected three numbers between 1e-06")
+    ):
+        pixels({"std": value}, "a.std", (1, 1, 1), "c.json")
+
+
+def test_the_configuration_beside_a_checkpoint_is_of_the_library(tmp_path):
+    file = str(tmp_path / "model.safetensors")
+    assert find_config(file, "", ("a.json", "b.json"), ("key",)) == ("", {})
+    (tmp_path / "a.json").write_text('{"other": 1}')
+    (tmp_path / "b.json").write_text('{"key": 2}')
+    assert find_config(file, "", ("a.json", "b.json"), ("key",)) == (str(tmp_path / "b.json"), {"key": 2})
+    named = str(tmp_path / "a.json")
+    assert find_config(file, named, ("b.json",), ("key",)) == (named, {"other": 1})
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (64, 1),
+        (48, 1),
+        (192, 3),
+        (768, 12),
+        (1024, 16),
+        (1152, 16),
+        (1280, 16),
+        (1408, 16),
+        (1664, 16),
+        (1536, 24),
+        (100, 1),
+    ],
+)
+def test_guessed_heads_are_those_of_public_models(width, heads):
+    number, phrase = guess_heads(width)
+    assert number == heads
+    assert width % number == 0
+    assert f"{heads} heads" in phrase
+    assert str(width) in phrase

@@ -200,7 +200,7 @@ def test_a_checkpoint_of_a_trainer_is_the_same_model(tiny):
     assert tokens == (tiny.folder / "ours" / "tokenizer.json").read_text()
 
 
-def test_the_configuration_tells_mask_and_heads(tiny):
+def test_the_configuration_tells_mask_and_heads(tiny, capsys):
     config = json.loads(json.dumps(TINY))
     config["text_cfg"]["correct_cls_mask"] = True
     (tiny.folder / "hub.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
@@ -209,8 +209,16 @@ def test_the_configuration_tells_mask_and_heads(tiny):
     assert not model.decoder.legacy
     assert (model.backbone.vit.blocks[0].attn.num_heads, model.pooler.attention.heads) == (2, 4)
     assert model.decoder.multimodal[0].cross.heads == 2
-    assert tiny.run("plain") == 0  # heads 64 wide, as all public models have
-    assert load(tiny.folder / "plain").decoder.multimodal[0].cross.heads == 1
+    assert tiny.run("beside") == 0  # its configuration lies beside the file
+    assert load(tiny.folder / "beside").decoder.multimodal[0].cross.heads == 2
+    alone = tiny.folder / "alone"
+    alone.mkdir()
+    (alone / "peer.safetensors").symlink_to(tiny.checkpoint)
+    capsys.readouterr()
+    assert tiny.run("guessed", file=alone / "peer.safetensors") == 0
+    assert load(tiny.folder / "guessed").decoder.multimodal[0].cross.heads == 1
+    guess = "guessed: image encoder: 1 heads, width 64 / 64; pooler: 8 heads; text: 1 heads, width 64 / 64; pixel mean"
+    assert guess in capsys.readouterr().out
 
 
 def faults(tiny: Imported, folder: Path) -> dict[str, tuple[list[str], str]]:
@@ -282,8 +290,8 @@ def faults(tiny: Imported, folder: Path) -> dict[str, tuple[list[str], str]]:
             "text_cfg.correct_cls_mask is 'false'; expected true or false",
         ),
         "pixels": (
-            configured("j.json", "", preprocess_cfg={"mean": [0.5, 0.5, 0.5]}),
-            "j.json: preprocess_cfg.mean is [0.5, 0.5, 0.5]; pixels that the model reads have",
+            configured("j.json", "", preprocess_cfg={"mean": [0.5, 0.5]}),
+            "j.json: preprocess_cfg.mean is [0.5, 0.5]; expected three numbers between 0 and 1",
         ),
         "no object": (configured("k.json", "", model_cfg=[]), "k.json: model_cfg is []; expected a JSON object"),
         "config": ([whole, "--config", str(folder / "broken.json")], "broken.json:1:2: not JSON"),

@@ -10,9 +10,9 @@ import re
 import pytest
 import torch
 
-from plugins.backbones.vit import CLIP_PIXELS
+from plugins.backbones.timm_options import CLIP_PIXELS
 from plugins.importing.checkpoint_file import ForeignCheckpoint
-from plugins.importing.open_clip_config import Shape, configured, read_shape
+from plugins.importing.open_clip_config import Shape, configured, describe_guesses, flat_settings, read_shape
 
 # as open_clip/model_configs/coca_ViT-B-32.json
 BASE = {
@@ -90,27 +90,26 @@ def changed(path: str, value: object) -> dict:
     return config
 
 
-@pytest.fixture
-def write(tmp_path):
-    def to_file(config) -> str:
-        (tmp_path / "c.json").write_text(json.dumps(config))
-        return str(tmp_path / "c.json")
+FILE = "c.json"
 
-    return to_file
+
+def read(config, shape=None) -> Shape:
+    """The shape with this configuration, as read from a file."""
+    return configured(shape or SHAPE, FILE, json.loads(json.dumps(config)))
 
 
 def test_sizes_of_the_public_base_model():
-    read = read_shape(ForeignCheckpoint("x.pt", tensors(SHAPE)))
-    assert read == SHAPE
-    assert read.image_size == 224
-    assert (read.vision_head, read.pooler_heads, read.correct_mask) == (64, 8, False)
+    shape = read_shape(ForeignCheckpoint("x.pt", tensors(SHAPE)))
+    assert shape == SHAPE
+    assert shape.image_size == 224
+    assert (shape.vision_head, shape.pooler_heads, shape.correct_mask) == (64, 8, False)
 
 
 @pytest.mark.parametrize(
     "sizes",
     [
         {"grid": 1, "depth": 1, "unimodal": 1, "multimodal": 1, "queries": 1},
-        {"width": 96, "mlp": 2.5, "patch": 14, "grid": 16},
+        {"width": 96, "mlp": 2.5, "patch": 14, "grid": 16, "vision_head": 96},
         {"dim": 640, "text_heads": 10, "unimodal": 3, "multimodal": 2, "context": 9, "vocabulary": 17},
     ],
 )
@@ -132,23 +131,23 @@ def test_patches_fill_a_square():
         read_shape(ForeignCheckpoint("x.pt", given))
 
 
-def test_the_public_configuration_agrees_as_a_file_and_one_level_down(write):
-    assert configured(SHAPE, write(BASE)) == SHAPE
+def test_the_public_configuration_agrees_as_a_file_and_one_level_down():
+    assert read(BASE) == SHAPE
     pixels = {"mean": list(CLIP_PIXELS[0]), "std": list(CLIP_PIXELS[1])}
-    assert configured(SHAPE, write({"model_cfg": BASE, "preprocess_cfg": pixels})) == SHAPE
+    assert read({"model_cfg": BASE, "preprocess_cfg": pixels}) == SHAPE
 
 
-def test_an_empty_configuration_changes_nothing(write):
-    assert configured(SHAPE, write({})) == SHAPE
+def test_an_empty_configuration_changes_nothing():
+    assert read({}) == SHAPE
 
 
-def test_heads_and_mask_come_from_the_configuration(write):
+def test_heads_and_mask_come_from_the_configuration():
     config = {
         "vision_cfg": {"head_width": 96, "attn_pooler_heads": 4},
         "text_cfg": {"heads": 16, "correct_cls_mask": True},
         "multimodal_cfg": {"heads": 16},
     }
-    got = configured(SHAPE, write(config))
+    got = read(config)
     assert got == dataclasses.replace(SHAPE, vision_head=96, pooler_heads=4, text_heads=16, correct_mask=True)
 
 
@@ -171,26 +170,47 @@ def test_heads_and_mask_come_from_the_configuration(write):
         ("multimodal_cfg.width", 768, 512),
     ],
 )
-def test_a_setting_that_disagrees_with_the_tensors(path, value, expected, write):
-    file = write(changed(path, value))
-    message = f"{file}: {path} is {value!r}; expected {expected!r} for this checkpoint"
+def test_a_setting_that_disagrees_with_the_tensors(path, value, expected):
+    config = changed(path, value)
+    message = f"{FILE}: {path} is {value!r}; expected {expected!r} for this checkpoint"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        configured(SHAPE, file)
+        read(config)
 
 
 @pytest.mark.parametrize("path", ["text_cfg.hf_model_name", "vision_cfg.timm_model_name", "new", "multimodal_cfg.new"])
-def test_an_unknown_setting_is_refused(path, write):
-    file = write(changed(path, "x"))
-    with pytest.raises(ValueError, match=re.escape(f"{file}: {path} is 'x'; this import knows no such setting")):
-        configured(SHAPE, file)
+def test_an_unknown_setting_is_refused(path):
+    config = changed(path, "x")
+    with pytest.raises(ValueError, match=re.escape(f"{FILE}: {path} is 'x'; this import knows no such setting")):
+        read(config)
 
 
 @pytest.mark.parametrize("name", ["mlp_ratio", "dim_head", "n_queries", "attn_pooler_heads"])
-def test_settings_without_effect_may_have_any_value(name, write):
-    assert configured(SHAPE, write(changed(f"multimodal_cfg.{name}", 12345))) == SHAPE
+def test_settings_without_effect_may_have_any_value(name):
+    assert read(changed(f"multimodal_cfg.{name}", 12345)) == SHAPE
 
 
-def test_pixels_other_than_clips_are_refused(write):
-    file = write({"model_cfg": BASE, "preprocess_cfg": {"std": [1, 1, 1]}})
-    with pytest.raises(ValueError, match=re.escape(f"{file}: preprocess_cfg.std is [1, 1, 1]; pixels that")):
-        configured(SHAPE, file)
+def test_pixels_and_squashed_images_are_read():
+    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1], "resize_mode": "squash"}
+    shape = read({"model_cfg": BASE, "preprocess_cfg": preprocess})
+    assert shape.pixels == ((0.5, 0.5, 0.5), (1, 1, 1))
+    assert not shape.crop
+    with pytest.raises(ValueError, match=re.escape("c.json: preprocess_cfg.std is [0, 1, 1]; expected three numbers")):
+        read({"model_cfg": BASE, "preprocess_cfg": {"std": [0, 1, 1]}})
+
+
+def test_null_settings_and_those_of_training_are_left_alone():
+    config = copy.deepcopy(BASE)
+    config["vision_cfg"] |= {"ls_init_value": None, "patch_dropout": 0.5}
+    config["text_cfg"]["hf_model_name"] = None
+    assert read(config) == SHAPE
+
+
+def test_what_is_guessed_is_listed():
+    assert describe_guesses(SHAPE, flat_settings(BASE, FILE)) == []
+    guesses = describe_guesses(SHAPE, {})
+    assert guesses[1:3] == ["pooler: 8 heads", "text: 8 heads, width 512 / 64"]
+    assert guesses[3].startswith("pixel mean [0.48")
+    huge = read_shape(ForeignCheckpoint("x.pt", tensors(dataclasses.replace(SHAPE, width=1280, patch=14, grid=16))))
+    assert huge.vision_head == 80
+    assert "public models of width 1280" in describe_guesses(huge, {})[0]
+    assert read({"vision_cfg": {"layers": 12}}, huge).vision_head == 64  # open_clip's default for every width
