@@ -106,7 +106,7 @@ def karpathy(document: dict[str, Any] | list[Any], role: Role, records: Records,
         if not isinstance(split, str) or split not in SPLITS:
             raise BadRecord("unknown split", f"{short_repr(split)} is none of {', '.join(SPLITS)}", ".split")
         number = records.image_number(path)
-        records.split[number] = SPLITS[split]
+        records.set_split(number, SPLITS[split], reader.file, here)
 
         def sentence(entry: dict[str, Any], place: str) -> None:
             records.add_caption(number, text_of(entry.get("raw"), "caption", ".raw"))

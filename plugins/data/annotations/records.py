@@ -18,6 +18,8 @@ MIN_BOX_PIXELS = 0.1  # shortest side of a box after clipping
 MAX_COORDINATE = 1e7  # pixels; no image is as large
 MAX_ASPECT_DIFFERENCE = 0.02  # relative, between the aspect ratios of a file and of its record
 
+SPLITS = ("train", "validation", "test")  # of two that are stated for an image, the later one counts
+
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
@@ -37,6 +39,7 @@ class Records:
     ``sizes`` are the width and height that box coordinates refer to, where a file gives them. ``crowds`` are the
     classes of crowds in an image, which have no boxes of single objects. ``split`` is the split in a file,
     where it gives one.
+    Names that differ only in their spelling, such as "a/b.png" and "./a//b.png", are one image; the first is stored.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,7 @@ class Records:
         self._number: dict[str, int] = {}
         self._bases: dict[str, int] = {}
         self._interned: dict[str, str] = {}  # each phrase and class is stored once
+        self._split_places: dict[int, tuple[str, str]] = {}  # file and record that state an image's split
         self._captioned, self._boxed, self._corners = array("i"), array("i"), array("f")
 
     def begin_file(self) -> None:
@@ -61,13 +65,34 @@ class Records:
 
     def image_number(self, name: str) -> int:
         """Return the number of an image; a new name gets a new number."""
-        number = self._number.get(name, -1)
-        if number < 0 and "/" not in name:
-            number = self._bases.get(name, -1)
+        path = plain_path(name)
+        number = self._number.get(path, -1)
+        if number < 0 and "/" not in path:
+            number = self._bases.get(path, -1)
         if number < 0:
-            number = self._number[name] = len(self.names)
+            number = self._number[path] = len(self.names)
             self.names.append(name)
         return number
+
+    def set_split(self, number: int, split: str, file: str, record: str) -> None:
+        """Store the split that a record states for an image.
+
+        Args:
+            split: one of SPLITS.
+            record: its path in the file, such as "images[3]".
+
+        Raises:
+            BadRecord: an earlier record states another. The image is in the later one of SPLITS: it does not train.
+        """
+        earlier = self.split.setdefault(number, split)
+        earlier_file, earlier_record = self._split_places.setdefault(number, (file, record))
+        if split == earlier:
+            return
+        if SPLITS.index(split) > SPLITS.index(earlier):
+            self.split[number], self._split_places[number] = split, (file, record)
+        place = earlier_record if earlier_file == file else f"{earlier_file}: {earlier_record}"
+        message = f"{self.names[number]!r} is in {split} here and in {earlier} in {place}; it is not used for training"
+        raise BadRecord("image in two splits", message, ".split")
 
     def size(self, number: int, width: float, height: float) -> None:
         """Store the size that box coordinates refer to.
@@ -106,7 +131,7 @@ class Records:
         self.captioned = np.flatnonzero(np.diff(self._caption_start))  # numbers of images
         self.boxed = np.flatnonzero(np.diff(self._box_start))
         self.classes = sorted(set(self.labels) - {""})
-        del self._number, self._bases, self._interned, self._captioned, self._boxed, self._corners
+        del self._number, self._bases, self._interned, self._captioned, self._boxed, self._corners, self._split_places
 
     def captions_of(self, number: int) -> list[str]:
         return self.captions[self._caption_start[number] : self._caption_start[number + 1]]
@@ -116,6 +141,14 @@ class Records:
         span = slice(self._box_start[number], self._box_start[number + 1])
         boxes = map(tuple, self.boxes[span].tolist())
         return [BoxLabel(*each) for each in zip(boxes, self.phrases[span], self.labels[span], strict=True)]
+
+
+def plain_path(name: str) -> str:
+    """Normalise the spelling of a path: "./a//b.png" and "a\\b.png" give "a/b.png". ".." stays: "a" may be a link."""
+    if "\\" in name or "./" in name or "//" in name:
+        parts = name.replace("\\", "/").split("/")
+        return "/".join(part for i, part in enumerate(parts) if part not in ("", ".") or (i == 0 and not part))
+    return name
 
 
 def _by_owner(owners: array[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

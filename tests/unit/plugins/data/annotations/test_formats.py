@@ -195,6 +195,31 @@ def test_karpathy_paths_splits_and_sentences():
     assert bad.tried == 4 + 2 + 2 + 1  # images, sentences, and the list that is missing
 
 
+@pytest.mark.parametrize("splits", [("val", "train"), ("train", "val"), ("val", "test"), ("restval", "test")])
+def test_an_image_in_two_splits_of_a_file_is_a_bad_record(splits):
+    names = ["0.jpg", "./0.jpg"]  # another spelling is the same image
+    images = [
+        {"filename": name, "filepath": "val2014", "split": split, "sentences": [{"raw": split}]}
+        for name, split in zip(names, splits, strict=True)
+    ]
+    records, bad = packed(formats.karpathy, {"images": [*images, images[0]]})
+    stated = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
+    first, second = (stated[split] for split in splits)
+    assert records.split == {0: max(first, second, key=["train", "validation", "test"].index)}
+    third_agrees = records.split == {0: first}
+    assert dict(bad.kinds) == {"image in two splits": 1 if third_agrees else 2}
+    assert bad.messages[0] == (
+        f"notes.json: images[1].split: 'val2014/0.jpg' is in {second} here and in {first} in images[0]; "
+        "it is not used for training"
+    )
+
+
+def test_equal_entries_of_an_image_are_merged():
+    image = {"filename": "0.jpg", "split": "val", "sentences": [{"raw": "a"}]}
+    records, bad = packed(formats.karpathy, {"images": [image, {**image, "sentences": [{"raw": "b"}]}]})
+    assert (records.names, records.captions_of(0), bad.count) == (["0.jpg"], ["a", "b"], 0)
+
+
 REGIONS = [{"id": 3, "regions": [{"phrase": "red  car", "x": 1, "y": 2, "width": 3, "height": 4}]}]
 
 

@@ -7,7 +7,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from plugins.data.annotations.records import Records, box_of, clip, is_number, name_of, text_of
+from plugins.data.annotations.records import Records, box_of, clip, is_number, name_of, plain_path, text_of
 from plugins.data.bad_records import BadRecord
 
 
@@ -52,6 +52,42 @@ def test_a_name_without_a_folder_matches_an_earlier_file_if_it_is_unique():
     assert records.image_number("1.jpg") == 3  # in two folders, so it is another image
     assert records.image_number("1.jpg") == 3
     assert records.image_number("other/2.jpg") == 4  # a name with a folder matches exactly
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a/b.png", "a/b.png"),
+        ("./a//b.png", "a/b.png"),
+        ("a\\b.png", "a/b.png"),
+        (".\\a\\./b.png", "a/b.png"),
+        ("/a/./b.png", "/a/b.png"),
+        ("../a/b.png", "../a/b.png"),
+        ("a./.b.png", "a./.b.png"),
+    ],
+)
+def test_spellings_of_a_path_are_one_image(name, path):
+    assert plain_path(name) == path
+    records = Records()
+    assert records.image_number(path) == records.image_number(name) == 0
+    assert records.names == [path]
+
+
+def test_two_splits_of_an_image_are_named_with_both_places_and_it_does_not_train():
+    records = Records()
+    number = records.image_number("a.png")
+    records.set_split(number, "validation", "one.json", "images[0]")
+    records.set_split(number, "validation", "one.json", "images[1]")
+    expected = "'a.png' is in train here and in validation in images[0]; it is not used for training"
+    with pytest.raises(BadRecord) as caught:
+        records.set_split(number, "train", "one.json", "images[2]")
+    assert (caught.value.kind, str(caught.value)) == ("image in two splits", expected)
+    assert records.split == {number: "validation"}
+    with pytest.raises(BadRecord, match=r"is in test here and in validation in one\.json: images\[0\]; it is not used"):
+        records.set_split(number, "test", "two.json", "images[7]")
+    with pytest.raises(BadRecord, match=r"is in train here and in test in images\[7\]; it is not used"):
+        records.set_split(number, "train", "two.json", "images[8]")
+    assert records.split == {number: "test"}
 
 
 def test_two_files_must_agree_on_the_size():
