@@ -16,7 +16,13 @@ from core.hookspecs import hookimpl
 from core.types import Batch, DataSpec, Example, Region
 from plugins.data.annotations.image_pool import ImagePool, share_out
 from plugins.data.annotations.image_source import ImageSource, Photo, SourceFiles
-from plugins.data.annotations.vocabulary import assumed_size, check_vocabulary, open_vocabulary, train_vocabulary
+from plugins.data.annotations.vocabulary import (
+    assumed_size,
+    check_vocabulary,
+    open_vocabulary,
+    train_vocabulary,
+    warn_of_unknown_captions,
+)
 from plugins.data.augment import random_crop, squared
 from plugins.data.batching import BatchOptions, make_batch
 from plugins.data.held_out import Cache, first_examples
@@ -99,6 +105,7 @@ class Coco(kinds.Data):
             if vocabulary
             else train_vocabulary(image_sources, vocabulary_size, text_length)
         )
+        warn_of_unknown_captions(image_sources, self.tokenizer)
 
     @classmethod
     def spec(cls, settings: Mapping[str, Any], reads: frozenset[str]) -> DataSpec:

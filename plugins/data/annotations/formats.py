@@ -55,7 +55,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, reader: RecordR
         key = id_of(record, "id")
         if numbers.get(key) is None:
             numbers[key] = None
-        name = name_of(record.get("file_name"), "file name", ".file_name")
+        name = _path(record.get("file_name"), "file name", ".file_name")
         if files.get(key, name) != name:
             message = f"{key!r} is the id of an earlier image too, {short_repr(files[key])}, which has its annotations"
             raise BadRecord("duplicate image", message, ".id")
@@ -100,8 +100,8 @@ def coco(document: dict[str, Any], role: Role, records: Records, reader: RecordR
 
 def karpathy(document: dict[str, Any] | list[Any], role: Role, records: Records, reader: RecordReader) -> None:
     def image(record: dict[str, Any], here: str) -> None:
-        name, folder = name_of(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
-        path = f"{name_of(folder, 'file path', '.filepath')}/{name}" if folder else name
+        name, folder = _path(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
+        path = f"{_path(folder, 'file path', '.filepath')}/{name}" if folder else name
         split = record.get("split", "train")
         if not isinstance(split, str) or split not in SPLITS:
             raise BadRecord("unknown split", f"{short_repr(split)} is none of {', '.join(SPLITS)}", ".split")
@@ -166,7 +166,7 @@ def pairs(document: list[Any], role: Role, records: Records, reader: RecordReade
     image_key, caption_key = pair_keys(document) or ("image", "caption")
 
     def pair(record: dict[str, Any], here: str) -> None:
-        name = name_of(record.get(image_key), "file name", f".{image_key}")
+        name = _path(record.get(image_key), "file name", f".{image_key}")
         captions, place = record.get(caption_key), f".{caption_key}"
         first = text_of(captions, "caption", place) if not isinstance(captions, list) else ""
         if captions == []:
@@ -182,6 +182,18 @@ def pairs(document: list[Any], role: Role, records: Records, reader: RecordReade
             reader.each(captions, f"{here}{place}", one, object)
 
     reader.each(document, "", pair)
+
+
+def _path(value: Any, what: str, place: str) -> str:
+    """Check the path of a file; backslashes, as Windows writes them, become slashes.
+
+    Raises:
+        BadRecord: as ``name_of``, or a NUL character, which no path has.
+    """
+    path = name_of(value, what, place)
+    if "\0" in path:
+        raise BadRecord(f"{what} is no text", f"{short_repr(path)} contains a NUL character", place)
+    return path.replace("\\", "/")
 
 
 def _checked(item: Any, expected: type) -> Any:

@@ -190,7 +190,7 @@ def _rows(lines: Sequence[str], layout: Layout, file: str, bad: BadRecords) -> R
             problem = (
                 "a quote is not closed, or a field is too long"
                 if fields is None
-                else f"has {len(fields)} columns; expected {width}"
+                else f"expected {width} columns, found {len(fields)}"
             )
             bad.add("broken row", f"{file}:{number}: {problem}")
             continue

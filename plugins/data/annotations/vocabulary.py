@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 
@@ -15,6 +16,8 @@ from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 
 MAX_TRAINED_PIECES = 8000
 MAX_TRAINING_TEXTS = 100_000  # captions of a source that a vocabulary is trained on, and as many phrases
+MAX_CHECKED_CAPTIONS, CHECKED_TOGETHER = 10_000, 500  # of a source, for unknown tokens
+ASCII_WORD = re.compile("[A-Za-z0-9]")
 BERT_PIECES = 30_522  # BERT-base-uncased
 
 
@@ -67,6 +70,26 @@ def train_vocabulary(sources: Sequence[ImageSource], size: int, length: int) -> 
     tokenizer = train_tokenizer(texts, length, MAX_TRAINED_PIECES)
     _compare("the vocabulary of the captions", tokenizer.vocabulary, size)
     return tokenizer
+
+
+def warn_of_unknown_captions(sources: Sequence[ImageSource], tokenizer: Tokenizer) -> None:
+    """Log a warning about captions of unknown tokens alone, such as emoji: they train as empty texts."""
+    for source in sources:
+        # a vocabulary has letters and digits of ASCII; tokenizing all captions would take minutes
+        rare = list(islice((c for c in source.records.captions if not ASCII_WORD.search(c)), MAX_CHECKED_CAPTIONS))
+        unknown = []
+        for start in range(0, len(rare), CHECKED_TOGETHER):
+            texts = rare[start : start + CHECKED_TOGETHER]
+            decoded = map(tokenizer.decode, tokenizer(texts).ids.tolist())
+            unknown += [text for text, known in zip(texts, decoded, strict=True) if not known]
+        if unknown:
+            LOG.warning(
+                "%s: the vocabulary has no token for %d captions, such as %r. They train as empty texts, unless "
+                "data.vocabulary has their letters.",
+                source.where,
+                len(unknown),
+                unknown[0],
+            )
 
 
 def _compare(source: str, pieces: int, size: int) -> None:

@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from plugins.data.annotations.image_source import ImageSource, SourceFiles
-from plugins.data.annotations.vocabulary import assumed_size, check_vocabulary, open_vocabulary, train_vocabulary
+from plugins.data.annotations.vocabulary import (
+    assumed_size,
+    check_vocabulary,
+    open_vocabulary,
+    train_vocabulary,
+    warn_of_unknown_captions,
+)
+from plugins.text.tokenizer import train_tokenizer
 
 
 def source(folder, split: str = "train") -> ImageSource:
@@ -61,3 +68,25 @@ def test_a_saved_vocabulary_is_opened_without_a_warning_if_its_size_is_right(tmp
     again = open_vocabulary(str(tmp_path), tokenizer.vocabulary, 12)
     assert again(["zebras gallop"]).ids.tolist() == tokenizer(["zebras gallop"]).ids.tolist()
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (["\N{GRINNING FACE}\N{GRINNING FACE}", "a cat", "\N{CAT}\u200d⬛"], 2),
+        (["猫", "一只 cat"], 1),  # the second has a token
+        (["!!!", "кот", "a \N{CAT}"], 1),
+        (["猫"] * 1200, 1200),
+        (["a cat"], 0),
+    ],
+)
+def test_captions_without_a_known_token_are_counted_in_a_warning(tmp_path, caplog, texts, count):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    pairs = [{"image": "a.png", "caption": text} for text in texts]
+    (tmp_path / "a.json").write_text(json.dumps(pairs))
+    images = ImageSource(SourceFiles(str(tmp_path), [str(tmp_path / "a.json")]), "data.sources[0]", 0, 0.0, 0.0)
+    warn_of_unknown_captions([images], train_tokenizer(["a cat !"], 10))
+    assert (f"data.sources[0]: the vocabulary has no token for {count} captions" in caplog.text) == bool(count)
+    caplog.clear()
+    warn_of_unknown_captions([images], train_tokenizer(texts, 10))
+    assert not caplog.text

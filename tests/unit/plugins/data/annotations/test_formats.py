@@ -261,3 +261,19 @@ def test_pairs_have_one_caption_or_a_list():
         "notes.json: [3].caption: is an empty list",
         "notes.json: [4].caption: expected text, found None",
     ]
+
+
+def test_paths_of_windows_name_files_in_folders():
+    records, _ = packed(
+        formats.pairs, [{"image": "a\\b\\c.jpg", "caption": "one"}, {"image": "a/b/c.jpg", "caption": "two"}]
+    )
+    assert (records.names, records.captions) == (["a/b/c.jpg"], ["one", "two"])
+    record = {"filename": "c.jpg", "filepath": "a\\b", "sentences": [{"raw": "one"}]}
+    assert packed(formats.karpathy, {"images": [record]})[0].names == ["a/b/c.jpg"]
+    document = {"images": [{"id": 1, "file_name": "a\\c.jpg"}], "annotations": [{"image_id": 1, "caption": "one"}]}
+    assert packed(formats.coco, document)[0].names == ["a/c.jpg"]
+
+
+def test_a_file_name_with_a_nul_character_is_refused():
+    _, bad = packed(formats.pairs, [{"image": "a\0.jpg", "caption": "one"}])
+    assert bad.messages == ["notes.json: [0].image: 'a\\x00.jpg' contains a NUL character"]

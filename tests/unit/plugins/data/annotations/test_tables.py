@@ -80,10 +80,10 @@ def test_quotes_in_a_table_without_header_are_letters(tmp_path):
 
 
 BROKEN = {
-    "no third column": ("image_name| n| comment\na.jpg| 0| one\nb.jpg| 4   two\n", ["2 columns; expected 3"]),
+    "no third column": ("image_name| n| comment\na.jpg| 0| one\nb.jpg| 4   two\n", ["expected 3 columns, found 2"]),
     "an unquoted comma": (
         "image,caption\na.jpg,one\nb.jpg,two, three\nc.jpg\n",
-        ["3 columns; expected 2", "1 columns"],
+        ["expected 2 columns, found 3", "found 1"],
     ),
     "an open quote": ('image,caption\na.jpg,one\nb.jpg,"two\nc.jpg,three\n', ["a quote is not closed"]),
     "a huge field": (f'image,caption\na.jpg,one\nb.jpg,"{"x" * 200_000}"\n', ["or a field is too long"]),
