@@ -18,7 +18,6 @@ from registry.renaming import renamed
 if TYPE_CHECKING:
     from core.model import Model
 
-
 Rows = Tensor | slice
 SLOTS = {  # names in messages of slots that are not model.SLOT
     "scores": "a first pruner that overrides score",
@@ -98,8 +97,7 @@ class Objective(nn.Module, ABC):
 
     origin: str = ""
     batch_fields: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
-    # True: the loss is of step.image.pooled and step.text.pooled alone, all rows together
-    is_contrastive: ClassVar[bool] = False
+    is_contrastive: ClassVar[bool] = False  # True: of step.image.pooled and step.text.pooled alone, all rows together
 
     def needs(self) -> tuple[str, ...]:
         """Return required slots of the model: "text", "fusion", "decoder", "heads.match", ..., or keys of SLOTS."""
@@ -108,6 +106,10 @@ class Objective(nn.Module, ABC):
     def loss_denominator(self, batch: Batch) -> float:
         """Number of terms that the loss averages over, here rows; it weighs chunks and ranks. Computed on the host."""
         return len(batch.images)
+
+    def min_batch(self, ranks: int, chunks: int) -> int:
+        """Smallest ``train.batch`` that ranks and their chunks can share; 2 for each whose rows the loss compares."""
+        return 1
 
     def on_model_built(self, model: Model) -> None:
         """Hook, called once after the model is built, for an objective with a teacher."""
@@ -166,7 +168,5 @@ class Objectives(nn.Module):
         step = Step(self.model, batch) if isinstance(batch, Batch) else batch
         factors = dict.fromkeys(self.parts, 1.0) if scales is None else scales
         losses = {name: factors[name] * objective(step) for name, objective in self.items() if name in factors}
-        total = torch.zeros((), device=step.batch.images.device)
-        for name, loss in losses.items():
-            total = total + self.weights[name] * loss
+        total = sum((self.weights[k] * x for k, x in losses.items()), torch.zeros((), device=step.batch.images.device))
         return total, {name: loss.detach() for name, loss in losses.items()}

@@ -196,10 +196,11 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
 
 
 def check_objective(objective: Objective, model: Model, batch: Batch) -> None:
-    """Check that a loss is a finite scalar that trains the model; if contrastive, in two chunks as in one."""
+    """Check that a loss is finite, for equal rows too, and trains the model; if contrastive, in two chunks as in one."""
     objectives, results = Objectives(model, {"loss": objective}, {"loss": 1.0}).eval(), []
-    loss = objective(Step(model, batch))
-    assert loss.shape == () and loss.isfinite(), f"the loss must be a finite scalar, got {loss}"
+    for rows in (batch, batch.rows(torch.zeros(len(batch.images), dtype=torch.long))):
+        loss = objective(Step(model, rows))
+        assert loss.shape == () and loss.isfinite(), f"the loss must be a finite scalar, got {loss}"
     for chunks in (1, 2) if objective.is_contrastive else (1,):
         objectives.zero_grad()
         BackwardPass(objectives, batch.images.device, "fp32", chunks)(batch)

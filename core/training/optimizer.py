@@ -65,14 +65,11 @@ def make_optimizer(objectives: Objectives, settings: TrainSettings, device: torc
         group = {"params": parameters, "name": prefix, "lr": rates[prefix], "base_lr": rates[prefix]}
         groups.append({**group, "weight_decay": decay, **({"use_muon": orthogonal} if is_muon else {})})
     betas = settings.betas
-    optimizer: torch.optim.Optimizer
     if is_muon:
-        optimizer = (Muon if has_native_bf16(device) else Fp32Muon)(groups, nesterov=True, betas=betas)
-    elif settings.optimizer == "adafactor":  # momentum in fp32, because a checkpoint does not restore another type
-        optimizer = AdafactorBigVision(groups, momentum=betas[0], beta2_cap=betas[1], momentum_dtype=torch.float32)
-    else:
-        optimizer = torch.optim.AdamW(groups, betas=betas, fused=device.type in ("cpu", "cuda"))
-    return optimizer
+        return (Muon if has_native_bf16(device) else Fp32Muon)(groups, nesterov=True, betas=betas)
+    if settings.optimizer == "adafactor":  # momentum in fp32, because a checkpoint does not restore another type
+        return AdafactorBigVision(groups, momentum=betas[0], beta2_cap=betas[1], momentum_dtype=torch.float32)
+    return torch.optim.AdamW(groups, betas=betas, fused=device.type in ("cpu", "cuda"))
 
 
 class Fp32Muon(Muon):

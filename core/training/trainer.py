@@ -29,18 +29,21 @@ from registry.sections import PluginSettings
 T = TypeVar("T")
 
 
-def check_batch(settings: TrainSettings) -> None:
-    """Check that every rank and chunk gets equally many rows.
+def check_batch(settings: TrainSettings, objectives: Objectives) -> None:
+    """Check that every rank and chunk gets equally many rows, and each objective enough to compare.
 
     Raises:
-        ValueError: ``train.batch`` is not a multiple of ranks times chunks.
+        ValueError: ``train.batch`` is not a multiple of ranks times chunks, or below an objective's ``min_batch``.
     """
-    ranks, chunks = runtime.world_size(), settings.gradcache_chunks
-    if settings.batch % (ranks * chunks):
-        raise ValueError(
-            f"train.batch: {settings.batch} rows cannot be shared evenly by {ranks} ranks "
-            f"of train.gradcache_chunks {chunks}; expected a multiple of {ranks * chunks}"
-        )
+    rows, ranks, chunks = settings.batch, runtime.world_size(), settings.gradcache_chunks
+    parts = ranks * chunks
+    among = f"by {ranks} ranks of train.gradcache_chunks {chunks}"
+    if rows % parts:
+        raise ValueError(f"train.batch: {rows} rows cannot be shared evenly {among}; expected a multiple of {parts}")
+    least = {f"objectives.{name}": objective.min_batch(ranks, chunks) for name, objective in objectives.items()}
+    few = [f"leave {name} without negatives; expected at least {n}" for name, n in least.items() if rows < n]
+    if few:
+        raise ValueError("\n".join(f"train.batch: {rows} rows shared {among} {problem}" for problem in few))
 
 
 @renamed({"leads": "is_main", "average": "ema_model", "waited": "data_wait_seconds"})
@@ -75,7 +78,7 @@ class Trainer:
         resume_from: str | None = None,
         plugin_settings: PluginSettings | None = None,
     ):
-        check_batch(settings)
+        check_batch(settings, objectives)
         self.device = runtime.pick_device(run.device)
         self.precision = runtime.pick_precision(settings.precision, self.device)
         self.objectives, self.model = objectives.to(self.device), objectives.model

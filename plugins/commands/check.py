@@ -65,9 +65,6 @@ class Check:
         from plugins.compute import dry_run, memory
 
         train = self.recipe.train
-        self.attempt("the batch", lambda: check_batch(train))
-        if self.problems:
-            return
         if train.init_from:
             try:
                 weights_file(train.init_from)
@@ -79,6 +76,9 @@ class Check:
         self.report["notes"] += [f"not here, so not checked: {file}" for file in sizes.absent]
         dry = self.attempt("building", lambda: dry_run.build_dry_run(self.recipe, sizes))
         if dry is None:
+            return
+        self.attempt("the batch", lambda: check_batch(train, dry.objectives))
+        if self.problems:
             return
         self.report["step"] = {
             "pictures": train.batch,

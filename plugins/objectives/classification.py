@@ -67,7 +67,7 @@ class Classification(Objective):
         """The loss, a scalar.
 
         Raises:
-            ValueError: the batch has no labels, or the image no pooled state.
+            ValueError: the batch has no labels, the image no pooled state, or the softmax only one class.
         """
         labels = step.batch.labels
         if labels is None:
@@ -76,6 +76,8 @@ class Classification(Objective):
         if pooled is None:
             raise ValueError("classification: the image has no pooled state; the model needs a pooler or a [CLS] token")
         logits = step.model.heads["classify"](pooled).float()  # (B, D) -> (B, C)
+        if logits.shape[1] == 1 and self.losses is softmax_losses:
+            raise ValueError("classification: softmax over one class is always 0; give more, or set loss: sigmoid")
         losses = self.losses(logits, labels, self.smoothing)  # (B,)
         has_label = labels.ne(0).any(1).float()  # (B,)
         return (losses * has_label).sum() / has_label.sum().clamp_min(1)

@@ -33,7 +33,8 @@ def contrastive_loss(rows: Tensor, columns: Tensor, target: Tensor, smoothing: f
 class ImageTextContrast(Objective):
     """ITC: classify each image's caption among the batch's captions, and each caption's image (CLIP, CoCa, ALBEF).
 
-    Cross-entropy in both directions over cosines divided by a learned temperature (CoCa, Eq. 2).
+    Cross-entropy in both directions over cosines divided by a learned temperature (CoCa, Eq. 2). As in these papers,
+    every other row is a negative, even one with an equal caption.
 
     Args:
         reduction: ``mean`` of the two directions (CLIP, ALBEF, mPLUG) or their ``sum`` (CoCa, Eq. 2), twice as large.
@@ -51,6 +52,9 @@ class ImageTextContrast(Objective):
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "heads.image", "heads.text", "heads.temperature")
+
+    def min_batch(self, ranks: int, chunks: int) -> int:
+        return 2 if self.gather else 2 * ranks  # chunks are compared with each other
 
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""

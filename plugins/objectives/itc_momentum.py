@@ -25,11 +25,13 @@ class MomentumContrast(Objective):
 
     Targets over the batch and the queue are alpha * softmax(teacher's similarities) + (1 - alpha) * one-hot. The loss
     is the mean of both directions. The teacher prunes images under the same guide policy as the model. If ranks or
-    GradCache divide the batch, each slice is contrasted with itself and the queues.
+    GradCache divide the batch, each slice is contrasted with itself and the queues, so one row is enough. Entries of
+    the queues count as negatives, even an earlier feature of the same image, as in ALBEF.
 
     Args:
         momentum: m in teacher = m * teacher + (1 - m) * model, 0.995 in mPLUG.
-        queue: Q, entries of each queue, 65,536 in mPLUG.
+        queue: Q, entries of each queue, 65,536 in mPLUG; they are random at first. Best below the number of training
+            images: otherwise the queues have features of the batch's own images.
         alpha: weight of the teacher in the targets, 0.4 in mPLUG.
         ramp: steps over which alpha grows linearly from 0 (mPLUG: one epoch).
     """

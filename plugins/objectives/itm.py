@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.hookspecs import hookimpl
 from core.objectives import Objective, Step
+from core.types import Batch
 from plugins.objectives.all_gather import pair_logits
 from registry.part import Fraction
 
@@ -23,11 +24,11 @@ def hard_negatives(similarity: Tensor, ids: Tensor) -> Tensor:
         ids: (B, L), the captions: a column with the same caption as the row is no negative.
 
     Returns:
-        (m,) int64.
+        (m,) int64; -1 if all captions equal the row's, so that it has no negative.
     """
     same = (ids[: similarity.shape[0], None] == ids[None]).all(-1)  # (m, B), True on the diagonal
     weights = similarity.detach().float().masked_fill(same, -1e4).softmax(1)  # (m, B)
-    return torch.multinomial(weights, 1).squeeze(1)  # (m,)
+    return torch.multinomial(weights, 1).squeeze(1).masked_fill(same.all(1), -1)  # (m,)
 
 
 class ImageTextMatching(Objective):
@@ -35,7 +36,9 @@ class ImageTextMatching(Objective):
 
     Cross-entropy over two classes from the fused [CLS] state, for m pairs and 2 m negatives: for each pair one wrong
     image and one wrong caption, sampled from the batch. If ranks or GradCache divide the batch, negatives come from the
-    same slice, as in ALBEF. Under the policy ``leak_free`` each image is pruned with the caption it is paired with.
+    same slice, as in ALBEF; a slice whose captions are all equal has none and is left out. Different captions of one
+    image, if a batch has it twice, are negatives of each other, as in ALBEF. Under the policy ``leak_free`` each image
+    is pruned with the caption it is paired with.
 
     Args:
         fraction: fraction of the pairs that take part, m = fraction * B; a smaller one saves time. Our addition.
@@ -53,10 +56,21 @@ class ImageTextMatching(Objective):
         contrast = ("heads.image", "heads.text", "heads.temperature") if self.negatives == "hard" else ()
         return ("text", "fusion", *contrast, "heads.match")
 
+    def min_batch(self, ranks: int, chunks: int) -> int:
+        return 2 * ranks * chunks
+
+    def loss_denominator(self, batch: Batch) -> float:
+        ids = batch.text.ids  # (B, L)
+        return float(self._num_pairs(batch)) if bool(ids.ne(ids[:1]).any()) else 0.0
+
+    def _num_pairs(self, batch: Batch) -> int:
+        """Number of pairs that take part, m."""
+        return max(1, round(self.fraction * len(batch.images)))
+
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""
         ids = step.batch.text.ids  # (B, L)
-        pairs = max(1, round(self.fraction * len(ids)))  # m
+        pairs = self._num_pairs(step.batch)  # m
         index = torch.arange(pairs, device=ids.device)  # (m,)
         if self.negatives == "hard":
             logits = pair_logits(step, "temperature", gather=False)[0].detach()  # (B, B)
@@ -69,7 +83,8 @@ class ImageTextMatching(Objective):
         fused = step.fuse(images, step.text.rows(texts))
         matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, D) -> (3m, 2)
         labels = (torch.arange(3 * pairs, device=ids.device) < pairs).long()  # (3m,), 1: the first m are pairs
-        return F.cross_entropy(matches, labels)
+        has_negatives = (negative_texts >= 0).all()  # (); -1 above stood for the last row, whose result is not used
+        return F.cross_entropy(matches, labels) * has_negatives
 
 
 @hookimpl

@@ -19,7 +19,7 @@ class PatchTextAlignment(Objective):
     The images with boxes, and a text for each, are a batch of their own; only the blocks before the pruner, the text
     encoder and the detector process it. The paper's labelling rule and loss are not known to us. Our choices: a patch
     has label 1 if a box overlaps it at all; the loss is binary cross-entropy, averaged over patches; for images without
-    text the null guide is trained with all boxes of the image.
+    text the null guide is trained with all boxes of the image; in an image without boxes all labels are 0.
     """
 
     batch_fields = ("regions",)
@@ -37,7 +37,7 @@ class PatchTextAlignment(Objective):
             ValueError: the batch has no regions.
         """
         regions, model = step.batch.regions, step.model
-        if regions is None:
+        if regions is None or len(regions.images) == 0:
             raise ValueError("pta: the data has no boxes; give it some, or set objectives.pta to null")
         trunk = model.backbone.trunk(regions.images)  # (R, N, D)
         scores = model.score(trunk, model.encode_text(regions.text), regions.blank)  # (R, P)

@@ -31,7 +31,7 @@ class PairwiseSigmoid(Objective):
     """Binary classification of each image-caption pair of the batch (SigLIP: Zhai et al. 2023, section 3.2).
 
     The logits are t x.y + b, from the head ``sigmoid`` (part ``scale_bias``), as in the paper's Algorithm 1. The
-    formula above it has b with the opposite sign.
+    formula above it has b with the opposite sign. Every other row is a negative, even one with an equal caption.
 
     Args:
         gather: compare with the captions of all ranks; False: only with those of the same rank.
@@ -45,6 +45,9 @@ class PairwiseSigmoid(Objective):
 
     def needs(self) -> tuple[str, ...]:
         return ("text", "heads.image", "heads.text", "heads.sigmoid")
+
+    def min_batch(self, ranks: int, chunks: int) -> int:
+        return 2 if self.gather else 2 * ranks  # chunks are compared with each other
 
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""

@@ -1,0 +1,158 @@
+"""Image-text matching without negatives: equal captions, single rows, chunks, and recipes that must fail."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import small
+import torch
+
+from core.objectives import Objectives, Step
+from core.run import run
+from core.settings import TrainSettings
+from core.training.gradients import BackwardPass, loss_scales
+from core.training.loader import split_batch
+from core.training.trainer import check_batch
+from core.types import Batch, Text
+from plugins.commands.check import check
+from plugins.objectives.itc import ImageTextContrast
+from plugins.objectives.itm import ImageTextMatching, hard_negatives
+from plugins.objectives.siglip import PairwiseSigmoid
+
+ROOT = Path(__file__).parents[4]
+SOURCE = small.data()
+CPU = torch.device("cpu")
+LITTLE = ["train.steps=1", "train.workers=0", "data.train_size=40", "data.region_batch_size=8", "run.device=cpu"]
+
+
+def captioned(*captions: str) -> Batch:
+    """A batch with these captions."""
+    return dataclasses.replace(small.batch(SOURCE, len(captions)), text=SOURCE.tokenizer(captions))
+
+
+def matching(**settings) -> Objectives:
+    return Objectives(small.copa(SOURCE), {"itm": ImageTextMatching(**settings)}, {"itm": 1.0})
+
+
+def gradients(objectives: Objectives, batch: Batch, chunks: int = 1) -> tuple[float, dict[str, torch.Tensor]]:
+    objectives.zero_grad()
+    torch.manual_seed(1)
+    losses = BackwardPass(objectives, CPU, "fp32", chunks)(batch)
+    return float(losses["itm"]), {n: p.grad.clone() for n, p in objectives.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("captions", [["a red star"], ["a red star"] * 4, ["rot"] * 3])
+def test_a_row_whose_caption_all_others_share_has_no_negative(captions):
+    ids = SOURCE.tokenizer(captions).ids
+    assert hard_negatives(torch.randn(len(ids), len(ids)), ids).tolist() == [-1] * len(ids)
+
+
+def test_one_other_caption_is_a_negative_of_each_row_that_it_differs_from():
+    ids = SOURCE.tokenizer(["a red star", "a red star", "a blue disc", "a red star"]).ids
+    for seed in range(20):
+        torch.manual_seed(seed)
+        drawn = hard_negatives(torch.randn(4, 4) * 50, ids).tolist()
+        assert [drawn[0], drawn[1], drawn[3]] == [2, 2, 2]
+        assert drawn[2] in (0, 1, 3)
+
+
+def test_captions_that_differ_only_in_padding_are_equal():
+    """The mask belongs to the ids: padding has an id of its own."""
+    short, long = (SOURCE.tokenizer(texts) for texts in (["a red star"] * 2, ["a red star", "a big blue disc"]))
+    width = long.ids.shape[1]
+    padded = torch.nn.functional.pad(short.ids, (0, width - short.ids.shape[1]), value=SOURCE.tokenizer.pad)
+    assert hard_negatives(torch.zeros(2, 2), torch.stack([padded[0], long.ids[0]])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"negatives": "random"}, {"fraction": 0.5}])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_without_negatives_the_loss_is_a_zero_that_reaches_the_parameters(settings, size):
+    objectives = matching(**settings)
+    batch = captioned(*["a red star"] * size)
+    assert objectives.parts["itm"].loss_denominator(batch) == 0
+    loss = objectives.parts["itm"](Step(objectives.model, batch))
+    assert loss.shape == () and loss.item() == 0
+    loss.backward()
+    head = objectives.model.heads["match"].linear.weight
+    assert head.grad is not None and not head.grad.any(), "other ranks wait for every parameter's gradient"
+
+
+def test_one_pair_takes_its_negatives_from_all_rows():
+    """A fraction that leaves one row: the other captions of the batch are still there."""
+    objective = ImageTextMatching(fraction=0.01)
+    batch = captioned("a red star", "a blue disc", "a blue disc")
+    assert objective.loss_denominator(batch) == 1
+    assert objective(Step(small.copa(SOURCE), batch)) > 0
+    assert objective.loss_denominator(captioned("a red star", "a red star", "a blue disc")) == 1
+
+
+def test_a_chunk_without_negatives_is_left_out():
+    """Loss and gradients are those of the other chunk alone, not half of them."""
+    batch = captioned("a red star", "a blue disc", "a red star", "a red star")
+    loss, grads = gradients(matching(), batch, chunks=2)
+    alone, expected = gradients(matching(), split_batch(batch, 0, 2))
+    assert loss == pytest.approx(alone, rel=1e-6) and loss > 0
+    torch.testing.assert_close(grads, expected, rtol=1e-5, atol=1e-7)
+    none, zeros = gradients(matching(), captioned(*["a red star"] * 4), chunks=2)
+    assert none == 0 and not any(gradient.any() for gradient in zeros.values())
+
+
+def test_chunks_with_negatives_weigh_equally():
+    batch = captioned("a red star", "a blue disc", "a red star", "a red ring", "a green disc", "a green disc")
+    scales = [scale["itm"] for scale in loss_scales(matching(), [split_batch(batch, i, 3) for i in range(3)])]
+    assert scales == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "chunks", "ranks", "names"),
+    [
+        (1, 1, 1, ["itc", "itm", "siglip"]),
+        (4, 4, 1, ["itm"]),
+        (2, 1, 2, ["itm", "local"]),
+        (8, 2, 4, ["itm"]),
+        (2, 1, 1, []),
+        (8, 4, 1, []),
+        (16, 2, 4, []),
+    ],
+)
+def test_a_batch_too_small_to_compare_rows_is_refused(batch, chunks, ranks, names, monkeypatch):
+    """ITC compares all chunks, and all ranks unless ``gather`` is off; ITM compares within a chunk of a rank."""
+    monkeypatch.setattr("core.runtime.world_size", lambda: ranks)
+    parts = {"itc": ImageTextContrast(), "itm": ImageTextMatching(), "siglip": PairwiseSigmoid()}
+    parts |= {"local": ImageTextContrast(gather=False)} if ranks > 1 else {}
+    objectives = Objectives(small.copa(SOURCE), parts, dict.fromkeys(parts, 1.0))
+    settings = TrainSettings(batch=batch, gradcache_chunks=chunks)
+    if not names:
+        check_batch(settings, objectives)
+        return
+    with pytest.raises(ValueError, match="without negatives") as caught:
+        check_batch(settings, objectives)
+    lines = str(caught.value).splitlines()
+    assert [line.split("leave objectives.")[1].split()[0] for line in lines] == names
+    for line in lines:
+        assert line.startswith(f"train.batch: {batch} rows shared by {ranks} ranks of train.gradcache_chunks {chunks} ")
+
+
+@pytest.mark.parametrize("settings", [["train.batch=4", "train.gradcache_chunks=4"], ["train.batch=1"]])
+def test_check_and_run_refuse_a_recipe_without_negatives(settings, tmp_path):
+    recipe = str(ROOT / "projects/copa/pretrain.yaml")
+    report = check(recipe, [*LITTLE, *settings])
+    least = {"train.batch=4": "8", "train.batch=1": "2"}[settings[0]]
+    expected = f"leave objectives.itm without negatives; expected at least {least}"
+    assert not report["ok"] and any(expected in problem for problem in report["problems"])
+    with pytest.raises(ValueError, match=expected):
+        run(recipe, [*LITTLE, *settings, f"run.folder={tmp_path / 'run'}"])
+
+
+def test_a_recipe_without_contrast_trains_on_one_row(tmp_path):
+    recipe = str(ROOT / "projects/coca/pretrain.yaml")
+    assert check(recipe, [*LITTLE[:3], "train.batch=1", "objectives.itc=null"])["ok"]
+
+
+def test_empty_texts_are_equal_texts():
+    """Captions without a word: [CLS] [SEP] in each row."""
+    ids = torch.tensor([[1, 2], [1, 2]])
+    batch = dataclasses.replace(small.batch(SOURCE, 2), text=Text(ids, torch.ones_like(ids, dtype=torch.bool)))
+    assert ImageTextMatching().loss_denominator(batch) == 0
