@@ -196,7 +196,7 @@ def check_head(part: Part[Head], vocabulary: int = 50) -> None:
 
 
 def check_objective(objective: Objective, model: Model, batch: Batch) -> None:
-    """Check that a loss is finite, for equal rows too, and trains the model; if contrastive, in two chunks as in one."""
+    """Check that a loss is finite, also for equal rows, and trains the model; also in chunks if contrastive."""
     objectives, results = Objectives(model, {"loss": objective}, {"loss": 1.0}).eval(), []
     for rows in (batch, batch.rows(torch.zeros(len(batch.images), dtype=torch.long))):
         loss = objective(Step(model, rows))
