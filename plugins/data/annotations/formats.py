@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from plugins.data.annotations.ids import Id, IdTable, id_of
-from plugins.data.annotations.records import Records, box_of, is_number, name_of, short_repr, text_of
+from plugins.data.annotations.records import Records, box_of, is_number, name_of, plain_path, short_repr, text_of
 from plugins.data.annotations.tables import CAPTION_KEYS, IMAGE_KEYS, pick
 from plugins.data.bad_records import BadRecord, BadRecords
 
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's names and ours
+PAIR_SPLITS = SPLITS | {"validation": "validation", "valid": "validation", "dev": "validation"}
 
 PROBED_RECORDS = 10  # by which a file's format is recognised
 
@@ -56,7 +57,7 @@ def coco(document: dict[str, Any], role: Role, records: Records, reader: RecordR
         if numbers.get(key) is None:
             numbers[key] = None
         name = _path(record.get("file_name"), "file name", ".file_name")
-        if files.get(key, name) != name:
+        if plain_path(files.get(key, name)) != plain_path(name):
             message = f"{key!r} is the id of an earlier image too, {short_repr(files[key])}, which has its annotations"
             raise BadRecord("duplicate image", message, ".id")
         number = records.image_number(name)
@@ -102,11 +103,9 @@ def karpathy(document: dict[str, Any] | list[Any], role: Role, records: Records,
     def image(record: dict[str, Any], here: str) -> None:
         name, folder = _path(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
         path = f"{_path(folder, 'file path', '.filepath')}/{name}" if folder else name
-        split = record.get("split", "train")
-        if not isinstance(split, str) or split not in SPLITS:
-            raise BadRecord("unknown split", f"{short_repr(split)} is none of {', '.join(SPLITS)}", ".split")
+        split = _split(record.get("split", "train"), SPLITS)
         number = records.image_number(path)
-        records.set_split(number, SPLITS[split], reader.file, here)
+        records.set_split(number, split, reader.file, here.replace(":", "line "))
 
         def sentence(entry: dict[str, Any], place: str) -> None:
             records.add_caption(number, text_of(entry.get("raw"), "caption", ".raw"))
@@ -171,7 +170,10 @@ def pairs(document: list[Any], role: Role, records: Records, reader: RecordReade
         first = text_of(captions, "caption", place) if not isinstance(captions, list) else ""
         if captions == []:
             raise BadRecord("empty caption", "is an empty list", place)
+        split = _split(record["split"], PAIR_SPLITS) if record.get("split") else ""
         number = records.image_number(name)
+        if split:
+            records.set_split(number, split, reader.file, here.replace(":", "line "))
 
         def one(text: Any, place: str) -> None:
             records.add_caption(number, text_of(text, "caption", ""))
@@ -184,6 +186,12 @@ def pairs(document: list[Any], role: Role, records: Records, reader: RecordReade
     reader.each(document, "", pair)
 
 
+def _split(value: Any, names: Mapping[str, str]) -> str:
+    if not isinstance(value, str) or value not in names:
+        raise BadRecord("unknown split", f"{short_repr(value)} is none of {', '.join(names)}", ".split")
+    return names[value]
+
+
 def _path(value: Any, what: str, place: str) -> str:
     """Check the path of a file; backslashes, as Windows writes them, become slashes.
 
@@ -193,7 +201,7 @@ def _path(value: Any, what: str, place: str) -> str:
     path = name_of(value, what, place)
     if "\0" in path:
         raise BadRecord(f"{what} is no text", f"{short_repr(path)} contains a NUL character", place)
-    return path.replace("\\", "/")
+    return plain_path(path) if "\\" in path else path
 
 
 def _checked(item: Any, expected: type) -> Any:

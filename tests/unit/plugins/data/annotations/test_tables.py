@@ -31,7 +31,7 @@ SAME = {
     ),
     "Flickr8k.token.txt": "a.jpg#0\ta cat, black\na.jpg#1\tone\nb.jpg#0\ttwo\n",
     "Hugging Face's Flickr30k": (
-        'raw,sentids,split,filename,img_id\n"[""a cat, black"", ""one""]","[0, 1]",train,a.jpg,0\n'
+        'raw,sentids,split,filename,img_id\n"[""a cat, black"", ""one""]","[0, 1]",test,a.jpg,0\n'
         '"[""two""]",[2],train,b.jpg,1\n'
     ),
     "lists by pandas": "file_name,captions\na.jpg,\"['a cat, black', 'one']\"\nb.jpg,['two']\n",
@@ -176,3 +176,17 @@ def test_the_first_accepted_name_has_priority():
     assert pick(["text", "caption"], ("caption", "text"), "caption") == "caption"
     assert pick(["Text"], ("caption", "text"), "caption") == "Text"
     assert pick(["a"], ("caption", "text"), "caption") is None
+
+
+def test_splits_of_a_table_are_kept(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "image,caption,Split\na.jpg,one,train\nb.jpg,two,dev\nc.jpg,three,test\nc.jpg,four,train\nd.jpg,five,\ne.jpg,six,x\n"
+    )
+    records = Records()
+    bad = read_annotations(str(tmp_path / "a.csv"), "captions", records, 0.9)
+    assert [records.split.get(i) for i in range(4)] == ["train", "validation", "test", None]
+    assert records.captions == ["one", "two", "three", "five"]
+    assert [message.partition("a.csv")[2] for message in bad.messages] == [
+        ":5: split: 'c.jpg' is in train here and in test in line 4; it is not used for training",
+        ":7: split: 'x' is none of train, restval, val, test, validation, valid, dev",
+    ]
