@@ -79,6 +79,7 @@ class ViT(Backbone):
             raise ValueError(f"{num_heads} heads do not divide dim {embed_dim}")
         options = with_style(style, timm)
         self.dim, self.mlp, self.has_pooled = embed_dim, mlp, cls or bool(options.global_pool)
+        self.has_closed_form = options.mlp_layer == "mlp" and options.global_pool != "map"  # of its MACs
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.vit = VisionTransformer(
             img_size=image_size,

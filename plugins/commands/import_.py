@@ -26,14 +26,18 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay import",
         description="Convert a checkpoint to a folder. open_clip: a complete model, for all commands and core.load. "
-        "timm: an image encoder, for model.backbone.weights. bert: for model.text.weights and model.decoder.weights.",
+        "timm: an image encoder, for model.backbone.weights. bert: for model.text.weights and model.decoder.weights. "
+        "What neither the tensors nor a configuration determine is guessed and printed. The outputs are compared with "
+        "the original library's where it is installed.",
     )
     parser.add_argument("kind", choices=sorted(KINDS), help="library of the checkpoint")
-    parser.add_argument("file", help="a .safetensors file, or a torch checkpoint, read without executing code in it")
+    parser.add_argument(
+        "file", help="a .safetensors file, a torch checkpoint (its code is not run), an index, or a folder"
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     parser.add_argument("--vocabulary", default="", metavar="FILE", help="merges of CLIP, vocab.txt or tokenizer.json")
     parser.add_argument(
-        "--config", default="", metavar="FILE", help="the model's JSON file, if the tensors do not determine the model"
+        "--config", default="", metavar="FILE", help="the model's JSON file; else the one beside the checkpoint"
     )
     args = parser.parse_args(argv)
     command = shlex.join(["patchbay", "import", *argv])

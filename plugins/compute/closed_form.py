@@ -140,7 +140,7 @@ def of_pair(model: Model, text_length: int, frames: int = 1) -> MacCount:
     poolers = () if model.pooler is None else ("poolers",)
     parts = dict.fromkeys(("backbone", "pruner", *poolers, "text", "fusion", "decoder", "heads"), 0)
     backbone = model.backbone
-    if type(backbone) is not ViT:
+    if type(backbone) is not ViT or not backbone.has_closed_form:
         raise NoFormula(backbone.origin)
     patches, others = backbone.grid[0] * backbone.grid[1], int(backbone.vit.num_prefix_tokens)
     pruners = pruners_by_block(backbone.prunings) if backbone.pruning else {}

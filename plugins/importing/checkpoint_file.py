@@ -96,7 +96,9 @@ def read_tensors(file: str) -> ForeignCheckpoint:
     """
     file = _file_in(file) if paths.isdir(file) else file
     if not paths.isfile(file):
-        raise ValueError(f"{file}: no such file")
+        others = [name for name in FILES if paths.isfile(os.path.join(os.path.dirname(file), name))]
+        raise ValueError(f"{file}: no such file{f'; its folder has {others[0]}' if others else ''}")
+    _refuse_shard(file)
     content = _unwrap(file, _content(file))
     tensors: dict[str, Tensor] = {}
     for name, tensor in content.items():
@@ -122,6 +124,30 @@ def _file_in(folder: str) -> str:
     raise ValueError(f"{folder}: has no weights; no such file in it: {', '.join(FILES)}")
 
 
+def _refuse_shard(file: str) -> None:
+    """Check that a file is not one of several among which an index beside it divides a model.
+
+    Raises:
+        ValueError: it is; names the index.
+    """
+    folder, name = os.path.split(file)
+    for index in (os.path.join(folder, other) for other in FILES if other.endswith(INDEX)):
+        if paths.isfile(index) and name in _shards(index).values():
+            raise ValueError(f"{file}: is one of several files of a model; name the index instead: {index}")
+
+
+def _shards(index: str) -> dict[str, str]:
+    """Return the file name of each tensor in an index.
+
+    Raises:
+        ValueError: the file is no index; names it.
+    """
+    shards = read_config(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise ValueError(f"{index}: weight_map is missing; expected the file of each tensor")
+    return shards
+
+
 def _content(file: str) -> Any:
     """Read a file, or all files of an index.
 
@@ -130,9 +156,7 @@ def _content(file: str) -> Any:
     """
     if not file.endswith(INDEX):
         return read_safetensors(file) if file.endswith(".safetensors") else _torch(file)
-    shards = read_config(file).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise ValueError(f"{file}: weight_map is missing; expected the file of each tensor")
+    shards = _shards(file)
     content: dict[str, Any] = {}
     for shard in dict.fromkeys(shards.values()):
         if not paths.isfile(part := os.path.join(os.path.dirname(file), shard)):

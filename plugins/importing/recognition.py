@@ -68,12 +68,12 @@ KINDS = (
     ),
     Kind(
         "transformers' image encoder of a CLIP or SigLIP (CLIPVisionModel)",
-        (r"vision_model\.(embeddings|encoder)\.",),
+        (r"(vision_model\.)?embeddings\.(class_embedding|patch_embedding\.)",),
         advice=f"{OTHER}. timm has the same image encoders (vit_*_clip_*, vit_*_siglip_*): import timm",
     ),
     Kind(
         "transformers' ViTModel, DeiT, BEiT or DINOv2",
-        (r"(\w+\.)?embeddings\.(cls_token|position_embeddings$|patch_embeddings\.)", r"(\w+\.)?(encoder\.)?layer\."),
+        (r"(\w+\.)?embeddings\.(cls_token|position_embeddings$|patch_embeddings\.)", r"(\w+\.)?(encoder\.)?layers?\."),
         advice=f"{OTHER}. timm has the same weights in its own format: import timm",
     ),
     Kind("transformers' DistilBERT", (r"(distilbert\.)?transformer\.layer\.\d+\.attention\.q_lin",)),

@@ -55,7 +55,8 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
     with new_folder(out) as folder:
         write_weights(folder, tensors)
         write_recipe(folder, {"model": {"backbone": {"name": "vit", **chosen, "weights": out}}}, note)
-        write_json(os.path.join(folder, "config.json"), original.config)
+        if config_file:  # guesses alone do not bind recipes
+            write_json(os.path.join(folder, "config.json"), original.config)
         crop = str(settings.get("pretrained_cfg", settings).get("crop_mode", "center")) != "squash"
         write_json(os.path.join(folder, SIZES), {"image_size": side, "crop": crop})
         tensors.clear()

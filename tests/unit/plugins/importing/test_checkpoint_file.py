@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 
@@ -152,3 +153,49 @@ def test_refuse_left_names_three_and_counts_the_rest():
 def test_harmless_names_match_as_a_whole():
     with pytest.raises(ValueError, match=r"compute: head\.bias$"):
         checkpoint(head__bias=torch.zeros(1)).refuse_left("the model", "head")
+
+
+@pytest.mark.parametrize("name", ["model", "model_state_dict", "module"])
+def test_other_entries_of_training_checkpoints(name, tmp_path):
+    file = str(tmp_path / "a.pt")
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, name: {"module.a": torch.ones(2)}}, file)
+    assert list(read_tensors(file).tensors) == ["a"]
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, "net": {"a": torch.ones(2)}}, file)
+    with pytest.raises(ValueError, match=r"'epoch' is a int; .* below 'state_dict' or 'model' or"):
+        read_tensors(file)
+
+
+def test_a_folder_is_its_weights(tmp_path):
+    with pytest.raises(ValueError, match=r"has no weights; no such file in it: model\.safetensors, "):
+        read_tensors(str(tmp_path))
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    assert read_tensors(str(tmp_path)).file == str(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"model\.safetensors: no such file; its folder has pytorch_model\.bin$"):
+        read_tensors(str(tmp_path / "model.safetensors"))
+    save_file({"b": torch.ones(2)}, tmp_path / "model.safetensors")
+    assert list(read_tensors(str(tmp_path)).tensors) == ["b"]
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_an_index_of_several_files(ending, tmp_path):
+    stem = "model" if ending == "safetensors" else "pytorch_model"
+    write = save_file if ending == "safetensors" else torch.save
+    files = [f"{stem}-0000{i}-of-00002.{ending}" for i in (1, 2)]
+    tensors = [{"a": torch.ones(2)}, {"b": torch.zeros(3)}]
+    for file, part in zip(files, tensors, strict=True):
+        write(part, tmp_path / file)
+    index = tmp_path / f"{stem}.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": files[0], "b": files[1]}}))
+    for name in (index, tmp_path):
+        assert sorted(read_tensors(str(name)).tensors) == ["a", "b"]
+    with pytest.raises(ValueError, match="is one of several files of a model; name the index instead"):
+        read_tensors(str(tmp_path / files[0]))
+    index.write_text(json.dumps({"weight_map": {"a": files[0], "b": files[0]}}))
+    with pytest.raises(ValueError, match=r"lists what its files have not: b$"):
+        read_tensors(str(index))
+    index.write_text(json.dumps({"weight_map": {"a": "none"}}))
+    with pytest.raises(ValueError, match=r"none: no such file; .* lists it$"):
+        read_tensors(str(index))
+    index.write_text("{}")
+    with pytest.raises(ValueError, match="weight_map is missing"):
+        read_tensors(str(index))

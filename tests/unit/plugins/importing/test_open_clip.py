@@ -6,6 +6,7 @@ zero, is filled from a normal distribution first.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -342,3 +343,32 @@ print(json.dumps({"ids": ids, "spoken": spoken, "file": open_clip.tokenizer.defa
         if int(mask.sum()) < 30:
             assert ours.decode(row[mask]).replace(" ", "") == spoken.replace(" ", ""), "apart from blanks"
     print(f"{len(texts)} texts tokenised alike")
+
+
+IMPORT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from core.cli import main
+sys.exit(main(["import", "open_clip", *sys.argv[2:]]))
+"""
+
+
+def test_the_import_ends_with_a_comparison_where_open_clip_is_installed(tiny, tmp_path, capsys):
+    """Run in the peer's environment; without open_clip the reason is printed."""
+    root = str(Path(__file__).parents[4])
+    (tmp_path / "open_clip_model.safetensors").symlink_to(tiny.checkpoint)
+    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"}
+    content = {"model_cfg": TINY, "preprocess_cfg": preprocess}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
+    given = [str(tmp_path), "--vocabulary", tiny.peer["vocabulary"], "--out"]
+    printed = peer.run(IMPORT, root, *given, str(tmp_path / "compared"))
+    assert "compared with open_clip 3.3.0 on a random image and text: largest difference " in printed
+    assert "guessed" not in printed
+    spec = ModelSpec.read(str(tmp_path / "compared"))
+    assert not spec.crop
+    model = load(tmp_path / "compared")
+    assert model.backbone.mean.flatten().tolist() == [127.5] * 3
+    assert model.backbone.deviation.flatten().tolist() == [63.75] * 3
+    if importlib.util.find_spec("open_clip") is None:
+        assert main(["import", "open_clip", *given, str(tmp_path / "alone")]) == 0
+        assert "nothing was compared with open_clip: open_clip is not installed" in capsys.readouterr().out
