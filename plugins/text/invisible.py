@@ -17,6 +17,7 @@ JOINERS = "\u200c\u200d"
 SELECTORS = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0080-\U000e0fff"
 VIRAMA = 9  # combining class: a joiner after it selects the form of a letter at the end of a word, too
 
+_ANY = re.compile(f"[{BLANKS}{IGNORED}{JOINERS}{SELECTORS}]")
 _BLANK = re.compile(f"[{BLANKS}]")
 _IGNORED = re.compile(f"[{IGNORED}]")
 _LEADING = re.compile(rf"(?<!\S)[{JOINERS}{SELECTORS}]+")
@@ -25,7 +26,7 @@ _TRAILING = re.compile(rf"[{JOINERS}]+(?!\S)")
 
 def remove_invisible(text: str) -> str:
     """Remove invisible characters; blanks become spaces. Joiners inside words, as in Persian and emoji, are kept."""
-    if text.isascii() and text.isprintable():
+    if not _ANY.search(text):
         return text
     text = _LEADING.sub("", _IGNORED.sub("", _BLANK.sub(" ", text)))
     return _TRAILING.sub(_final_joiner, text)

@@ -14,6 +14,7 @@ from PIL import Image
 from core.files import paths, read_text
 from plugins.data.drawing.compositing import ObjectSpec, Sprite, make_sprite, stream
 from plugins.data.image_files import read_rgba
+from plugins.text.invisible import remove_invisible
 from plugins.data.image_folders import list_files
 
 WITHHELD_FRACTION = 0.15  # fraction of the captions that do not occur in training
@@ -55,7 +56,7 @@ def read_caption(file: str) -> tuple[str, str]:
     Raises:
         ValueError: the file is not UTF-8, or the line is empty; names the file.
     """
-    words = read_text(file).partition("\n")[0].strip().rstrip(".").lower().split()
+    words = remove_invisible(read_text(file).partition("\n")[0]).strip().rstrip(".").lower().split()
     article = words.pop(0) if words and words[0] in ("a", "an", "the", "some") else ""
     if not words:
         raise ValueError(f"{file}:1: the caption is empty; expected a phrase such as 'An abalone.'")

@@ -43,9 +43,9 @@ def test_article_and_noun(tmp_path, line, expected):
     assert read_caption(str(tmp_path / "a.txt")) == expected
 
 
-@pytest.mark.parametrize("line", ["", "\nA cat.", "A.", " . "])
+@pytest.mark.parametrize("line", ["", "\nA cat.", "A.", " . ", "a \u200b", "\u3164\ufe0f"])
 def test_a_caption_without_a_noun_is_an_error_with_its_line(tmp_path, line):
-    (tmp_path / "a.txt").write_text(line)
+    (tmp_path / "a.txt").write_text(line, encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.txt:1: the caption is empty; expected a phrase such as 'An abalone\.'"):
         read_caption(str(tmp_path / "a.txt"))
 
