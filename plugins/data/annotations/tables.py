@@ -146,7 +146,9 @@ def _layout(headers: dict[str, list[str]], start: int) -> Layout:
         if len(fields) == 2 and len(images) == 1:
             places = {"image": images[0], "caption": 1 - images[0]}
             return Layout(mark, start, 2, places, "image", quoted=mark in ",;")
-    raise ValueError("none is a caption or none an image file")
+    widest = max(headers.values(), key=len)
+    missing = "an image file" if pick(widest, IMAGE_KEYS, "image file") is None else "a caption"
+    raise ValueError(f"none of them is {missing}")
 
 
 def _header(line: str, delimiter: str) -> list[str]:
@@ -174,11 +176,19 @@ def _fields(
         except csv.Error:
             yield number, None
             continue
-        if reader.line_num > len(block):
+        if reader.line_num > len(block) or any(_has_rows(field, delimiter) for field in row):
             yield number, None
         else:
             at = number - 1 + reader.line_num
             yield number, [field.strip() for field in row]
+
+
+def _has_rows(field: str, delimiter: str) -> bool:
+    """Test for rows inside a field of several lines: the quote that opens it is not closed."""
+    if "\n" not in field:
+        return False
+    cells = (cell.strip(' "') for line in field.split("\n") for cell in line.split(delimiter))
+    return any(IMAGE_FILE.fullmatch(cell) for cell in cells)
 
 
 def _rows(lines: Sequence[str], layout: Layout, file: str, bad: BadRecords) -> Rows:

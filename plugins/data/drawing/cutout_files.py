@@ -14,8 +14,8 @@ from PIL import Image
 from core.files import paths, read_text
 from plugins.data.drawing.compositing import ObjectSpec, Sprite, make_sprite, stream
 from plugins.data.image_files import read_rgba
-from plugins.text.invisible import remove_invisible
 from plugins.data.image_folders import list_files
+from plugins.text.invisible import remove_invisible
 
 WITHHELD_FRACTION = 0.15  # fraction of the captions that do not occur in training
 HELD_OUT_FRACTION = 0.1  # fraction of the backgrounds for validation; the same for test

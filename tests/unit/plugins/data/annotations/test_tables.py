@@ -117,6 +117,25 @@ def test_a_row_after_an_open_quote_is_read(tmp_path):
     assert bad.messages == ["captions.csv:2: a quote is not closed, or a field is too long"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'image,caption\na.jpg,"x\nb.jpg,two\nc.jpg,three\nd.jpg,four "4"\n',
+        'image,caption\na.jpg,"x\nb.jpg,two\nc.jpg,three\nd.jpg,four ""4""\n',
+        'caption,image\n"x,a.jpg\ntwo,b.jpg\nthree,c.jpg\nfour "4",d.jpg\n',
+        'n\timage\tcaption\n0\ta.jpg\t"x\n1\tb.jpg\ttwo\n2\tc.jpg\tthree\n3\td.jpg\tfour "4"\n',
+    ],
+)
+def test_a_quote_that_a_later_row_would_close_takes_no_row_with_it(tmp_path, content):
+    captions, bad = read(tmp_path, content)
+    assert captions == {"b.jpg": ["two"], "c.jpg": ["three"], "d.jpg": [captions["d.jpg"][0]]}
+    assert bad.messages == ["captions.csv:2: a quote is not closed, or a field is too long"]
+
+
+def test_a_caption_of_several_lines_before_its_image(tmp_path):
+    assert read(tmp_path, 'caption,image\n"a\ncat",a.jpg\n')[0] == {"a.jpg": ["a cat"]}
+
+
 def test_the_budget_counts_broken_rows(tmp_path):
     with pytest.raises(ValueError, match=r"captions\.csv: 1 of 2 records cannot be used; budget=0\.1 allows 0"):
         read(tmp_path, "image,caption\na.jpg,one\nb.jpg\n", budget=0.1)
@@ -127,7 +146,7 @@ def test_the_budget_counts_broken_rows(tmp_path):
     [
         ("url,caption\nhttp://a/b.jpg,one\n", r":1: neither JSON nor a table .* the columns are \['url', 'caption'\]"),
         ("a very typical bus station\thttp://a/b\n", "images behind links must be downloaded first"),
-        ("\nimage,url\na.jpg,x\n", r"captions\.csv:2: .* none is a caption"),
+        ("\nimage,url\na.jpg,x\n", r"captions\.csv:2: .* none of them is a caption"),
         ("file_name,title,text\na.jpg,b,c\n", "'title' and 'text' may both be the caption: name one of them 'caption'"),
         ("image,caption,Caption\na.jpg,b,c\n", "'caption' and 'Caption' may both be the caption"),
         ("a.jpg,0,one\nb.jpg,0,two\n", "or two columns without a header"),
