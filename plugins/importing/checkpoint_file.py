@@ -16,6 +16,7 @@ from plugins.importing.config import read_config
 
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
 WRAPPERS = ("state_dict", "model", "model_state_dict", "module")  # entries of training checkpoints with the tensors
+OTHER_FORMATS = (".npz", ".h5", ".msgpack", ".onnx", ".gguf", ".tflite", ".pb")  # of JAX, Keras and others
 INDEX = ".index.json"  # ends the name of a list of the files among which tensors are divided
 FILES = (  # of weights in a folder
     "model.safetensors",
@@ -189,4 +190,10 @@ def _torch(file: str) -> Any:
         code = re.search(r"(?:GLOBAL|global) (\S+)", str(err)) if isinstance(err, pickle.UnpicklingError) else None
         if code:
             raise ValueError(f"{file}: refused: it asks for code ({code[1]}), not for tensors alone") from err
+        if "TorchScript" in str(err):
+            advice = "its code is not run here. Save its tensors: save_file(torch.jit.load(FILE).state_dict(), ...)"
+            raise ValueError(f"{file}: a TorchScript archive, as OpenAI's CLIP files are: {advice}") from err
+        ending = os.path.splitext(file)[1]
+        if ending in OTHER_FORMATS:
+            raise ValueError(f"{file}: {ending} is no format of torch; read are .safetensors and torch's") from err
         raise ValueError(f"{file}: cannot be read as a checkpoint of torch; is it one, and whole?") from err

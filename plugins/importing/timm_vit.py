@@ -40,6 +40,11 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
     checkpoint = read_tensors(file)
     config_file, settings = find_config(checkpoint.file, config, ("config.json",), ("architecture", "pretrained_cfg"))
     check_kind(checkpoint, "timm")
+    for library, key in (("transformers", "model_type"), ("open_clip", "vision_cfg"), ("open_clip", "model_cfg")):
+        if key in settings:
+            raise ValueError(
+                f"{config_file}: {key} belongs to the configurations of {library}; expected timm's, with architecture"
+            )
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     original = describe_original(checkpoint.file, shapes, config_file, settings)
     tensors = _take(checkpoint, original)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -75,6 +76,18 @@ def test_content_other_than_tensors_by_name(content, message, tmp_path):
     torch.save(content, file)
     with pytest.raises(ValueError, match=f"^{re.escape(f'{file}: {message}')}"):
         read_tensors(file)
+
+
+def test_torchscript_and_other_formats_are_named(tmp_path):
+    file = str(tmp_path / "ViT-B-32.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, the files remain
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    with pytest.raises(ValueError, match=r"ViT-B-32\.pt: a TorchScript archive, as OpenAI's CLIP files are"):
+        read_tensors(file)
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"a\.npz: \.npz is no format of torch; read are \.safetensors"):
+        read_tensors(str(tmp_path / "a.npz"))
 
 
 @pytest.mark.parametrize("name", ["none.pt", "none.safetensors", "."])

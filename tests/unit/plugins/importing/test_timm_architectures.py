@@ -254,6 +254,10 @@ def test_a_grid_that_is_no_square_needs_a_configuration(tmp_path, capsys):
             "pretrained_cfg.mean is [124, 116, 104]; expected three numbers",
         ),
         ({"model_args": {"window": 3}}, "cannot build 'vit_small_patch16_224' with"),
+        (
+            {"model_type": "vit"},
+            "model_type belongs to the configurations of transformers; expected timm's, with architecture",
+        ),
         ({"architecture": "resnet18"}, "resnet18 is a ResNet of timm; read is timm's VisionTransformer"),
     ],
 )
