@@ -61,13 +61,13 @@ def read(path: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
     return recipe
 
 
-def read_model(path: str, catalog: Catalog) -> Part[Model]:
+def read_model(path: str, catalog: Catalog, overrides: Sequence[str] = ()) -> Part[Model]:
     """Read the model of a recipe. Other sections are not read, and may be missing.
 
     Raises:
         RecipeErrors: as ``read``.
     """
-    reader, tree = Reader(catalog), _tree(catalog, path)
+    reader, tree = Reader(catalog), _tree(catalog, path, overrides)
     part = _model(reader, tree.items.get("model", Scalar("", tree.where)))
     if reader.problems:
         raise RecipeErrors(sorted(reader.problems, key=_position))
@@ -144,7 +144,7 @@ def _objectives(reader: Reader, node: YamlNode) -> Any:
             if "weight" in settings:
                 weight = reader.value(settings.pop("weight"), float, f"{path}.weight")
             item = MapNode(settings, item.where, item.marks)
-        if isinstance(item, Scalar) and (item.null or item.text.lstrip("+-").replace(".", "", 1).isdigit()):
+        if isinstance(item, Scalar) and (item.null or item.text.lstrip("+-.")[:1].isdigit()):
             hint = near(key, [name for name in node.items if name != key])
             sentence = f"is null, and there is no inherited objective to remove.{hint} Its defaults: {{}}"
             mapping = f"expected a mapping, for example {{weight: {item.text}}}, found {item.text!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -38,29 +39,31 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         could not be checked.
     """
     from core import discovery
-    from core.recipe import RecipeErrors, read
+    from core.folders.recipe import read_any
+    from core.recipe import RecipeErrors
 
     report: dict[str, Any] = {"ok": False, "problems": [], "notes": []}
     report |= {"parameters": {}, "macs": {}, "memory": {}, "step": {}}
     try:
-        recipe = read(path, overrides, discovery.load())
+        recipe = read_any(path, overrides, discovery.load())
     except RecipeErrors as err:
         report["problems"] = [str(problem) for problem in err.problems]
         return report
-    Check(recipe, report).run()
+    Check(recipe, report, path if os.path.isdir(path) else "", overrides).run()
     report["ok"] = not report["problems"]
     return report
 
 
 class Check:
-    """Fill the report of a recipe that was read without problems."""
+    """Fill the report of a recipe that was read without problems; ``folder``: where it is from, or ""."""
 
-    def __init__(self, recipe: Recipe, report: dict[str, Any]):
-        self.recipe, self.report = recipe, report
+    def __init__(self, recipe: Recipe, report: dict[str, Any], folder: str = "", overrides: Sequence[str] = ()):
+        self.recipe, self.report, self.folder, self.overrides = recipe, report, folder, overrides
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
-        from core.training.checkpoint import weights_file
+        from core.folders.recipe import overrides_of
+        from core.folders.weights import fitting_weights, weights_file
         from core.training.trainer import check_batch
         from plugins.compute import dry_run, memory
 
@@ -78,6 +81,9 @@ class Check:
         if dry is None:
             return
         self.attempt("the batch", lambda: check_batch(train, dry.objectives))
+        if self.folder:
+            changes = overrides_of("model", self.overrides)
+            self.attempt("the weights", lambda: fitting_weights(dry.model, self.folder, changes))
         if self.problems:
             return
         self.report["step"] = {
@@ -150,7 +156,11 @@ def main(argv: Sequence[str]) -> int:
         description="Find the problems of a recipe and estimate the cost of a step, without its memory or data. "
         f"Memory is an estimate for the recipe's batch, precision and device; it does not include {NOT_INCLUDED}.",
     )
-    parser.add_argument("recipe", help="a YAML file, or one of patchbay list, such as copa/pretrain")
+    parser.add_argument(
+        "recipe",
+        metavar="recipe|folder",
+        help="a YAML file, one of patchbay list, such as copa/pretrain, or the folder of a run or an import",
+    )
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
     )

@@ -18,10 +18,13 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay evaluate",
-        description="Measure the model of a run's folder; report and images are written to FOLDER/evaluate-SPLIT.",
+        description="Measure the model of a run or an import; report and images are written to FOLDER/evaluate-SPLIT. "
+        "If overrides change the model, it is FOLDER/evaluate-SPLIT-HASH; evaluated.yaml there is the recipe. An "
+        "import needs data: data.name=coco 'data.sources=[{images: FOLDER, captions: [FILE]}]'.",
     )
-    parser.add_argument("folder", help="the folder of a run")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help="evaluate.candidates=64, ...")
+    parser.add_argument("folder", help="the folder of a run or an import")
+    example = "evaluate.candidates=64, model.backbone.prune[0].pruner.keep_rate=0.3, ..."
+    parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help=example)
     parser.add_argument("--split", help="the same as evaluate.split=...")
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
     args = parser.parse_intermixed_args(argv)

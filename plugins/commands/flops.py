@@ -28,7 +28,7 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def flops(path: str, overrides: Sequence[str] = ()) -> Report:
-    """Return the MACs of a recipe: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
+    """Return the MACs of a recipe or a folder: ``{total, unpruned, parts, unpruned_parts, checks, training, ...}``.
 
     Inference is one image with one text of the recipe's full length (plugins.compute.fvcore_macs.PairInference),
     counted by fvcore on real tensors. ``checks`` holds the same by torch's counter and by closed form, with the
@@ -40,11 +40,12 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
         RecipeErrors, PartError, ValueError: the recipe has problems, or its parts cannot be built.
     """
     from core import discovery
-    from core.recipe import read
+    from core.folders.recipe import read_any
 
-    recipe = read(path, overrides, discovery.load())
+    catalog = discovery.load()
     from plugins.compute import dry_run  # after the plugins, whose imports would warn
 
+    recipe = read_any(path, overrides, catalog)
     dry = dry_run.build_dry_run(recipe, dry_run.data_spec(recipe))
     return {**inference(dry), "training": training(dry)}
 
@@ -215,7 +216,10 @@ def main(argv: Sequence[str]) -> int:
         + NOT_INCLUDED,
     )
     parser.add_argument(
-        "recipe", help=f"a YAML file, one of patchbay list, or {TIMM}NAME, such as timm:vit_base_patch16_224"
+        "recipe",
+        metavar="recipe|folder",
+        help="a YAML file, one of patchbay list, the folder of a run or an import, "
+        f"or {TIMM}NAME, such as timm:vit_base_patch16_224",
     )
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="model.backbone.prune[0].pruner.keep_rate=0.3"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
-from core.loading import build_model, check_split, with_start_vocabulary
+from core.folders.recipe import with_start_vocabulary
+from core.loading import build_model, check_split
 from core.model import Model, ModelSpec
 from core.objectives import Objectives, Step
 from core.recipe import Recipe

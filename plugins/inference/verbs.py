@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 READ_THREADS = 4
 READ_AHEAD_IMAGES = 64  # read before the model needs them, at most
+OVERRIDE = re.compile(r"(model|objectives|data|train|evaluate|run)(?=[.=])[.\w\[\]-]*=")
 TEXT_HELP = "may be given more than once"
 
 
@@ -34,7 +36,8 @@ def parser(verb: str, description: str, images: str = "+") -> argparse.ArgumentP
     arguments = argparse.ArgumentParser(
         prog=f"patchbay {verb}",
         description=f"{description} Prints one JSON line per result, at once. Images that cannot be read are named on "
-        "standard error and skipped; the exit status is then 1.",
+        "standard error and skipped; the exit status is then 1. Settings of the model can be changed among the images: "
+        "model.backbone.prune[0].pruner.keep_rate=0.3; a file of such a name is written ./NAME.",
     )
     arguments.add_argument("folder", help="folder written by patchbay run or patchbay import")
     files = f"image files, and folders that are searched for {' '.join(ENDINGS)}"
@@ -98,6 +101,15 @@ def files_of(given: Iterable[str]) -> list[str]:
     return listing.files + listing.unreadable
 
 
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate overrides, "section.path=value" for a section of a recipe, from files and folders.
+
+    An argument that names an existing file or folder is never an override.
+    """
+    overrides = [text for text in arguments if OVERRIDE.match(text) and not os.path.exists(text)]
+    return overrides, [text for text in arguments if text not in overrides]
+
+
 @dataclass
 class ImageStream:
     """Images for a model, read in threads. Those that cannot be read are reported, counted and skipped."""
@@ -144,10 +156,11 @@ def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStr
 
     from core import load
 
-    files = files_of(args.images)
+    overrides, images = split_overrides(args.images)
+    files = files_of(images)
     if args.out:
         check_output_path(args.out)
-    model: Predictor = load(args.folder, args.device, args.precision)
+    model: Predictor = load(args.folder, args.device, args.precision, overrides)
     model.batch = args.batch
     with ExitStack() as stack:
         silent = not (files and sys.stderr.isatty())

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
+from core.folders.weights import warm_start
 from core.loading import build_model
 from core.model import ModelSpec
 from core.recipe import RecipeErrors, read
-from core.training.checkpoint import warm_start
 from plugins.compute.dry_run import data_spec
 from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.coco import Coco

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from core.folders.weights import load_weights
 from core.run import build, run
 from core.training import checkpoint
 
@@ -119,7 +120,7 @@ def test_equal_weights_make_equal_files(tmp_path):
         found.add(tuple(content(tmp_path / str(i)).values()))
     assert len(found) == 1
     tied = Toy().model
-    checkpoint.load_weights(tied, str(tmp_path / "0"))
+    load_weights(tied, str(tmp_path / "0"))
     assert tied["a"].weight is tied["b"].weight
 
 

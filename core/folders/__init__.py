@@ -1,0 +1,1 @@
+"""Folders that a run or an import has written: their recipe, vocabulary and weights."""
