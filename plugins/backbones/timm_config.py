@@ -71,6 +71,7 @@ def describe_original(file: str, shapes: Shapes, config_file: str, config: Mappi
             name = "vit_giant_patch14_dinov2"
     else:
         _reconcile(default, arguments, sizes, where)
+        arguments |= _pooling(str(pretrained.get("global_pool") or config.get("global_pool") or ""), arguments, shapes)
     registered: Any = timm.get_pretrained_cfg(name)
     guesses: list[str] = []
     _add_heads(name, arguments, sizes, shapes, guesses, where, unknown)
@@ -84,6 +85,9 @@ def describe_original(file: str, shapes: Shapes, config_file: str, config: Mappi
     arguments["img_size"] = list(size)
     model = _build(name, arguments, where)
     _check(model, f"{where}: {name}")
+    padded = section(dict(config), "model_args", where).get("dynamic_img_pad")
+    if padded and any(side % sizes["patch_size"] for side in size):
+        raise ValueError(f"{where}: model_args.dynamic_img_pad fills up patches beyond {size[0]} x {size[1]} pixels")
     options = read_options(model, mean, std)
     if unknown:
         kind = "SiLU" if options.mlp_layer == "swiglu" else options.act_layer or "exact GELU"
@@ -140,6 +144,15 @@ def _reconcile(default: Any, arguments: dict[str, Any], sizes: Mapping[str, int]
             arguments[key] = size
     if usual["embed_dim"] == sizes["embed_dim"]:
         arguments.setdefault("num_heads", int(default.blocks[0].attn.num_heads))
+
+
+def _pooling(pool: str, arguments: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """Return arguments for the pooling that a configuration states outside model_args, if the tensors are for it."""
+    needs = {"token": "cls_token", "map": "attn_pool.latent", "avg": "", "avgmax": "", "max": ""}
+    if "global_pool" in arguments or pool not in needs or needs[pool] not in (*shapes, ""):
+        return {}
+    keep_norm = not needs[pool] and "norm.weight" in shapes and "fc_norm" not in arguments
+    return {"global_pool": pool, **({"fc_norm": False} if keep_norm else {})}
 
 
 def _add_heads(

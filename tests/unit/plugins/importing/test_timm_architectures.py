@@ -258,6 +258,10 @@ def test_a_grid_that_is_no_square_needs_a_configuration(tmp_path, capsys):
             {"model_type": "vit"},
             "model_type belongs to the configurations of transformers; expected timm's, with architecture",
         ),
+        (
+            {"model_args": {"dynamic_img_pad": True, "img_size": 70}},
+            "model_args.dynamic_img_pad fills up patches beyond 70 x 70 pixels",
+        ),
         ({"architecture": "resnet18"}, "resnet18 is a ResNet of timm; read is timm's VisionTransformer"),
     ],
 )
@@ -270,6 +274,26 @@ def test_a_configuration_that_disagrees_is_named(change, message, tmp_path, caps
     assert message in error
     assert str(file) in error
     assert not made.out.exists()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at_creation", [True, False])
+@pytest.mark.parametrize("place", ["config", "pretrained_cfg"])
+def test_the_pooling_may_be_stated_outside_the_arguments(place, at_creation, tmp_path):
+    """A hub configuration states it at its top level; a classifier that is replaced leaves the last norm in place."""
+    made = Import(tmp_path, SMALL, img_size=64, **({"global_pool": "avg"} if at_creation else {}))
+    if not at_creation:
+        made.model.reset_classifier(5, "avg")
+    file = made.source / "config.json"
+    content = json.loads(file.read_text())
+    content["model_args"].pop("global_pool", None)
+    (content if place == "config" else content["pretrained_cfg"])["global_pool"] = "avg"
+    file.write_text(json.dumps(content))
+    assert made.run() == 0
+    states, pooled = made.expected(random_images(64, 64))
+    tokens = made.part(64)(random_images(64, 64))
+    torch.testing.assert_close(tokens.x, states, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tokens.pooled, pooled, atol=1e-5, rtol=1e-5)
 
 
 def test_an_unknown_architecture_is_imported_uncompared(tmp_path, capsys):
