@@ -12,6 +12,10 @@ from core.hookspecs import hookimpl
 from plugins.commands.console import json_only, run_cli
 from plugins.data.bad_records import MAX_MESSAGES
 
+SPLITS = ("train", "validation", "test")
+NOTHING = "this data is generated, not read: nothing to verify"
+EMPTY_REPORT: dict[str, Any] = {"pictures": 0, "records": 0, "splits": {}, "skipped": {}, "messages": []}
+
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
@@ -19,7 +23,12 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def verify(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return ``{pictures, records, skipped {kind: count}, messages}``. The recipe's budget for bad data is ignored.
+    """Read all of a recipe's data, whatever its budget for bad data.
+
+    Returns:
+        ``{pictures, records, splits {train, validation, test}, skipped {kind: count}, messages}``. ``pictures`` are the
+        different images that the files name; ``splits`` counts those with captions or boxes, also if they cannot be
+        read. Of generated data all counts are 0, and a message states that.
 
     Raises:
         RecipeErrors, PartError, ValueError: the recipe has problems, or a file cannot be read at all.
@@ -30,14 +39,15 @@ def verify(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data = read(path, overrides, discovery.load()).data
     if "budget" in data.settings:
         data = dataclasses.replace(data, settings={**data.settings, "budget": 1.0})
-    return data().verify()
+    return {**EMPTY_REPORT, "splits": dict.fromkeys(SPLITS, 0), "messages": [NOTHING], **data().verify()}
 
 
 def _format(report: dict[str, Any]) -> list[str]:
-    if not report:
-        return ["this data is generated, not read: nothing to verify"]
+    if report["messages"] == [NOTHING]:
+        return [NOTHING]
     skipped = sum(report["skipped"].values())
     lines = [f"{report['pictures']:,} images, {report['records']:,} records: {skipped:,} cannot be used"]
+    lines += [", ".join(f"{split} {count:,}" for split, count in report["splits"].items())]
     lines += [f"  {count:>8,}  {kind}" for kind, count in sorted(report["skipped"].items())]
     rest = skipped - MAX_MESSAGES
     return [*lines, *report["messages"], *([f"and {rest:,} more"] if rest > 0 else [])]
@@ -47,17 +57,18 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay verify",
         description="Read every record and every image of a recipe's data and count those that cannot be used. "
-        "The exit status is 1 if there are any: training skips them up to data.budget.",
+        "The exit status is 1 if there are any: training skips them up to data.budget. Images with captions or boxes "
+        "are counted by split, each once over all sources.",
     )
     parser.add_argument("recipe", help="a YAML file, or one of patchbay list, such as copa/pretrain")
     parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help="data.sources=[...], ...")
-    parser.add_argument("--json", action="store_true", help="print {pictures, records, skipped, messages}")
+    parser.add_argument("--json", action="store_true", help="print {pictures, records, splits, skipped, messages}")
     args = parser.parse_intermixed_args(argv)
 
     def work() -> int:
         with json_only(args.json):
             report = verify(args.recipe, args.overrides)
         print(json.dumps(report, indent=2) if args.json else "\n".join(_format(report)))
-        return 1 if report.get("skipped") else 0
+        return 1 if report["skipped"] else 0
 
     return run_cli(work)

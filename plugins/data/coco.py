@@ -41,7 +41,8 @@ class Coco(kinds.Data):
 
     Splits: "validation" and "test" if a file or the seed assigns images to them; and "train", the first training
     images, which are not held out and measure the fit to the training data. Their images are whole, resized to a
-    square.
+    square. An image is in one split, whatever sources, links and spellings of its path name it, with its boxes and
+    captions; it is evaluated once. Splits are drawn by the path within the source. ``SharedImages`` has the details.
 
     A bad record is skipped when the files are read. A bad image is replaced by another when it is drawn. Both are
     counted and logged; if their share is above the budget, it is an error.
@@ -95,10 +96,13 @@ class Coco(kinds.Data):
         self.pool = ImagePool(image_sources, max_short_side, budget)
         self.boxed: Sequence[int] = np.concatenate(self.pool.numbers("train", "boxed")).tolist()
         self._training = self.pool.numbers("train", "captioned")
+        if not any(map(len, self._training)):
+            sizes = ", ".join(f"{split} {len(self.pool.shuffled(split))}" for split in ("validation", "test"))
+            raise ValueError(f"sources: no image with a caption is left for training: {sizes}")
         self._weights = _weights(sources, [len(numbers) for numbers in self._training])
         orders = {split: self.pool.shuffled(split) for split in ("validation", "test")}
         self._orders: dict[str, list[int]] = {split: order for split, order in orders.items() if order}
-        self._orders["train"] = np.concatenate(self._training).tolist()
+        self._orders["train"] = self.pool.distinct(np.concatenate(self._training)).tolist()
         self._held_out: Cache = {split: [] for split in self._orders}
         self.tokenizer = (
             open_vocabulary(vocabulary, vocabulary_size, text_length)
@@ -170,7 +174,7 @@ class Coco(kinds.Data):
         return Example(self.pool.name(index), photo.image, "", photo.regions)
 
     def verify(self) -> dict[str, Any]:
-        """Read every image; return {"pictures": number, "records": number, "skipped": {kind: number}, "messages"}."""
+        """Read every image; return ``{pictures, records, splits {split: count}, skipped {kind: count}, messages}``."""
         return self.pool.verify()
 
     def _mix(self, size: int, rng: Generator) -> list[int]:
@@ -207,14 +211,13 @@ class Coco(kinds.Data):
             box = (x0 * across, y0 * down, min(x1 * across, side), min(y1 * down, side))
             return Region(box, region.phrase, region.label)
 
-        source, index = self.pool.find(number)
         captions = self.pool.captions(number)
         return Example(
             key=self.pool.name(number),
             image=squared(photo.image, self.image_size),
             caption=captions[0],
             regions=tuple(map(scaled, photo.regions)),
-            absent=source.absent(index, photo.regions),
+            absent=self.pool.absent(number, photo.regions),
             facts=tuple(captions),
         )
 
@@ -223,10 +226,8 @@ def _weights(sources: Sequence[SourceFiles], counts: Sequence[int]) -> NDArray[n
     """Compute the weight of each source in a batch: 0 without training captions.
 
     Raises:
-        ValueError: no training caption, or some sources have a weight and others do not.
+        ValueError: some sources have a weight and others do not.
     """
-    if not any(counts):
-        raise ValueError("sources: no image with a caption is left for training")
     given = [source.weight for source, count in zip(sources, counts, strict=True) if count]
     if any(given) and not all(given):
         raise ValueError(

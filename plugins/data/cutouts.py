@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,14 @@ from core.types import Batch, Example, Region
 from plugins.data.batching import CLASS_TEXT, BatchOptions, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing
 from plugins.data.drawing.compositing import PlacedObject
-from plugins.data.drawing.cutout_files import head, read_background, read_objects, split_backgrounds, split_objects
+from plugins.data.drawing.cutout_files import (
+    OBJECT_SIDES,
+    head,
+    read_background,
+    read_objects,
+    split_backgrounds,
+    split_objects,
+)
 from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
@@ -90,6 +97,21 @@ class Cutouts(kinds.Data):
             ValueError: no such split.
         """
         return first_examples(self._held_out, split, count, self._draw)
+
+    def verify(self) -> dict[str, Any]:
+        """Count the files, all of which were read: objects with captions, and backgrounds by split."""
+        objects = sum(len(cutout.sprites) for cutout in self.cutouts.values()) // len(OBJECT_SIDES)
+        splits = {split: len(self.backgrounds[split]) for split in ("train", "validation", "test")}
+        note = (
+            f"splits: {sum(splits.values())} backgrounds; captions withheld from training: {len(self.withheld_nouns)}"
+        )
+        return {
+            "pictures": objects + sum(splits.values()),
+            "records": objects,
+            "splits": splits,
+            "skipped": {},
+            "messages": [note],
+        }
 
     def references(self, example: Example) -> Sequence[str]:
         return captions.references(example)

@@ -18,6 +18,7 @@ from PIL import Image
 from core.types import Example
 from plugins.data.annotations.image_pool import ImagePool, share_out
 from plugins.data.annotations.image_source import SPLITS, ImageSource, SourceFiles
+from plugins.data.annotations.records import plain_path
 from plugins.data.batching import draw_pairs
 from plugins.data.clips import Clips
 from plugins.data.drawing.compositing import chosen, fraction
@@ -28,7 +29,7 @@ from properties.drawing import PROFILE
 
 SEEDS = st.integers(0, 2**31)
 SHARES = st.floats(0, 0.4)
-LETTERS = st.characters(codec="utf-8", exclude_characters="/", exclude_categories=["C", "Z"])
+LETTERS = st.characters(codec="utf-8", exclude_characters="/\\", exclude_categories=["C", "Z"])
 FILES = st.builds(
     lambda folder, name: f"{folder}/{name}.jpg" if folder else f"{name}.jpg",
     st.sampled_from(["", "a", "b/c"]),
@@ -89,10 +90,9 @@ def test_pictures_are_split_by_seed_and_name_alone(folder, names, seed, share, o
     fewer = mixed[: len(mixed) // 2 + 1]
     part = sets(by_split(collection(folder, fewer, seed, share)))
     assert part == {split: set(kept) & set(fewer) for split, kept in splits.items()}
-    for name in names:  # a picture is in the same split in whatever folder it lies
-        base = name.rpartition("/")[2]
-        (one,) = [split for split, kept in sets(by_split(collection(folder, [base], seed, share))).items() if kept]
-        assert name in splits[one]
+    spelled = [f".//{name.replace('/', order.choice(['/', '//', '/./', chr(92)]))}" for name in names]
+    respelled = by_split(collection(folder, spelled, seed, share))
+    assert {split: [plain_path(name) for name in kept] for split, kept in respelled.items()} == splits
 
 
 @PROFILE
@@ -104,10 +104,18 @@ def test_a_larger_share_only_takes_from_training(folder, names, seed, shares):
     assert min(shares) > 0 or not small["validation"] | small["test"]
 
 
-@settings(PROFILE, max_examples=20)
+LAYOUTS = {
+    "one folder": [f"{i:012}.jpg" for i in range(2000)],
+    "two files of the same names in each folder": [f"CXR{i:04}/{k}.png" for i in range(1000) for k in (0, 1)],
+    "one file in each folder": [f"{i // 40}/{i:x}/frame.jpg" for i in range(2000)],
+    "the same names in few folders": [f"{place}/{i}.webp" for place in ("day", "night") for i in range(1000)],
+}
+
+
+@pytest.mark.parametrize("names", LAYOUTS.values(), ids=LAYOUTS)
+@settings(PROFILE, max_examples=10)
 @given(seed=SEEDS, share=SHARES)
-def test_splits_have_about_their_share(folder, seed, share):
-    names = [f"{i:012}.jpg" for i in range(2000)]
+def test_splits_have_about_their_share(folder, names, seed, share):
     splits = by_split(collection(folder, names, seed, share))
     assert near_share(len(splits["validation"]), 2000, share)
     assert near_share(len(splits["test"]), 2000, share)

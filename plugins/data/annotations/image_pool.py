@@ -12,7 +12,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from core.types import Region
 from plugins.data.annotations.image_source import ImageSource, Photo
+from plugins.data.annotations.records import SPLITS
+from plugins.data.annotations.shared_images import SharedImages
 from plugins.data.bad_records import LOG, BadRecord, BadRecords
 
 MAX_CACHE_BYTES = 512 * 2**20  # of decoded images in each process
@@ -22,7 +25,7 @@ UNREAD, GOOD, BAD = range(3)
 
 
 class ImagePool:
-    """Images of several sources.
+    """Images of several sources, each in one split; see SharedImages.
 
     Args:
         max_short_side: pixels; an image whose short side is longer is reduced to this when it is read.
@@ -44,6 +47,7 @@ class ImagePool:
         self._cache: dict[int, Photo] | None = {} if fits else None
         for source in sources:
             source.probe(max_short_side)
+        self.shared = SharedImages(sources)
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -60,14 +64,28 @@ class ImagePool:
             for source, start in zip(self.sources, self.starts, strict=False)
         ]
 
+    def distinct(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Select one number of each image: the first whose annotation file states its split, or the first.
+
+        Captions that another source gives for the image are left out.
+        """
+        images = self.shared.image[numbers]
+        if len(np.unique(images)) < len(numbers):
+            places = map(self.find, numbers.tolist())
+            unstated = np.array([index not in source.records.split for source, index in places])
+            order = np.lexsort((numbers, unstated, images))
+            numbers = np.sort(numbers[order[np.unique(images[order], return_index=True)[1]]])
+        return numbers
+
     def shuffled(self, split: str) -> list[int]:
-        """Return the captioned images of a split in an order that depends on the seed and the names only."""
+        """Return the captioned images of a split, each once, in an order by the seed and the paths."""
 
         def place(number: int) -> tuple[float, str]:
-            name = self.name(number)
-            return self.find(number)[0].hash_fraction(name), name  # equal file names have equal fractions
+            source, index = self.find(number)
+            path = source.path(source.records.names[index])
+            return source.hash_fraction(path), path  # equal paths have equal fractions
 
-        return sorted(np.concatenate(self.numbers(split, "captioned")).tolist(), key=place)
+        return sorted(self.distinct(np.concatenate(self.numbers(split, "captioned"))).tolist(), key=place)
 
     def name(self, number: int) -> str:
         """Return an image's name in its annotation file."""
@@ -77,6 +95,12 @@ class ImagePool:
     def captions(self, number: int) -> list[str]:
         source, index = self.find(number)
         return source.records.captions_of(index)
+
+    def absent(self, number: int, regions: tuple[Region, ...]) -> str:
+        """Draw a class or phrase that is not in the image, by any of the sources that name it."""
+        source, index = self.find(number)
+        others = [self.find(other) for other in self.shared.records_of(number) if other != number] if regions else []
+        return source.absent(index, regions, others)
 
     def photo(self, number: int) -> Photo | None:
         """Return an image, or None if it cannot be used.
@@ -131,12 +155,20 @@ class ImagePool:
                 raise ValueError(f"none of {MAX_DRAWS} images drawn can be used. {self.bad}")
             yield number, photo
 
+    def split_sizes(self) -> dict[str, int]:
+        """Count the images with captions or boxes in each split; an image of several sources counts once."""
+        used = [np.concatenate(self.numbers(split, having)) for split in SPLITS for having in ("captioned", "boxed")]
+        both = [np.concatenate(pair) for pair in zip(used[::2], used[1::2], strict=True)]
+        return {split: len(np.unique(self.shared.image[numbers])) for split, numbers in zip(SPLITS, both, strict=True)}
+
     def verify(self) -> dict[str, Any]:
         """Read every image; return the counts of all that is skipped, and the first messages.
 
-        Images turned upright are counted in the last messages, one for each kind.
+        The last messages are about images that training leaves out because they are held out in another source, and
+        about images turned upright, one for each kind with their number.
         """
         bad, turns, examples = BadRecords(), Counter[str](), dict[str, str]()
+        bad.merge(self.shared.bad)
         for source in self.sources:
             bad.merge(source.bad)
             for index in range(len(source.records.names)):
@@ -151,11 +183,14 @@ class ImagePool:
                         kind, message = photo.turn_note
                         examples.setdefault(kind, message)
                         turns[kind] += 1
+        notes = [self.shared.note] if self.shared.note else []
+        notes += [f"{n} x {kind}. First: {examples[kind]}" for kind, n in turns.items()]
         return {
-            "pictures": len(self),
+            "pictures": len(np.unique(self.shared.image)),
             "records": sum(source.bad.tried for source in self.sources),
+            "splits": self.split_sizes(),
             "skipped": dict(bad.kinds),
-            "messages": [*bad.messages, *(f"{n} x {kind}. First: {examples[kind]}" for kind, n in turns.items())],
+            "messages": [*bad.messages, *notes],
         }
 
 

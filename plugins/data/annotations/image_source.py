@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,13 +16,12 @@ from core.files import paths
 from core.types import Region
 from plugins.data.annotations.orientation import SWAPPED, BoxFrame, box_frame, turn_box
 from plugins.data.annotations.read import read_annotations, similar_name
-from plugins.data.annotations.records import Box, BoxLabel, Records, clip
+from plugins.data.annotations.records import SPLITS, Box, BoxLabel, Records, clip, plain_path
 from plugins.data.bad_records import BadRecord, BadRecords
 from plugins.data.drawing.compositing import fraction, stream
 from plugins.data.image_files import read_upright
 from registry.part import NonNegativeFloat
 
-SPLITS = ("train", "validation", "test")
 SUBFOLDERS = ("VG_100K", "VG_100K_2")  # of Visual Genome's images
 PROBED_IMAGES = 5  # one of them must be usable
 MAX_DRAWS = 100  # of a phrase that is not in an image
@@ -64,7 +65,7 @@ class ImageSource:
 
     Attributes:
         split: (images,) index into SPLITS: the one in an annotation file, otherwise by a hash of the seed and the
-            file's name, so that images of one name are in the same split in all sources.
+            image's path within the source. ``SharedImages`` changes it where several sources name an image.
 
     Args:
         where: the source's place in the recipe, for messages.
@@ -81,6 +82,7 @@ class ImageSource:
             raise ValueError("; ".join(missing))
         if not source.captions and not source.boxes:
             raise ValueError(f"{where}: names neither captions nor boxes")
+        self._prefix = os.path.join(os.path.abspath(source.images), "")
         roots = [os.path.join(source.images, name) for name in SUBFOLDERS]
         self._roots = [source.images, *(root for root in roots if paths.isdir(root))]
         self.records, self.bad = Records(), BadRecords()
@@ -102,9 +104,13 @@ class ImageSource:
                 split[number] = 1 if place < share else 2 if place < 2 * share else 0
         return split
 
+    def path(self, name: str) -> str:
+        """Return an image's path within the source, in one spelling."""
+        return plain_path(name).removeprefix(self._prefix)
+
     def hash_fraction(self, name: str) -> float:
-        """Return a number in [0, 1) that depends on the seed and the file's name only, without its folder."""
-        return fraction(self.seed, "split", os.path.basename(name))
+        """Return a number in [0, 1) that depends on the seed and the image's path within the source only."""
+        return fraction(self.seed, "split", self.path(name))
 
     def in_split(self, split: str, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         """Select the images that are in a split."""
@@ -162,19 +168,30 @@ class ImageSource:
             pixels, tuple(regions), tuple(left_out), frame.note and (frame.note[0], f"{file}: {frame.note[1]}")
         )
 
-    def absent(self, number: int, regions: tuple[Region, ...]) -> str:
+    def absent(self, number: int, regions: tuple[Region, ...], others: Sequence[tuple[ImageSource, int]] = ()) -> str:
         """Draw a class that is not in the image, or a phrase of another image; "" if none was found.
 
         It does not occur in the captions, and no crowd without boxes has its class.
+
+        Args:
+            others: sources that name the image too, each with its number there.
         """
         if not regions:
             return ""
-        rng = stream("absent", self.seed, self.records.names[number])
-        there = {region.phrase for region in regions} | self.records.crowds.get(number, set())
-        captions = " ".join(self.records.captions_of(number)).lower()
-        pool = self.records.classes if regions[0].label else self.records.phrases
+        rng = stream("absent", self.seed, self.path(self.records.names[number]))
+        there, captions = {region.phrase for region in regions}, ""
+        for source, i in [(self, number), *others]:
+            records = source.records
+            there |= records.crowds.get(i, set()).union(*((box.phrase, box.label) for box in records.box_labels(i)))
+            captions += " ".join(records.captions_of(i)).lower() + " "
+        pool = self.records.classes if regions[0].label else self._sorted_phrases
         drawn = (rng.choice(pool) for _ in range(MAX_DRAWS))
         return next((phrase for phrase in drawn if phrase not in there and phrase.lower() not in captions), "")
+
+    @cached_property
+    def _sorted_phrases(self) -> list[str]:
+        """Phrases of all boxes, frequent ones repeated, in an order that does not depend on that of the files."""
+        return sorted(self.records.phrases)
 
 
 def _region(box: Box, frame: BoxFrame, pixels: NDArray[np.uint8], box_label: BoxLabel) -> Region:

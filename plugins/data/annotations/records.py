@@ -79,7 +79,7 @@ class Records:
 
         Args:
             split: one of SPLITS.
-            record: its path in the file, such as "images[3]".
+            record: its path in the file, such as "images[3]" or "line 4".
 
         Raises:
             BadRecord: an earlier record states another. The image is in the later one of SPLITS: it does not train.
@@ -90,7 +90,7 @@ class Records:
             return
         if SPLITS.index(split) > SPLITS.index(earlier):
             self.split[number], self._split_places[number] = split, (file, record)
-        place = earlier_record if earlier_file == file else f"{earlier_file}: {earlier_record}"
+        place = earlier_record if earlier_file == file else f"{earlier_record} of {earlier_file}"
         message = f"{self.names[number]!r} is in {split} here and in {earlier} in {place}; it is not used for training"
         raise BadRecord("image in two splits", message, ".split")
 
@@ -135,6 +135,13 @@ class Records:
 
     def captions_of(self, number: int) -> list[str]:
         return self.captions[self._caption_start[number] : self._caption_start[number + 1]]
+
+    def classes_in(self, numbers: NDArray[np.int64]) -> list[str]:
+        """Return the sorted classes of the boxes of some images."""
+        if len(numbers) == len(self.boxed):
+            return self.classes
+        spans = (slice(self._box_start[number], self._box_start[number + 1]) for number in numbers.tolist())
+        return sorted({label for span in spans for label in self.labels[span]} - {""})
 
     def box_labels(self, number: int) -> list[BoxLabel]:
         """Return the boxes of an image, in pixels of ``sizes``, or of the image file if no size is known."""

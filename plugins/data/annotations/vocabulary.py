@@ -59,12 +59,12 @@ def assumed_size(path: str, size: int) -> tuple[int, str]:
 
 
 def train_vocabulary(sources: Sequence[ImageSource], size: int, length: int) -> Tokenizer:
-    """Train a vocabulary on all classes and on the first training captions and phrases of each source."""
+    """Train a vocabulary on the classes and the first captions and phrases of each source's training images."""
     texts: list[str] = []
     for source in sources:
         records = source.records
         captioned, boxed = (source.in_split("train", some) for some in (records.captioned, records.boxed))
-        texts += [CLASS_TEXT.format(label=label) for label in records.classes]
+        texts += [CLASS_TEXT.format(label=label) for label in records.classes_in(boxed)]
         texts += islice((text for number in captioned for text in records.captions_of(number)), MAX_TRAINING_TEXTS)
         texts += islice((box.phrase for number in boxed for box in records.box_labels(number)), MAX_TRAINING_TEXTS)
     tokenizer = train_tokenizer(texts, length, MAX_TRAINED_PIECES)

@@ -73,7 +73,9 @@ def test_the_real_photos_are_all_there(data):
     assert {records.names.index(f"{image:012}.jpg") for image in crowds} == set(records.crowds)
     assert len(records.captioned) == 100
     found = data.verify()
-    assert found == {"pictures": 100, "records": 100 + 500 + 100 + 80 + 852, "skipped": {}, "messages": []}
+    splits = {"train": 96, "validation": 1, "test": 3}
+    records = 100 + 500 + 100 + 80 + 852
+    assert found == {"pictures": 100, "records": records, "splits": splits, "skipped": {}, "messages": []}
 
 
 def test_the_contract(data):

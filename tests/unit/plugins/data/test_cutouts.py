@@ -108,6 +108,12 @@ def test_pictures_of_a_small_folder_keep_their_promises(data):
     assert len(data.cutouts["abalone"].sprites) == 2 * len(cutout_files.OBJECT_SIDES)
 
 
+def test_files_are_counted_by_split(data):
+    report = data.verify()
+    assert (report["pictures"], report["records"], report["skipped"]) == (11 + 4, 11, {})
+    assert report["splits"] == {"train": 2, "validation": 1, "test": 1}
+
+
 def test_pictures_of_real_cutouts_keep_their_promises(real):
     drawn = check(real, 150)
     assert len(real.cutouts) == 117

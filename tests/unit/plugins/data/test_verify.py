@@ -31,16 +31,25 @@ def test_everything_is_read_and_counted_whatever_the_budget(folder, capsys):
     assert main(["verify", RECIPE, source(folder), "data.budget=0", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["pictures"], said["records"]) == (12, 25)
+    assert list(said) == ["pictures", "records", "splits", "skipped", "messages"]
     assert said["skipped"] == {"unknown image": 1, "missing file": 1}
+    assert list(said["splits"]) == ["train", "validation", "test"]
+    assert sum(said["splits"].values()) == 12
     assert main(["verify", RECIPE, source(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "12 images, 25 records: 2 cannot be used"
+    assert lines[1] == ", ".join(f"{split} {count}" for split, count in said["splits"].items())
     assert f"{folder}/captions.json: annotations[12].image_id: no image has the id 99" in lines
 
 
 def test_drawn_data_has_nothing_to_verify(capsys):
     assert main(["verify", "projects/copa/pretrain.yaml"]) == 0
     assert "nothing to verify" in capsys.readouterr().out
+    assert main(["verify", "projects/copa/pretrain.yaml", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report) == ["pictures", "records", "splits", "skipped", "messages"]
+    assert report["splits"] == {"train": 0, "validation": 0, "test": 0}
+    assert "nothing to verify" in report["messages"][0]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -82,16 +82,22 @@ def test_verify_reads_all_images_whatever_the_budget(tmp_path):
     assert {key: value for key, value in images.verify().items() if key != "messages"} == {
         "pictures": 11,
         "records": 11,
+        "splits": images.split_sizes(),
         "skipped": {"empty file": 4},
     }
 
 
 def test_a_pool_too_large_for_memory_is_not_cached(tmp_path):
     small = pool(tmp_path, 2).sources[0]
-    huge = SimpleNamespace(records=SimpleNamespace(names=["x"] * 10**6), probe=lambda side: None)
-    images = ImagePool([small, huge], 256, 0.0)
+    huge = SimpleNamespace(
+        records=SimpleNamespace(names=[f"x{i}" for i in range(10**4)], split={}),
+        split=np.zeros(10**4, np.int8),
+        file=str,
+        probe=lambda side: None,
+    )
+    images = ImagePool([small, huge], 2048, 0.0)
     assert images.photo(0) is not images.photo(0)
-    assert images.find(10**6 + 1)[1] == 10**6 - 1
+    assert images.find(10**4 + 1)[1] == 10**4 - 1
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -82,12 +82,15 @@ def test_boxes_outside_an_image_without_a_recorded_size(tmp_path):
         source(SourceFiles(files.images, [], files.boxes)).photo(0, 20)
 
 
-def test_splits_depend_on_seed_and_file_name_only(tmp_path):
+def test_splits_depend_on_seed_and_path_only(tmp_path):
     photos = source(write(tmp_path, count=60))
     for number, name in enumerate(photos.records.names):
         place = photos.hash_fraction(name)
         assert photos.split[number] == (1 if place < 0.2 else 2 if place < 0.4 else 0)
-        assert photos.hash_fraction(f"folder/{name}") == place
+        for spelling in (f"./{name}", f".//.\\{name}", f"{tmp_path}/images/{name}"):
+            assert photos.hash_fraction(spelling) == place
+        assert photos.hash_fraction(f"folder/{name}") != place
+        assert photos.hash_fraction(f"folder/{name}") == photos.hash_fraction(f"./folder\\{name}")
     assert set(photos.split) == {0, 1, 2}
     assert (photos.split != source(write(tmp_path, count=60), seed=1).split).any()
     assert not source(write(tmp_path, count=60), held_out=0.0).split.any()
@@ -117,6 +120,22 @@ def test_visual_genome_subfolders_are_searched(tmp_path):
     (tmp_path / "images" / "0.png").rename(tmp_path / "images" / "VG_100K_2" / "0.png")
     assert source(files).file(0).endswith("VG_100K_2/0.png")
     assert source(files).photo(0, 20).image.shape == (3, 20, 40)
+
+
+def test_backslashes_of_windows_are_read_as_slashes(tmp_path):
+    files = write(tmp_path)
+    (tmp_path / "images" / "sub").mkdir()
+    (tmp_path / "images" / "0.png").rename(tmp_path / "images" / "sub" / "0.png")
+    (tmp_path / "captions.json").write_text(json.dumps([{"image": "sub\\0.png", "caption": "a"}]))
+    assert source(SourceFiles(files.images, files.captions)).photo(0, 20).image.shape == (3, 20, 40)
+
+
+def test_an_absent_class_is_in_no_other_source_of_the_image(tmp_path):
+    photos, other = source(write(tmp_path / "a", count=3)), source(write(tmp_path / "b", count=3))
+    regions = photos.photo(0, 20).regions
+    assert photos.absent(0, regions) in {"dog", "cow"}
+    assert photos.absent(0, regions, [(other, 1)]) == "cow"  # the other one has a box of a dog
+    assert photos.absent(0, regions, [(other, 1), (other, 2)]) == ""
 
 
 def test_a_probe_passes_with_one_usable_image(tmp_path):

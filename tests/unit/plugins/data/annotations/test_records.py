@@ -83,7 +83,9 @@ def test_two_splits_of_an_image_are_named_with_both_places_and_it_does_not_train
         records.set_split(number, "train", "one.json", "images[2]")
     assert (caught.value.kind, str(caught.value)) == ("image in two splits", expected)
     assert records.split == {number: "validation"}
-    with pytest.raises(BadRecord, match=r"is in test here and in validation in one\.json: images\[0\]; it is not used"):
+    with pytest.raises(
+        BadRecord, match=r"is in test here and in validation in images\[0\] of one\.json; it is not used"
+    ):
         records.set_split(number, "test", "two.json", "images[7]")
     with pytest.raises(BadRecord, match=r"is in train here and in test in images\[7\]; it is not used"):
         records.set_split(number, "train", "two.json", "images[8]")
