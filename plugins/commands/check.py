@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.recipe import Recipe
 
 T = TypeVar("T")
+MIN_BYTES = 2**20 / 20  # of a kind of memory that is printed
 NOT_INCLUDED = "temporary tensors, memory cached by the allocator, the batch itself, data workers"
 
 
@@ -35,8 +36,8 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Returns:
         ``parameters`` {total, parts}: tied weights count once, teachers do not. ``macs`` {total, unpruned, parts}: of
         one image with one text of full length. ``memory``: bytes at the recipe's batch, see plugins.compute.dry_run.
-        ``step`` {pictures, chunks, precision, device}: the step that the memory is estimated for. ``notes``: what
-        could not be checked.
+        ``step`` {pictures, chunks, precision, device, teacher}: the step that the memory is estimated for; ``teacher``:
+        True if it has a momentum teacher or a running mean. ``notes``: what could not be checked.
     """
     from core import discovery
     from core.folders.recipe import read_any
@@ -91,6 +92,7 @@ class Check:
             "chunks": train.gradcache_chunks,
             "precision": dry.precision,
             "device": dry.device.type,
+            "teacher": bool(train.ema) or any(True for _, part in dry.objectives.items() for _ in part.parameters()),
         }
         parts = memory.parameters(dry.model)
         self.report["parameters"] = {"total": sum(parts.values()), "parts": parts}
@@ -122,6 +124,11 @@ def _place(err: Exception) -> str:
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
+def _mib(number: int) -> str:
+    mib = number / 2**20
+    return f"{mib:,.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
+
+
 def _table(report: dict[str, Any]) -> list[str]:
     from plugins.compute.torch_macs import amount
     from plugins.hooks.report_table import columns
@@ -140,13 +147,15 @@ def _table(report: dict[str, Any]) -> list[str]:
     )
     if macs:
         parts = {part: amount(number) for part, number in macs["parts"].items() if number}
-        block("MACs of an image with a text", amount(macs["total"]), {**parts, "unpruned": amount(macs["unpruned"])})
+        whole = {"unpruned": amount(macs["unpruned"])} if macs["unpruned_parts"] != macs["parts"] else {}
+        block("MACs of an image with a text", amount(macs["total"]), {**parts, **whole})
     if memory:
-        mib = {part: f"{number / 2**20:,.0f} MiB" for part, number in memory.items()}
         step = report["step"]
+        names = {"teacher": "teacher" if step["teacher"] else "frozen weights, buffers"}
+        mib = {names.get(part, part): _mib(number) for part, number in memory.items() if number >= MIN_BYTES}
         chunks = f" in {step['chunks']} chunks" if step["chunks"] > 1 else ""
         title = f"memory of {step['pictures']} images{chunks}, {step['precision']} on {step['device']}, about"
-        block(title, mib.pop("total"), mib)
+        block(title, mib.pop("total", _mib(memory["total"])), mib)
     return [*columns(rows), *([f"  not included in memory: {NOT_INCLUDED}"] if memory else [])]
 
 

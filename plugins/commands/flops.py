@@ -159,6 +159,11 @@ def timm_flops(name: str, image_size: int | None = None) -> Report:
     }
 
 
+def _prunes(report: Report) -> bool:
+    """Return True if pruning changes the MACs of a part."""
+    return "unpruned_parts" in report and bool(report["unpruned_parts"] != report["parts"])
+
+
 def _table(report: Report) -> list[str]:
     from plugins.compute.torch_macs import amount, ratio
     from plugins.hooks.report_table import columns
@@ -167,7 +172,7 @@ def _table(report: Report) -> list[str]:
     lines = [f"MACs of an image of {report['image_size']} x {report['image_size']} pixels{words}"]
     rows: list[tuple[str, ...]] = [(part, amount(number)) for part, number in report["parts"].items()]
     rows.append(("total", amount(report["total"])))
-    if "unpruned" in report:
+    if _prunes(report):
         whole = [*report["unpruned_parts"].values(), report["unpruned"]]
         rows = [(*row, amount(number)) for row, number in zip(rows, whole, strict=True) if row[1] != "0" or number]
         lines += columns([("", "pruned", "unpruned"), *rows])
@@ -184,7 +189,7 @@ def _table(report: Report) -> list[str]:
 
 def _checks(report: Report) -> list[tuple[str, ...]]:
     names = {"torch": "torch's counter", "closed_form": "closed form"}
-    totals = [key for key in ("total", "unpruned") if key in report]
+    totals = ["total", "unpruned"] if _prunes(report) else ["total"]
     rows: list[tuple[str, ...]] = [("fvcore", *(f"{report[key]:,}" for key in totals), "")]
     for key, check in report["checks"].items():
         if "missing" in check:
@@ -203,7 +208,8 @@ def _training_table(report: Report) -> list[str]:
     where = f"{training['pictures']} images, texts of full length, {training['precision']} on {training['device']}"
     rows: list[tuple[str, ...]] = [(key, amount(training[key])) for key in ("forward", "backward", "total")]
     rows.append(("per image", amount(training["per_picture"])))
-    rows.append(("per image, relative to one unpruned inference", ratio(training["per_picture"], report["unpruned"])))
+    inference = "unpruned inference" if _prunes(report) else "inference"
+    rows.append((f"per image, relative to one {inference}", ratio(training["per_picture"], report["unpruned"])))
     rows += [(f"only {name}", amount(number)) for name, number in training["losses_alone"].items()]
     return [f"One training step by torch's counter ({where})", *columns(rows)]
 

@@ -100,8 +100,9 @@ def sheet(examples: Sequence[Example], written: Sequence[str]) -> Figure:
         panel.imshow(example.image.permute(1, 2, 0).numpy(), interpolation="nearest")
         panel.set_xticks([])
         panel.set_yticks([])
-        panel.set_title(textwrap.fill(example.caption, 44), fontsize=9, color="#777777", parse_math=False)
-        panel.set_xlabel(textwrap.fill(text or "(nothing)", 44), fontsize=9, weight="bold", parse_math=False)
+        reference, generated = f"reference: {example.caption}", f"generated: {text or '(nothing)'}"
+        panel.set_title(textwrap.fill(reference, 44), fontsize=9, color="#555555", parse_math=False)
+        panel.set_xlabel(textwrap.fill(generated, 44), fontsize=9, weight="bold", parse_math=False)
     for panel in panels[len(examples) :]:
         panel.set_axis_off()
     return figure

@@ -18,7 +18,7 @@ HEAD = "classify"
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``classification``; None for a model without the head, or a split without images of these classes.
+    """Section ``classification``; None for a model without the head, or a split without images of 2 classes.
 
     Images are pruned under the null guide. Ties count against the model.
     """
@@ -27,7 +27,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     examples = evaluation.data.labelled_examples(settings.split, evaluation.settings_for(ExampleSettings).examples)
     labelled = [(example, name) for example, name in examples if name in classes]
-    if not labelled:
+    if not labelled or len(classes) < 2:
         return None
     chunks = [labelled[start : start + settings.batch] for start in range(0, len(labelled), settings.batch)]
     logits = []

@@ -50,9 +50,10 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
     pair = PairInference(model)
 
     first = slice(0, 1)
-    counted = pair.count(images[first], text.rows(first))
-    with model.unpruned():
-        whole = pair.count(images[first], text.rows(first))
+    counted = whole = pair.count(images[first], text.rows(first))
+    if model.pruners:
+        with model.unpruned():
+            whole = pair.count(images[first], text.rows(first))
     macs: dict[str, Any] = {"total": counted.total, "unpruned": whole.total, "parts": counted.parts}
     if counted.uncounted:
         macs["uncounted"] = counted.uncounted
@@ -68,8 +69,10 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
     section: dict[str, Any] = {"pruned": None, "unpruned": None}
     spread: dict[str, Any] | None = None
     if rounds:
-        times = time_interleaved({"pruned": pruned, "unpruned": unpruned}, rounds, evaluation.device)
-        rates = {name: [len(images) / seconds for seconds in taken] for name, taken in times.items()}
+        calls = {"pruned": pruned, "unpruned": unpruned} if model.pruners else {"unpruned": unpruned}
+        times = time_interleaved(calls, rounds, evaluation.device)
+        times.setdefault("pruned", times["unpruned"])
+        rates = {name: [len(images) / seconds for seconds in times[name]] for name in section}
         section = {name: statistics.median(rate) for name, rate in rates.items()}
         spread = {name: [min(rate), max(rate)] for name, rate in rates.items()}
     return {"macs": macs, "images_per_second": section, "images_per_second_spread": spread}
@@ -84,6 +87,7 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
 
 
 def _format_lines(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str, Any]) -> list[str]:
+    prunes = macs.get("total") != macs.get("unpruned") if macs else speed.get("pruned") != speed.get("unpruned")
     rows: list[tuple[str, ...]] = [("", "pruned", "unpruned", "ratio")]
     if macs:
         pruned, whole = macs["total"], macs["unpruned"]
@@ -92,11 +96,17 @@ def _format_lines(macs: dict[str, Any], speed: dict[str, Any], spread: dict[str,
         fast, slow = speed["pruned"], speed["unpruned"]
         rows.append(("images/s", f"{fast:,.0f}", f"{slow:,.0f}", ratio(fast, slow)))
     if spread:
-        rows.append(("  slowest to fastest", *(f"{low:,.0f} to {high:,.0f}" for low, high in spread.values()), ""))
-    lines = ["Inference for an image with a text: encoders, pruner, fusion", *columns(rows)]
+        ranges = [f"{low:,.0f} to {high:,.0f}" for low, high in (spread["pruned"], spread["unpruned"])]
+        rows.append(("  slowest to fastest", *ranges, ""))
+    rows = rows if prunes else [row[:2] for row in rows[1:]]
+    title = f"Inference for an image with a text: encoders, {'pruner, ' if prunes else ''}fusion"
+    lines = [title, *columns(rows)] if rows else [title]
     parts = {name: count for name, count in macs.get("parts", {}).items() if count}
     if parts:
-        lines.append("  MACs pruned: " + ", ".join(f"{name} {amount(count)}" for name, count in parts.items()))
+        lines.append(
+            f"  MACs {'pruned' if prunes else 'by part'}: "
+            + ", ".join(f"{name} {amount(count)}" for name, count in parts.items())
+        )
     if macs.get("uncounted"):
         lines.append("  of unknown cost, counted as 0: " + ", ".join(macs["uncounted"]))
     return lines

@@ -28,12 +28,14 @@ WAYS = {"null_guide": "null guide", "own_text": "best re-ranked under their text
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``guided``; None for a model with a fusion, or without a guided pruner or contrastive heads."""
+    """Section ``guided``; None with a fusion, without a guided pruner or contrastive heads, or for under 2 images."""
     model, settings = evaluation.model, evaluation.settings
     chosen = evaluation.settings_for(RetrievalSettings)
     if not model.guided or model.fusion is not None or any(map(model.lacks, ("heads.image", "heads.text"))):
         return None
     examples = evaluation.examples(settings.split, chosen.candidates)
+    if len(examples) < 2:
+        return None
     words, trunk, image = encode(evaluation, examples)
     pictures, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
     similar = cosines(pictures, texts)  # (n, n), pictures by texts

@@ -20,7 +20,7 @@ CHANCE = 0.5
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``matching``; None for a model without fusion or matching head.
+    """Section ``matching``; None for a model without fusion or matching head, or if every caption fits every image.
 
     Each held-out image is paired with its caption and with the next caption that does not describe it, so half of the
     pairs match. ``accuracy``: of the head's decision. ``preferred``: fraction of images whose caption gets the higher

@@ -22,6 +22,7 @@ from torch import Tensor
 from core.evaluation import Evaluation
 from core.files import paths
 from core.hookspecs import hookimpl
+from core.model import Model
 from core.types import Example, Region
 from plugins.metrics.patches import score
 from plugins.metrics.settings import ExampleSettings
@@ -61,7 +62,7 @@ def draw(evaluation: Evaluation, report: dict[str, Any], folder: str) -> list[st
         if examples:
             path = os.path.join(folder, name)
             with paths.open(path, "wb") as file:
-                sheet(rows(evaluation, examples), f"{split} image").savefig(file, dpi=130)
+                sheet(rows(evaluation, examples), f"{split} image", evaluation.model).savefig(file, dpi=130)
             written.append(path)
     return written
 
@@ -84,8 +85,21 @@ def rows(evaluation: Evaluation, examples: Sequence[Example]) -> list[Row]:
     return [Row(example, *parts) for example, *parts in zip(examples, *maps, strict=True)]
 
 
-def sheet(rows: Sequence[Row], title: str) -> Figure:
+def describe_pruner(model: Model) -> str:
+    """Name the pruner whose scores are drawn, its block, and the number of pruners: "tpd after block 2"."""
+    first, count = model.pruners[0], len(model.pruners)
+    path = next(name for name, module in model.named_modules() if module is first).split(".")
+    name = first.origin.split("'")[1] if "'" in first.origin else type(first).__name__
+    block = f" {'after' if first.place == 'after_block' else 'in'} block {path[-1]}" if path[-1].isdigit() else ""
+    place = f"{name}{block}{' of the fusion' if path[0] == 'fusion' else ''}"
+    place += f", the first of {count} pruners" if count > 1 else ""
+    return place if first.guided else f"{place}, which uses no text"
+
+
+def sheet(rows: Sequence[Row], title: str, model: Model) -> Figure:
     """Draw the rows below each other, with one scale for all scores and ``title`` above the images."""
+    count = len(model.pruners)
+    kept_title = "input of the later blocks" if count == 1 else f"kept after all {count} pruners"
     height = 3.6 * len(rows) + 0.9  # inches, 0.35 of them for the titles
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.09, wspace=0.02, rect=(0, 0, 1, 1 - 0.35 / height))
     figure = Figure(figsize=(11.6, height), layout=layout, facecolor="white")
@@ -106,14 +120,14 @@ def sheet(rows: Sequence[Row], title: str) -> Figure:
             for target in targets:
                 _outline(panel, target, TARGET_COLOUR, 1.8)
     for panel, head in zip(
-        axes[0], (title, "scores for this phrase", "input of the later blocks", "scores for a wrong text"),
+        axes[0], (title, "scores for this phrase", kept_title, "scores for a wrong text"),
         strict=True,
     ):  # fmt: skip
         panel.annotate(
             head, (0.5, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", ha="center", weight="bold"
         )
     bar = figure.colorbar(heat, ax=axes, location="bottom", fraction=0.1 / len(rows), pad=0.01, shrink=0.5, aspect=45)
-    bar.set_label("the pruner's score of a patch (sigmoid)", fontsize=9)
+    bar.set_label(f"score of a patch (sigmoid) by {describe_pruner(model)}", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure
 

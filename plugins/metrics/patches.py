@@ -141,15 +141,19 @@ def pointing(scores: Tensor, labels: Tensor) -> float:
 
 
 def score_split(evaluation: Evaluation, split: str) -> PatchScores | None:
-    """Score the images of a split that have a described and an absent object; None if there are none."""
+    """Score a split's images that have an absent object and a described one on a patch; None if there are none."""
     held_out = evaluation.examples(split, evaluation.settings_for(ExampleSettings).examples)
     examples = [example for example in held_out if example.regions and example.absent]
     if not examples:
         return None
     chunk = evaluation.settings.batch
     chunks = [examples[start : start + chunk] for start in range(0, len(examples), chunk)]
+    labels = labels_of(evaluation, examples)  # (B, P)
+    labelled = labels.any(1)  # (B,), False if a box is too small or outside the image
+    if not labelled.any():
+        return None
     scores = [score(evaluation, part) for part in chunks]
-    return PatchScores(labels_of(evaluation, examples), *(torch.cat(side) for side in zip(*scores, strict=True)))
+    return PatchScores(labels[labelled], *(torch.cat(side)[labelled] for side in zip(*scores, strict=True)))
 
 
 def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

@@ -31,11 +31,13 @@ from plugins.metrics.settings import RetrievalSettings
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``retrieval``; None for a model without text encoder or projection heads."""
+    """Section ``retrieval``; None for a model without text encoder or projection heads, or for fewer than 2 images."""
     model = evaluation.model
     if any(model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     examples = evaluation.examples(evaluation.settings.split, evaluation.settings_for(RetrievalSettings).candidates)
+    if len(examples) < 2:
+        return None
     matches = not any(map(model.lacks, ("fusion", "heads.match", "heads.temperature")))
     if matches:
         words, trunk, image = encode(evaluation, examples)

@@ -27,15 +27,15 @@ ENSEMBLE = (*PROMPTS, "{labels}")
 
 @hookimpl
 def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Section ``zero_shot``; None for a model without contrastive heads, or data without labelled images."""
+    """Section ``zero_shot``; None for a model without contrastive heads, or images of fewer than 2 classes."""
     if any(evaluation.model.lacks(slot) for slot in ("text", "heads.image", "heads.text")):
         return None
     labelled = evaluation.data.labelled_examples(
         evaluation.settings.split, evaluation.settings_for(ExampleSettings).examples
     )
-    if not labelled:
-        return None
     names = sorted({name for _, name in labelled})
+    if len(names) < 2:
+        return None
     images = image_features(evaluation, [picture for picture, _ in labelled])
     classes = ensemble(torch.stack([text_features(evaluation, _filled(prompt, names)) for prompt in ENSEMBLE]))
     right = torch.tensor([names.index(name) for _, name in labelled], device=images.device)

@@ -301,3 +301,23 @@ def test_the_sketch_of_the_embedded_data():
     )
     assert sizes == told
     assert 1 <= sizes.masked <= small.batch(data).masked.positions.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "rows", "absent"),
+    [
+        ("copa/pretrain", [], ["unpruned"], ["teacher", "frozen"]),
+        ("copa/momentum", [], ["unpruned", "teacher"], ["frozen"]),
+        ("copa/mplug", ["train.ema=0.9"], ["teacher"], ["unpruned", "frozen", "pruner"]),
+        ("coca/convnet", [], ["poolers"], ["teacher", "frozen", "unpruned", "pruner", "fusion"]),
+        ("coca/frozen_feature", [], ["frozen weights, buffers"], ["teacher", "unpruned", "decoder"]),
+    ],
+)
+def test_only_rows_with_content_are_printed(name, settings, rows, absent, capsys):
+    assert cli.main(["check", name, "train.batch=4", "run.device=cpu", *settings]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    labels = [line.strip().rsplit("  ", 1)[0].strip() for line in printed[1:]]
+    for row in rows:
+        assert row in labels
+    assert not [label for label in labels if label.startswith(tuple(absent))]
+    assert not [line for line in printed if line.endswith((" 0", " 0 MiB", " 0.0 MiB"))]

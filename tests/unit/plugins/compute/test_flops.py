@@ -371,3 +371,13 @@ def test_timm_models_other_than_vits():
     report = timm_flops("resnet18", 64)
     assert report["total"] == report["checks"]["torch"]["total"]
     assert report["image_size"] == 64
+
+
+@pytest.mark.parametrize(("name", "prunes"), [("coca/pretrain", False), ("copa/mplug", False), ("copa/pretrain", True)])
+def test_an_unpruned_model_has_one_column_of_macs(name, prunes, capsys):
+    assert cli.main(["flops", name, "train.batch=2"]) == 0
+    printed = capsys.readouterr().out
+    assert ("unpruned" in printed) is prunes
+    table = printed.partition("Total by each counter")[0].splitlines()
+    (total,) = (line for line in table if line.split()[:1] == ["total"])
+    assert len(total.split()) == (5 if prunes else 3)  # a number and its unit a column

@@ -62,3 +62,41 @@ def test_the_sum_has_a_panel_if_there_are_several_losses(weights, panels, tmp_pa
     curves.training_ends(trainer=SimpleNamespace(folder=str(tmp_path), weights=weights))
     assert names == panels
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize(("count", "width"), [(10, 3), (50, 3), (100, 5), (1000, 41)])
+def test_the_legend_gives_the_width_of_the_running_mean(count, width):
+    figure = plot(range(count), {"itc": [1.0] * count, "pta": [2.0] * count})
+    assert legend_of(figure) == ["as logged", f"running mean of {width} logged values, the last one in the title"]
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert [line.get_color() for line in figure.legends[0].get_lines()] == colours
+    values = [0.0] * (count // 2) + [1.0] + [0.0] * (count - count // 2 - 1)
+    assert max(running_mean(values)) == pytest.approx(1 / width)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_legend_of_few_values_says_that_they_are_not_smoothed(count):
+    assert legend_of(plot(range(count), {"itc": [1.0] * count})) == ["as logged", "not smoothed"]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([5.0, 4.0, 3.0], "linear"), ([50.0, 3.0, 0.1], "log"), ([50.0, 3.0, 0.0], "linear"), ([5.0, -3.0], "linear")],
+)
+def test_an_axis_is_logarithmic_if_the_values_differ_widely(values, scale):
+    figure = plot(range(len(values)), {"loss": values, "itc": values})
+    for panel, label in zip(figure.axes, ("weighted sum", "loss"), strict=False):
+        assert panel.get_yscale() == scale
+        assert panel.get_ylabel() == label + (" (log scale)" if scale == "log" else "")
+        assert panel.get_xlabel() == "step"
+
+
+def test_steps_are_whole_numbers():
+    figure = plot([1, 2, 3], {"itc": [3.0, 2.0, 1.0]})
+    figure.canvas.draw()
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 import small
 from evaluations import evaluation as evaluation_of
@@ -47,6 +49,11 @@ def test_an_untrained_model_writes_something_for_every_picture_whatever_the_chun
     assert 0 <= section["captions"]["bleu4"] < 0.5
     assert "best constant caption" in "\n".join(captions.format_report(section)["captions"])
     dollars = captions.sheet(examples[:2], ["costs $5 or $_6", "a $ b_{"])
+    assert [panel.get_title() for panel in dollars.axes] == [
+        textwrap.fill(f"reference: {example.caption}", 44) for example in examples[:2]
+    ]
+    assert [panel.get_xlabel() for panel in dollars.axes] == ["generated: costs $5 or $_6", "generated: a $ b_{"]
+    assert captions.sheet(examples[:1], [""]).axes[0].get_xlabel() == "generated: (nothing)"
     dollars.savefig(tmp_path / "dollars.png")
     (path,) = captions.draw(made, section, str(tmp_path))
     assert (tmp_path / "captions.png").stat().st_size > 10_000

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import small
 import torch
+from evaluations import evaluation
 
 from plugins.metrics import efficiency
 
 MACS = {"total": 2_000_000, "unpruned": 3_000_000, "parts": {"backbone": 1_500_000, "pruner": 500_000, "text": 0}}
+SOURCE = small.data()
 CPU = torch.device("cpu")
 
 
@@ -74,3 +77,33 @@ def test_seconds_of_each_round_without_the_first(rounds, monkeypatch):
 
 def test_no_calls_no_times():
     assert efficiency.time_interleaved({}, 3, CPU) == {}
+
+
+def test_an_unpruned_model_has_one_column():
+    same = {"pruned": 20.0, "unpruned": 20.0}
+    printed = lines(
+        macs={**MACS, "total": 3_000_000, "parts": {"backbone": 3_000_000}},
+        images_per_second=same,
+        images_per_second_spread={"pruned": [19.0, 21.0], "unpruned": [19.0, 21.0]},
+    )
+    assert printed == [
+        "Inference for an image with a text: encoders, fusion",
+        "  MACs a pair            3.000 M",
+        "  images/s                    20",
+        "    slowest to fastest  19 to 21",
+        "  MACs by part: backbone 3.000 M",
+    ]
+    assert lines(images_per_second=same) == ["Inference for an image with a text: encoders, fusion", "  images/s  20"]
+
+
+def test_an_unpruned_model_is_counted_and_timed_once(monkeypatch):
+    """The keys of the report stay: both rates are the same measurement."""
+    timed = []
+    monkeypatch.setattr(efficiency, "_now", lambda device: timed.append(device) or float(len(timed)))
+    report = efficiency.evaluate(evaluation(small.copa(SOURCE, prune=[]), SOURCE, batch=2, rounds=2))
+    assert len(timed) == 2 * 3, "a start and an end of two rounds and a warm-up"
+    assert report["macs"]["total"] == report["macs"]["unpruned"]
+    for section in ("images_per_second", "images_per_second_spread"):
+        assert report[section]["pruned"] == report[section]["unpruned"] is not None
+    pruned = efficiency.evaluate(evaluation(small.copa(SOURCE), SOURCE, batch=2, rounds=1))
+    assert pruned["macs"]["total"] < pruned["macs"]["unpruned"]
