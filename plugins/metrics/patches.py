@@ -141,7 +141,7 @@ def pointing(scores: Tensor, labels: Tensor) -> float:
 
 
 def score_split(evaluation: Evaluation, split: str) -> PatchScores | None:
-    """Score a split's images that have an absent object and a described one on a patch; None if there are none."""
+    """Score a split's images with an absent object and a described one on a patch; None if there are none."""
     held_out = evaluation.examples(split, evaluation.settings_for(ExampleSettings).examples)
     examples = [example for example in held_out if example.regions and example.absent]
     if not examples:

@@ -54,9 +54,9 @@ def texts_of(figure) -> list[str]:
 @pytest.mark.parametrize("prune", [[Prune(1, TPD)], [Prune(1, TPD), Prune(2, EVIT)]])
 def test_a_sheet_has_titles_phrases_and_the_name_of_the_pruner(prune):
     model = copa(*prune)
-    made = evaluation(model, SOURCE, examples=4)
-    examples = [e for e in made.examples("test", 4) if e.regions and e.absent][:2]
-    rows = patch_maps.rows(made, examples)
+    measured = evaluation(model, SOURCE, examples=4)
+    examples = [e for e in measured.examples("test", 4) if e.regions and e.absent][:2]
+    rows = patch_maps.rows(measured, examples)
     texts = texts_of(patch_maps.sheet(rows, "test image", model))
     last = "input of the later blocks" if len(prune) == 1 else "kept after all 2 pruners"
     for title in ("test image", "scores for this phrase", last, "scores for a wrong text"):
@@ -68,9 +68,9 @@ def test_a_sheet_has_titles_phrases_and_the_name_of_the_pruner(prune):
 
 
 def test_kept_patches_are_those_with_the_best_scores():
-    made = evaluation(copa(Prune(1, TPD)), SOURCE, examples=4)
-    examples = [e for e in made.examples("test", 4) if e.regions and e.absent]
-    for row in patch_maps.rows(made, examples):
+    measured = evaluation(copa(Prune(1, TPD)), SOURCE, examples=4)
+    examples = [e for e in measured.examples("test", 4) if e.regions and e.absent]
+    for row in patch_maps.rows(measured, examples):
         assert row.kept.shape == row.right.shape == row.wrong.shape
         assert int(row.kept.sum()) == row.kept.numel() // 2
         assert row.right[row.kept].min() >= row.right[~row.kept].max()
@@ -85,6 +85,6 @@ def test_dropped_patches_are_dark_and_kept_ones_unchanged():
 
 def test_no_sheet_without_scores_or_pictures(tmp_path):
     for model, pictures in ((copa(), 2), (copa(Prune(1, TPD)), 0)):
-        made = evaluation(model, SOURCE, examples=4, pictures=pictures)
-        assert patch_maps.draw(evaluation=made, report={}, folder=str(tmp_path)) is None
+        measured = evaluation(model, SOURCE, examples=4, pictures=pictures)
+        assert patch_maps.draw(evaluation=measured, report={}, folder=str(tmp_path)) is None
     assert not list(tmp_path.iterdir())
