@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata as metadata
 import sys
+import traceback
 from types import SimpleNamespace
 
 import pytest
@@ -82,3 +83,14 @@ def test_an_error_has_the_place_in_the_plugin(tmp_path):
     inside = "from registry import Registry\n\nRegistry(int, 'number')['one']"  # raised in the registry, caused here
     assert run(inside).endswith(f"Registered: none. ({file}:3)")
     assert describe_error(KeyError("x")) == "KeyError: 'x'"  # never raised: no place
+
+
+@pytest.mark.parametrize("name", ["<string>", "<frozen importlib._bootstrap>"])
+def test_the_place_of_an_error_is_no_frame_without_a_file(name, tmp_path):
+    """Code from a string and frozen modules have no file that a reader could open."""
+    plugin = tmp_path / "plugin.py"
+    inner = compile("1 / 0", name, "exec")
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("\n\nexec(inner)\n", str(plugin), "exec"), {"inner": inner})
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].filename == name
+    assert describe_error(caught.value) == f"ZeroDivisionError: division by zero ({plugin}:3)"
