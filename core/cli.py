@@ -7,16 +7,19 @@ import sys
 from collections.abc import Sequence
 
 from core import discovery
-from registry import distributions, near
-from registry.commands import Command
+from registry import distributions, near, terminal
+from registry.commands import format_help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit status. Without ``argv``, the command is that of the process."""
+    return terminal.run_process(lambda: _run(sys.argv[1:])) if argv is None else _run(list(argv))
+
+
+def _run(args: list[str]) -> int:
     commands = discovery.builtin_commands()
     if not args or args[0] in ("-h", "--help", "help"):
-        print(_help(commands))
+        print(format_help(commands))
         return 0
     if args[0] == "--version":
         print(f"patchbay {distributions.version()}")
@@ -30,13 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, _, function = commands[verb].target.partition(":")
     status: int = getattr(importlib.import_module(module), function)(rest)
     return status
-
-
-def _help(commands: dict[str, Command]) -> str:
-    lines = "\n".join(f"  {verb:<10}{command.help}" for verb, command in commands.items())
-    about = "usage: patchbay COMMAND ...\n\nEfficient vision-language models from plugins."
-    more = "patchbay COMMAND --help prints its arguments. Installed plugins may add commands: see patchbay list."
-    return f"{about}\n\n{lines}\n\n{more}"
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ Imports torch only when parts are loaded, so that the console script lists its c
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +17,11 @@ import pluggy
 from core import hookspecs
 from core.compat import names
 from core.settings import EvaluateSettings, RunSettings, TrainSettings
-from registry import Entry, Owner, Registry, UnknownName, near
+from registry import Entry, Owner, Registry, UnknownName, near, terminal
 from registry.commands import Command, Failure, command_adder
 from registry.distributions import DISTRIBUTION, builtin_modules, describe_error, entry_points, owner_of, version
 from registry.part import parameters
+from registry.recipe_files import FAILED
 from registry.sections import SettingsRegistry
 
 
@@ -85,7 +84,7 @@ class Catalog:
     def failed(self) -> str:
         """Quote the plugins that failed to load, as the end of a message; empty if there are none."""
         failed = "; ".join(map(str, self.failures))
-        return f" Plugins that failed to load: {failed}" if failed else ""
+        return f"{FAILED}{failed}" if failed else ""
 
     def register_plugin(self, load: Callable[[], object], owner: Owner) -> None:
         """Load one plugin and register its parts, commands and hooks: all of them, or none after an error.
@@ -138,7 +137,7 @@ def load() -> Catalog:
     for point in entry_points():
         owner = owner_of(point)
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # standard output may be a report as JSON
+            with terminal.stdout_to_stderr():  # a plugin that prints is no part of a command's output
                 catalog.register_plugin(point.load, owner)
         except KeyboardInterrupt:
             raise

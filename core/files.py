@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from iopath.common.file_io import PathManager
 
 from registry.decoding import decode
+from registry.json_text import dumps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,4 +67,4 @@ def sync(path: str) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, dumps(value, indent=2) + "\n")

@@ -180,4 +180,5 @@ def _check_folder(folder: str, recipe: Recipe, catalog: Catalog) -> bool:
 if __name__ == "__main__":
     from core.cli import main
 
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.argv.insert(1, "run")
+    sys.exit(main())

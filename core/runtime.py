@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from registry import terminal
+
 logger = logging.getLogger("patchbay")
 T = TypeVar("T")
 
@@ -76,7 +78,7 @@ def init_distributed() -> None:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group()  # gloo for tensors on the CPU, NCCL for those on a GPU
         if rank():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            terminal.discard_stdout()
 
 
 def destroy_distributed() -> None:

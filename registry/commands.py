@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from registry import Owner
+from registry import Owner, terminal
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,14 @@ def command_adder(commands: dict[str, Command], owner: Owner) -> Callable[[str, 
         commands[verb] = Command(help, target, owner)
 
     return add
+
+
+def format_help(commands: dict[str, Command]) -> str:
+    """Format the help of the console script, as wide as the terminal."""
+    lines = ["usage: patchbay COMMAND ...", "", "Efficient vision-language models from plugins.", ""]
+    lines += [f"  {verb:<10}{command.help}" for verb, command in commands.items()]
+    lines += [
+        "",
+        "patchbay COMMAND --help prints its arguments. Installed plugins may add commands: see patchbay list.",
+    ]
+    return "\n".join(terminal.wrap(lines, terminal.width(), 12))

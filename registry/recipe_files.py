@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import pathlib
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry import near
+
+FAILED = " Plugins that failed to load: "
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,14 @@ class RecipeErrors(ValueError):
     """All problems of a recipe at once."""
 
     def __init__(self, problems: Sequence[Problem]):
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = list(problems)
+        self.problems: list[Problem] = []
+        quoted = ""  # plugins that failed: quoted by the first problem alone
+        for problem in problems:
+            sentence, mark, failures = problem.sentence.partition(FAILED)
+            repeated = mark and failures == quoted
+            self.problems.append(dataclasses.replace(problem, sentence=sentence) if repeated else problem)
+            quoted = failures or quoted
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 def recipe_folder() -> str:

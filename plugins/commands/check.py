@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import traceback
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import json_only, run_cli
+from plugins.commands.console import json_only, put, put_json, run_cli
 
 if TYPE_CHECKING:
     from core.recipe import Recipe
@@ -179,14 +178,14 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(argv)
 
     def work() -> int:
-        with json_only(args.json):
+        with json_only(args.json) as output:
             report = check(args.recipe, args.overrides)
-        if args.json:
-            print(json.dumps(report, indent=2))
-        elif report["ok"]:
-            print("\n".join([f"{args.recipe}: no problems", *_table(report), *report["notes"]]))
-        else:
-            print("\n".join([*report["problems"], *report["notes"]]), file=sys.stderr)
+            if args.json:
+                put_json(report, output, indent=2)
+            elif report["ok"]:
+                put("\n".join([f"{args.recipe}: no problems", *_table(report), *report["notes"]]))
+            else:
+                put("\n".join([*report["problems"], *report["notes"]]), sys.stderr)
         return 0 if report["ok"] else 2
 
     return run_cli(work)

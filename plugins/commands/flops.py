@@ -238,12 +238,9 @@ def main(argv: Sequence[str]) -> int:
         if not args.recipe.startswith(TIMM):
             if args.image_size is not None:
                 raise ValueError("--image-size is for timm:NAME; a recipe takes data.image_size=N")
-            report = flops(args.recipe, args.overrides)
-        elif args.overrides:
+            return flops(args.recipe, args.overrides)
+        if args.overrides:
             raise ValueError(f"{args.recipe} has no settings to override: {args.overrides[0]}")
-        else:
-            report = timm_flops(args.recipe.removeprefix(TIMM), args.image_size)
-        print("\n".join(_table(report)))
-        return report
+        return timm_flops(args.recipe.removeprefix(TIMM), args.image_size)
 
-    return run_cli(lambda: print_report(work, args.json))
+    return run_cli(lambda: print_report(work, args.json, _table))

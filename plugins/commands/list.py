@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 
 from core import discovery
 from core.hookspecs import hookimpl
-from plugins.commands.console import run_cli
-from registry import Owner, distributions
+from plugins.commands.console import json_only, put, put_json, run_cli
+from registry import Owner, distributions, terminal
 from registry.recipe_files import recipe_names
 from registry.signature import settings_of
 
@@ -68,6 +67,11 @@ def _row(kind: str, name: str, owner: Owner, status: str) -> Row:
     }
 
 
+def _format(row: Row) -> str:
+    where = f"{row['distribution']} {row['version']}".strip()
+    return f"{row['kind']:<13} {row['name']:<27} {where:<27} {row['status']}".rstrip()
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="patchbay list", description="List parts, commands, recipes and plugins.")
     parser.add_argument("--no-load", action="store_true", help="import no plugin; list them by package metadata")
@@ -75,13 +79,12 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     def work() -> int:
-        table = metadata_rows() if args.no_load else rows()
-        if args.json:
-            print(json.dumps(table, indent=2))
-            return 0
-        for row in table:
-            where = f"{row['distribution']} {row['version']}".strip()
-            print(f"{row['kind']:<13} {row['name']:<27} {where:<27} {row['status']}".rstrip())
+        with json_only(args.json) as output:
+            table = metadata_rows() if args.no_load else rows()
+            if args.json:
+                put_json(table, output, indent=2)
+            else:
+                put("\n".join(terminal.wrap(map(_format, table), terminal.width(terminal.UNLIMITED), 14)))
         return 0
 
     return run_cli(work)

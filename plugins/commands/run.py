@@ -8,6 +8,7 @@ from typing import Any
 
 from core.hookspecs import hookimpl
 from plugins.commands.console import print_report, run_cli
+from registry import terminal
 
 
 @hookimpl
@@ -23,6 +24,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
     args = parser.parse_intermixed_args(argv)
+
+    terminal.output_is_a_log()  # a reader that ends, such as ``| head``, does not end a long run
 
     def work() -> dict[str, Any]:
         from core.run import run

@@ -10,16 +10,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import run_cli
-from registry import Entry, Owner, UnknownName, distributions, near
+from plugins.commands.console import json_only, put, put_json, run_cli
+from registry import Entry, Owner, UnknownName, distributions, near, terminal
 
 
 @hookimpl
 def commands(add: Callable[[str, str, str], None]) -> None:
-    add("show", "the settings of a part, or of train, evaluate, run, model", "plugins.commands.show:main")
+    add("show", "the settings of a part, or of a section of a recipe", "plugins.commands.show:main")
 
 
 Page = tuple[str, str, list[Entry[Any]]]  # kind, name, classes: one of a part, all of a section
+PARTS = {  # of sections that consist of parts
+    "objectives": "Losses by name: `objectives: {itc: {}, itm: {weight: 0.5}}`. The sum weighs each by its `weight`.",
+    "data": "The training and held-out data: `data: {name: scenes}` with the settings of that part.",
+}
 
 
 def find(query: str) -> list[Page]:
@@ -36,13 +40,15 @@ def find(query: str) -> list[Page]:
     catalog = discovery.load()
     owner = Owner("core", distributions.DISTRIBUTION, distributions.version())
     sections: dict[str, list[Entry[Any]]] = {"model": [Entry(Model, owner)], **catalog.settings.sections}
+    if query in PARTS:
+        return [("section", query, [])]
     if query in sections:
         return [("section", query, sections[query])]
     kind, _, name = query.rpartition("/")
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
     pages = [(r.kind, name, [r[name]]) for r in registries if name in set(r)]
     if not pages:
-        known = sorted({part for registry in registries for part in registry} | sections.keys())
+        known = sorted({part for registry in registries for part in registry} | sections.keys() | PARTS.keys())
         failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
         kinds = ", ".join(r.kind for r in catalog.registries.values())
         hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
@@ -61,6 +67,9 @@ def _facts(kind: str, name: str, entries: list[Entry[Any]]) -> dict[str, Any]:
     from registry.part import is_filled
     from registry.signature import REQUIRED, describe, settings_of
 
+    if name in PARTS and not entries:
+        core = {"distribution": distributions.DISTRIBUTION, "version": distributions.version()}
+        return {"kind": kind, "name": name, **core, "description": PARTS[name], "settings": {}, "parts": _parts(name)}
     settings = {
         setting: {
             "accepts": describe(hint),
@@ -76,7 +85,21 @@ def _facts(kind: str, name: str, entries: list[Entry[Any]]) -> dict[str, Any]:
     return {**named, "description": inspect.getdoc(entries[0].cls) or "", "settings": settings}
 
 
+def _parts(section: str) -> dict[str, str]:
+    """Return the first line of the description of each part that a section accepts."""
+    from core import discovery
+    from core.kinds import Data
+    from core.objectives import Objective
+
+    registry = discovery.load().registries[Data if section == "data" else Objective]
+    return {name: (inspect.getdoc(registry[name].cls) or "(no description)").splitlines()[0] for name in registry}
+
+
 def _page(kind: str, name: str, entries: list[Entry[Any]]) -> str:
+    if name in PARTS and not entries:
+        parts = [f"  {part}: {about}" for part, about in _parts(name).items()]
+        more = "`patchbay show PART` describes one of them and its settings."
+        return "\n".join([f"{kind} {name!r}", "", PARTS[name], "", "Parts", *parts, "", more])
     return "\n".join([f"{kind} {name!r}", "", "\n\n".join(map(_block, entries))])
 
 
@@ -115,13 +138,18 @@ def _plain(value: Any) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay show", description="Describe a part.")
-    parser.add_argument("part", help="a name, kind/name, or a recipe's section: train, evaluate, run, model")
+    parser = argparse.ArgumentParser(prog="patchbay show", description="Describe a part, or a section of a recipe.")
+    parser.add_argument("part", help="a name, kind/name, or a section of a recipe, such as data or train")
     parser.add_argument("--json", action="store_true", help="print a list of parts as JSON")
     args = parser.parse_args(argv)
 
     def work() -> int:
-        print(json.dumps([_facts(*part) for part in find(args.part)]) if args.json else show(args.part))
+        with json_only(args.json) as output:
+            if args.json:
+                put_json([_facts(*part) for part in find(args.part)], output, indent=2)
+            else:
+                lines = terminal.wrap(show(args.part).split("\n"), terminal.width(terminal.UNLIMITED), 4)
+                put("\n".join(lines))
         return 0
 
     return run_cli(work)

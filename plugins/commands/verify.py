@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import json_only, run_cli
+from plugins.commands.console import json_only, put, put_json, run_cli
 from plugins.data.bad_records import MAX_MESSAGES
 
 SPLITS = ("train", "validation", "test")
@@ -66,9 +65,12 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(argv)
 
     def work() -> int:
-        with json_only(args.json):
+        with json_only(args.json) as output:
             report = verify(args.recipe, args.overrides)
-        print(json.dumps(report, indent=2) if args.json else "\n".join(_format(report)))
+            if args.json:
+                put_json(report, output, indent=2)
+            else:
+                put("\n".join(_format(report)))
         return 1 if report["skipped"] else 0
 
     return run_cli(work)

@@ -8,6 +8,7 @@ from typing import Any
 import pluggy
 
 from core.hookspecs import hookimpl
+from registry import terminal
 
 
 def table(hooks: pluggy.PluginManager, report: dict[str, Any]) -> str:
@@ -48,4 +49,5 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 @hookimpl
 def report_written(hooks: pluggy.PluginManager, report: dict[str, Any]) -> None:
-    print(table(hooks, report), flush=True)
+    if not terminal.writes_json():
+        print(terminal.printable(table(hooks, report)), flush=True)

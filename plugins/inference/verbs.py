@@ -6,7 +6,6 @@ Does not import torch at its top: the command line imports these modules also to
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -17,6 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
+
+from plugins.commands.console import json_only, put_json
+from registry import terminal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,7 +142,7 @@ class ImageStream:
                     image = future.result()
                 except ValueError as err:
                     self.faults += 1
-                    self.bar.write(str(err), file=sys.stderr)
+                    self.bar.write(terminal.printable(str(err)), file=sys.stderr)
                     continue
                 self.names.append(file)
                 yield image
@@ -157,21 +159,23 @@ def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStr
     from core import load
 
     overrides, images = split_overrides(args.images)
-    files = files_of(images)
-    if args.out:
-        check_output_path(args.out)
-    model: Predictor = load(args.folder, args.device, args.precision, overrides)
-    model.batch = args.batch
     with ExitStack() as stack:
+        stdout = stack.enter_context(json_only(True))
+        files = files_of(images)
+        if args.out:
+            check_output_path(args.out)
+        model: Predictor = load(args.folder, args.device, args.precision, overrides)
+        model.batch = args.batch
         silent = not (files and sys.stderr.isatty())
         bar = stack.enter_context(tqdm(total=len(files), unit="image", dynamic_ncols=True, disable=silent))
         stream = ImageStream(model, files, bar)
         records = work(model, stream)
         first = list(islice(records, 1))  # an invalid request fails before an older file is emptied
-        output = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else sys.stdout
+        output = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else stdout
         for record in chain(first, records):
-            bar.write(json.dumps(record, ensure_ascii=False), file=output)
-            output.flush()
+            with bar.external_write_mode(file=output):
+                put_json(record, output)
+                output.flush()
     if stream.faults:
         print(f"{stream.faults} of {len(files)} images could not be read", file=sys.stderr)
     return 1 if stream.faults else 0
