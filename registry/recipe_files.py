@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from registry import near
@@ -30,14 +30,17 @@ class RecipeErrors(ValueError):
     """All problems of a recipe at once."""
 
     def __init__(self, problems: Sequence[Problem]):
-        self.problems: list[Problem] = []
-        quoted = ""  # plugins that failed: quoted by the first problem alone
-        for problem in problems:
-            sentence, mark, failures = problem.sentence.partition(FAILED)
-            repeated = mark and failures == quoted
-            self.problems.append(dataclasses.replace(problem, sentence=sentence) if repeated else problem)
-            quoted = failures or quoted
+        self.problems = list(_quoting_once(problems))
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def _quoting_once(problems: Sequence[Problem]) -> Iterator[Problem]:
+    """Yield problems; the plugins that failed to load stay in the first that quotes them."""
+    quoted = False
+    for problem in problems:
+        sentence, failed, _ = problem.sentence.partition(FAILED)
+        yield dataclasses.replace(problem, sentence=sentence) if quoted and failed else problem
+        quoted = quoted or bool(failed)
 
 
 def recipe_folder() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
@@ -45,10 +46,13 @@ class _Descriptor(io.FileIO):
         """
         if self.fault is None:
             try:
-                return int(super().write(data) or 0)
+                return super().write(data)
             except OSError as err:
                 kind = ClosedOutput if err.errno == errno.EPIPE else OSError
                 self.fault = kind(err.errno, err.strerror, "standard output")
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.fileno())  # writes of plugins and libraries that go around this stream succeed
+                os.close(null)
         if self.raises and threading.current_thread() is threading.main_thread():
             self.raises = False
             raise self.fault
@@ -111,8 +115,8 @@ def _open_streams() -> None:
 
 def _is_plain(stream: Any) -> bool:
     """Return True for a closed stream and for one that writes to a descriptor, False for a console of Windows."""
-    buffer = getattr(stream, "buffer", None)
-    return stream is None or type(getattr(buffer, "raw", buffer)) in (io.FileIO, _Descriptor)
+    raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
+    return stream is None or type(raw) in (io.FileIO, _Descriptor)
 
 
 def _stream(descriptor: int, model: TextIO | None, raises: bool) -> io.TextIOWrapper:
@@ -175,11 +179,10 @@ def writes_json() -> bool:
 def discard_stdout() -> None:
     """Discard everything that this process, one of several ranks, writes to standard output."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, _Process.saved_stdout):
-        if descriptor is not None:
-            os.dup2(null, descriptor)
-    if _Process.writes_json:  # sys.stdout is standard error until now
-        sys.stdout = _stream(null, sys.stdout, raises=False)
+    for descriptor in filter(None, (1, _Process.saved_stdout)):
+        os.dup2(null, descriptor)
+    if _Process.writes_json:
+        sys.stdout = _stream(null, sys.stdout, raises=False)  # it is standard error until now
 
 
 def _redirect() -> tuple[int | None, Callable[[], None]]:
@@ -197,6 +200,8 @@ def _redirect() -> tuple[int | None, Callable[[], None]]:
         sys.stdout = python
         if saved is not None:
             _flush_quietly(sys.__stdout__)  # what was written directly to it
+            with contextlib.suppress(Exception):  # no such function on this system
+                ctypes.CDLL(None).fflush(None)  # what C code left in its buffers
             os.dup2(saved, 1)
             os.close(saved)
 
@@ -222,8 +227,7 @@ def printable(text: str) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name, as os.fsdecode returns it
-        code -= 0xDC00
+    code -= 0xDC00 * (0xDC80 <= code <= 0xDCFF)  # a byte of a file name, as os.fsdecode returns it
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
@@ -234,12 +238,13 @@ def width(default: int = 80) -> int:
 
 
 def wrap(lines: Iterable[str], columns: int, indent: int) -> list[str]:
-    """Break lines at spaces, and indent what follows a break."""
-    return [piece for line in lines for piece in _pieces(line, columns, indent)]
+    """Break lines at spaces. What follows a break is indented, except in lines without indent."""
+    return [piece for line in lines for piece in _pieces(line, columns, indent if line[:1] == " " else 0)]
 
 
 def _pieces(line: str, columns: int, indent: int) -> list[str]:
     if len(line) <= columns:
         return [line]
-    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(line, columns, subsequent_indent=" " * min(indent, columns // 2), **options) or [line]
+    wrapper = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False)
+    wrapper.subsequent_indent = " " * min(indent, columns // 2)
+    return wrapper.wrap(line) or [line]

@@ -128,6 +128,11 @@ def test_failed_plugins_leave_nothing_behind(seen):
     assert tpd["distribution"] == "patchbay-vl"
 
 
+def test_a_package_that_prints_leaves_json_alone(environment):
+    used = "model.backbone.prune[0].pruner=noisy"
+    assert json.loads(environment("-m", "patchbay", "check", "small.yaml", used, "--json"))["ok"]
+
+
 def test_missing_name_quotes_the_failures(seen):
     for name in ("half_registered", "missing_library"):
         (problem,) = seen["checks"][name]["problems"]

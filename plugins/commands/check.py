@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import json_only, put, put_json, run_cli
+from plugins.commands.console import Parser, json_only, put, put_json, run_cli
 
 if TYPE_CHECKING:
     from core.recipe import Recipe
@@ -159,7 +158,7 @@ def _table(report: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="patchbay check",
         description="Find the problems of a recipe and estimate the cost of a step, without its memory or data. "
         f"Memory is an estimate for the recipe's batch, precision and device; it does not include {NOT_INCLUDED}.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from registry import UnknownName, json_text, terminal
 from registry.part import PartError
@@ -59,7 +60,7 @@ def json_only(as_json: bool) -> contextlib.AbstractContextManager[TextIO]:
 
 
 def put_json(value: Any, output: TextIO, indent: int | None = None) -> None:
-    """Write one JSON document and a line feed; letters other than ASCII only without ``indent``, if they can be."""
+    """Write one JSON document and a line feed; in ASCII with ``indent``, or if ``output`` cannot encode more."""
     utf8 = (output.encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
     output.write(json_text.dumps(value, indent, ascii_only=indent is not None or not utf8) + "\n")
 
@@ -67,3 +68,22 @@ def put_json(value: Any, output: TextIO, indent: int | None = None) -> None:
 def put(text: str, output: TextIO | None = None) -> None:
     """Print text to standard output, or to another stream, with control characters escaped."""
     print(terminal.printable(text), file=output)
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments of a command. The help is as wide as the terminal; messages have control characters escaped."""
+
+    def __init__(self, prog: str, description: str):
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=terminal.width() - 2),
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and a message, then exit with status 2.
+
+        Raises:
+            SystemExit: always.
+        """
+        super().error(terminal.printable(message))

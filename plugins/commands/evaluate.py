@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import print_report, run_cli
+from plugins.commands.console import Parser, print_report, run_cli
 
 
 @hookimpl
@@ -16,7 +15,7 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="patchbay evaluate",
         description="Measure the model of a run or an import; report and images are written to FOLDER/evaluate-SPLIT. "
         "If overrides change the model, it is FOLDER/evaluate-SPLIT-HASH; evaluated.yaml there is the recipe. An "

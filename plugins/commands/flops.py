@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import print_report, run_cli
+from plugins.commands.console import Parser, print_report, run_cli
 
 if TYPE_CHECKING:
     from plugins.compute.dry_run import DryRun
@@ -215,7 +214,7 @@ def _training_table(report: Report) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="patchbay flops",
         description="Multiply-adds (MACs) of a recipe's model by part, pruned and unpruned, for one image with one "
         "text of the recipe's full length, by fvcore, torch's counter and closed form; and of one training step. "

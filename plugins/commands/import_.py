@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import shlex
 from collections.abc import Callable, Sequence
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import run_cli
+from plugins.commands.console import Parser, put, run_cli
 
 KINDS = {  # kind: the function that imports it
     "open_clip": "plugins.importing.open_clip:import_open_clip",
@@ -23,7 +22,7 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="patchbay import",
         description="Convert a checkpoint to a folder. open_clip: a complete model, for all commands and core.load. "
         "timm: an image encoder, for model.backbone.weights. bert: for model.text.weights and model.decoder.weights. "
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     def work() -> int:
         module, _, function = KINDS[args.kind].partition(":")
         convert = getattr(importlib.import_module(module), function)
-        print(convert(args.file, args.out, args.vocabulary, args.config, command))
+        put(convert(args.file, args.out, args.vocabulary, args.config, command))
         return 0
 
     return run_cli(work)

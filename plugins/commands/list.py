@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 
 from core import discovery
 from core.hookspecs import hookimpl
-from plugins.commands.console import json_only, put, put_json, run_cli
+from plugins.commands.console import Parser, json_only, put, put_json, run_cli
 from registry import Owner, distributions, terminal
 from registry.recipe_files import recipe_names
 from registry.signature import settings_of
@@ -67,13 +66,16 @@ def _row(kind: str, name: str, owner: Owner, status: str) -> Row:
     }
 
 
-def _format(row: Row) -> str:
+def _lines(row: Row) -> list[str]:
+    """Format a row; on a narrow terminal its end continues on further lines."""
     where = f"{row['distribution']} {row['version']}".strip()
-    return f"{row['kind']:<13} {row['name']:<27} {where:<27} {row['status']}".rstrip()
+    line = f"{row['kind']:<13} {row['name']:<27} {where:<27} {row['status']}".rstrip()
+    first, *others = terminal.wrap([line], terminal.width(terminal.UNLIMITED), 0)
+    return [first.rstrip(), *(f"    {other}" for other in terminal.wrap(others, terminal.width(80) - 4, 0))]
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay list", description="List parts, commands, recipes and plugins.")
+    parser = Parser(prog="patchbay list", description="List parts, commands, recipes and plugins.")
     parser.add_argument("--no-load", action="store_true", help="import no plugin; list them by package metadata")
     parser.add_argument("--json", action="store_true", help="print rows {kind, name, distribution, version, status}")
     args = parser.parse_args(argv)
@@ -84,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
             if args.json:
                 put_json(table, output, indent=2)
             else:
-                put("\n".join(terminal.wrap(map(_format, table), terminal.width(terminal.UNLIMITED), 14)))
+                put("\n".join(piece for row in table for piece in _lines(row)))
         return 0
 
     return run_cli(work)

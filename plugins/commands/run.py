@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import print_report, run_cli
+from plugins.commands.console import Parser, print_report, run_cli
 from registry import terminal
 
 
@@ -17,7 +16,10 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay run", description="Train a recipe, then evaluate and draw.")
+    parser = Parser(
+        "patchbay run",
+        "Train a recipe, then evaluate and draw. The run goes on if nobody reads its output any more.",
+    )
     parser.add_argument("recipe", help="a YAML file, or one of patchbay list, such as copa/pretrain")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="train.steps=100, objectives.pta=null, ..."
@@ -25,11 +27,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON, on standard output")
     args = parser.parse_intermixed_args(argv)
 
-    terminal.output_is_a_log()  # a reader that ends, such as ``| head``, does not end a long run
-
     def work() -> dict[str, Any]:
         from core.run import run
 
         return run(args.recipe, args.overrides)
 
+    terminal.output_is_a_log()
     return run_cli(lambda: print_report(work, args.json))

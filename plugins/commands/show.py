@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import re
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import json_only, put, put_json, run_cli
+from plugins.commands.console import Parser, json_only, put, put_json, run_cli
 from registry import Entry, Owner, UnknownName, distributions, near, terminal
 
 
@@ -20,35 +19,40 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 
 Page = tuple[str, str, list[Entry[Any]]]  # kind, name, classes: one of a part, all of a section
-PARTS = {  # of sections that consist of parts
-    "objectives": "Losses by name: `objectives: {itc: {}, itm: {weight: 0.5}}`. The sum weighs each by its `weight`.",
-    "data": "The training and held-out data: `data: {name: scenes}` with the settings of that part.",
-}
 
 
 def find(query: str) -> list[Page]:
-    """List every part of a name. ``kind/name`` selects one kind ("token pruner/random").
+    """List every part of a name, a section, or one setting by its path.
 
-    A section of a recipe has the kind "section".
+    ``kind/name`` selects one kind ("token pruner/random"). Sections have the kind "section". ``objectives`` and
+    ``data`` list their parts.
 
     Raises:
-        UnknownName: there is no such part; the message has near matches.
+        UnknownName: there is no such part, section or setting; the message has near matches.
     """
     from core import discovery
+    from core.kinds import Data
     from core.model import Model
+    from core.objectives import Objective
 
     catalog = discovery.load()
     owner = Owner("core", distributions.DISTRIBUTION, distributions.version())
     sections: dict[str, list[Entry[Any]]] = {"model": [Entry(Model, owner)], **catalog.settings.sections}
-    if query in PARTS:
-        return [("section", query, [])]
+    slots = {"objectives": catalog.registries[Objective], "data": catalog.registries[Data]}
+    for section, registry in slots.items():
+        if query == section:
+            return [(registry.kind, name, [registry[name]]) for name in registry]
     if query in sections:
         return [("section", query, sections[query])]
     kind, _, name = query.rpartition("/")
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
     pages = [(r.kind, name, [r[name]]) for r in registries if name in set(r)]
+    parts = {name: [r[name] for r in registries if name in set(r)] for r in registries for name in r}
+    if not pages and not kind and "." in query:
+        owners = {**parts, **sections, **{section: [r[name] for name in r] for section, r in slots.items()}}
+        return _settings(query, owners, parts)
     if not pages:
-        known = sorted({part for registry in registries for part in registry} | sections.keys() | PARTS.keys())
+        known = sorted(parts.keys() | sections.keys() | slots.keys())
         failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
         kinds = ", ".join(r.kind for r in catalog.registries.values())
         hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
@@ -56,9 +60,38 @@ def find(query: str) -> list[Page]:
     return pages
 
 
+def _settings(query: str, owners: dict[str, list[Entry[Any]]], parts: dict[str, list[Entry[Any]]]) -> list[Page]:
+    """Return the page of one setting: ``train.precision``, ``tpd.keep_rate``, ``data.box_fraction``.
+
+    Raises:
+        UnknownName: there is no such section, part or setting.
+    """
+    from registry.signature import settings_of
+
+    head, _, path = query.partition(".")
+    key = path.partition(".")[0].partition("[")[0]
+    if head not in owners:
+        raise UnknownName(f"no section or part is named {head!r}.{near(head, owners)}")
+    if head == "objectives" and key in parts:
+        return [("objective", key, [entry for entry in parts[key] if entry in owners[head]])]
+    entries = [entry for entry in owners[head] if key in settings_of(entry.cls)]
+    if not entries:
+        known = sorted({setting for entry in owners[head] for setting in settings_of(entry.cls)})
+        raise UnknownName(f"{head!r} has no setting {key!r}.{near(key, known)} Settings: {', '.join(known) or 'none'}.")
+    return [("setting", f"{head}.{key}", entries)]
+
+
 def show(query: str) -> str:
     """Format a page for every part of a name."""
-    return "\n\n".join(_page(*part) for part in find(query))
+    pages = find(query)
+    if query in ("objectives", "data"):
+        lines = [f"section {query!r}: parts of the kind {pages[0][0]}; patchbay show NAME describes one", ""]
+        return "\n".join(lines + [f"  {name:<16}{_first_line(entries[0].cls)}" for _, name, entries in pages])
+    return "\n\n".join(_page(*page) for page in pages)
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 def _facts(kind: str, name: str, entries: list[Entry[Any]]) -> dict[str, Any]:
@@ -67,56 +100,45 @@ def _facts(kind: str, name: str, entries: list[Entry[Any]]) -> dict[str, Any]:
     from registry.part import is_filled
     from registry.signature import REQUIRED, describe, settings_of
 
-    if name in PARTS and not entries:
-        core = {"distribution": distributions.DISTRIBUTION, "version": distributions.version()}
-        return {"kind": kind, "name": name, **core, "description": PARTS[name], "settings": {}, "parts": _parts(name)}
     settings = {
         setting: {
             "accepts": describe(hint),
             "set_by": "assembly" if is_filled(hint) else "recipe",
             **({} if default is REQUIRED or is_filled(hint) else {"default": plain(default)}),
-            **({"plugin": entry.owner.plugin, "distribution": entry.owner.distribution} if kind == "section" else {}),
+            **(
+                {"plugin": entry.owner.plugin, "distribution": entry.owner.distribution}
+                if kind in ("section", "setting")
+                else {}
+            ),
         }
         for entry in entries
         for setting, (hint, default) in settings_of(entry.cls).items()
+        if kind != "setting" or setting == name.partition(".")[2]
     }
     owner = entries[0].owner
     named = {"kind": kind, "name": name, "distribution": owner.distribution, "version": owner.version}
     return {**named, "description": inspect.getdoc(entries[0].cls) or "", "settings": settings}
 
 
-def _parts(section: str) -> dict[str, str]:
-    """Return the first line of the description of each part that a section accepts."""
-    from core import discovery
-    from core.kinds import Data
-    from core.objectives import Objective
-
-    registry = discovery.load().registries[Data if section == "data" else Objective]
-    return {name: (inspect.getdoc(registry[name].cls) or "(no description)").splitlines()[0] for name in registry}
-
-
 def _page(kind: str, name: str, entries: list[Entry[Any]]) -> str:
-    if name in PARTS and not entries:
-        parts = [f"  {part}: {about}" for part, about in _parts(name).items()]
-        more = "`patchbay show PART` describes one of them and its settings."
-        return "\n".join([f"{kind} {name!r}", "", PARTS[name], "", "Parts", *parts, "", more])
-    return "\n".join([f"{kind} {name!r}", "", "\n\n".join(map(_block, entries))])
+    return "\n".join([f"{kind} {name!r}", "", "\n\n".join(_block(entry, name.partition(".")[2]) for entry in entries)])
 
 
-def _block(entry: Entry[Any]) -> str:
+def _block(entry: Entry[Any], only: str) -> str:
+    """Describe a class and its settings, or the setting ``only``."""
     from core.objectives import Objective
     from registry.part import is_filled
     from registry.signature import REQUIRED, describe, settings_of
 
-    lines = [inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
-    settings = settings_of(entry.cls)
+    settings = {key: value for key, value in settings_of(entry.cls).items() if only in ("", key)}
+    lines = [] if only else [inspect.getdoc(entry.cls) or "(no description)", "", "Settings"]
     for setting, (hint, default) in settings.items():
         if is_filled(hint):
             given = ""
         else:
             given = "; required" if default is REQUIRED else f"; default {_plain(default)}"
         lines.append(f"  {setting}: {describe(hint)}{given}{_remark(entry.cls, setting)}")
-    if issubclass(entry.cls, Objective):
+    if issubclass(entry.cls, Objective) and not only:
         lines.append(
             f"  weight: {describe(float)}; default 1  # factor of the loss in the total; a key of every objective"
         )
@@ -138,8 +160,8 @@ def _plain(value: Any) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="patchbay show", description="Describe a part, or a section of a recipe.")
-    parser.add_argument("part", help="a name, kind/name, or a section of a recipe, such as data or train")
+    parser = Parser("patchbay show", "Describe a part, a section of a recipe or one setting.")
+    parser.add_argument("part", help="a name, kind/name, a section (model, objectives, data, train, ...), or train.lr")
     parser.add_argument("--json", action="store_true", help="print a list of parts as JSON")
     args = parser.parse_args(argv)
 
@@ -148,8 +170,7 @@ def main(argv: Sequence[str]) -> int:
             if args.json:
                 put_json([_facts(*part) for part in find(args.part)], output, indent=2)
             else:
-                lines = terminal.wrap(show(args.part).split("\n"), terminal.width(terminal.UNLIMITED), 4)
-                put("\n".join(lines))
+                put("\n".join(terminal.wrap(show(args.part).split("\n"), terminal.width(terminal.UNLIMITED), 6)))
         return 0
 
     return run_cli(work)

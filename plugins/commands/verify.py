@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.hookspecs import hookimpl
-from plugins.commands.console import json_only, put, put_json, run_cli
+from plugins.commands.console import Parser, json_only, put, put_json, run_cli
 from plugins.data.bad_records import MAX_MESSAGES
 
 SPLITS = ("train", "validation", "test")
@@ -53,7 +52,7 @@ def _format(report: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="patchbay verify",
         description="Read every record and every image of a recipe's data and count those that cannot be used. "
         "The exit status is 1 if there are any: training skips them up to data.budget. Images with captions or boxes "

@@ -8,6 +8,7 @@ last step's norm before clipping, ``seconds`` the training time of the whole run
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from core.files import paths, read_text, write_text
 from core.hookspecs import hookimpl
 from core.training.trainer import Trainer
 from plugins.hooks.meter import Meter, due
+from registry.json_text import dumps
 
 FILE = "metrics.jsonl"
 
@@ -25,7 +27,7 @@ FILE = "metrics.jsonl"
 @hookimpl
 def training_starts(trainer: Trainer) -> None:
     kept = [line for line in lines(trainer.folder) if line["step"] <= trainer.first_step]
-    write_text(os.path.join(trainer.folder, FILE), "".join(json.dumps(line) + "\n" for line in kept))
+    write_text(os.path.join(trainer.folder, FILE), "".join(dumps(line) + "\n" for line in kept))
     trainer.state["journal"] = (Meter(trainer), kept[-1]["seconds"] if kept else 0.0)
 
 
@@ -46,7 +48,7 @@ def after_step(trainer: Trainer, losses: dict[str, Tensor]) -> None:
         "seconds": round(before + time.perf_counter() - trainer.started, 3),
     }
     with paths.open(os.path.join(trainer.folder, FILE), "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(dumps(line) + "\n")
 
 
 def lines(folder: str) -> list[dict[str, Any]]:
@@ -57,7 +59,7 @@ def lines(folder: str) -> list[dict[str, Any]]:
     entries = []
     for line in read_text(path).split("\n")[:-1]:  # a killed run may leave half a line at the end
         try:
-            entries.append(json.loads(line))
+            entries.append({key: math.nan if value is None else value for key, value in json.loads(line).items()})
         except ValueError:
             break
     return entries

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from plugins.commands.console import json_only, put_json
+from plugins.commands.console import Parser, json_only, put, put_json
 from registry import terminal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ TEXT_HELP = "may be given more than once"
 
 def parser(verb: str, description: str, images: str = "+") -> argparse.ArgumentParser:
     """Build a parser with FOLDER, IMAGES... and the common options."""
-    arguments = argparse.ArgumentParser(
+    arguments = Parser(
         prog=f"patchbay {verb}",
         description=f"{description} Prints one JSON line per result, at once. Images that cannot be read are named on "
         "standard error and skipped; the exit status is then 1. Settings of the model can be changed among the images: "
@@ -159,11 +159,11 @@ def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStr
     from core import load
 
     overrides, images = split_overrides(args.images)
+    files = files_of(images)
+    if args.out:
+        check_output_path(args.out)
     with ExitStack() as stack:
-        stdout = stack.enter_context(json_only(True))
-        files = files_of(images)
-        if args.out:
-            check_output_path(args.out)
+        output = stack.enter_context(json_only(True))  # before any plugin is imported
         model: Predictor = load(args.folder, args.device, args.precision, overrides)
         model.batch = args.batch
         silent = not (files and sys.stderr.isatty())
@@ -171,13 +171,14 @@ def run_image_verb(args: argparse.Namespace, work: Callable[[Predictor, ImageStr
         stream = ImageStream(model, files, bar)
         records = work(model, stream)
         first = list(islice(records, 1))  # an invalid request fails before an older file is emptied
-        output = stack.enter_context(open(args.out, "w", encoding="utf-8")) if args.out else stdout
+        if args.out:
+            output = stack.enter_context(open(args.out, "w", encoding="utf-8"))
         for record in chain(first, records):
-            with bar.external_write_mode(file=output):
+            with bar.external_write_mode(file=sys.stderr):  # where the bar is
                 put_json(record, output)
-                output.flush()
+            output.flush()
     if stream.faults:
-        print(f"{stream.faults} of {len(files)} images could not be read", file=sys.stderr)
+        put(f"{stream.faults} of {len(files)} images could not be read", sys.stderr)
     return 1 if stream.faults else 0
 
 
