@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import ceil, exp, floor, log, sqrt
 
+import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
@@ -13,10 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from core.types import Example
+from plugins.data.sides import flip_text
 
-MIRRORED = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
-MIRRORED |= {right: left for left, right in MIRRORED.items()}
-SIDE_WORD = re.compile(rf"\b({'|'.join(MIRRORED)})\b")
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601 luma
 
 
@@ -29,18 +27,21 @@ class View:
     kept: tuple[int, ...]  # index of each box's region in the example
     flipped: bool  # mirrored horizontally
 
-
-def flip_text(text: str) -> str:
-    """Swap the words left and right, to describe the mirrored image."""
-    return SIDE_WORD.sub(lambda match: MIRRORED[match[0]], text)
+    def mirrored(self) -> View:
+        """Return the mirror image of the view, (3, size, size), with its boxes."""
+        boxes = torch.stack(
+            [1 - self.boxes[:, 2], self.boxes[:, 1], 1 - self.boxes[:, 0], self.boxes[:, 3]], 1
+        )  # (n, 4)
+        return View(self.image.flip(-1), boxes, self.kept, not self.flipped)
 
 
 def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor, list[str]]:
-    """Mirror each image (B, 3, H, W) and its text with probability 1/2."""
-    flipped = rng.random(len(texts)) < 0.5
+    """Mirror each image (B, 3, H, W) and its text with probability 1/2; never those of an uncertain side."""
+    mirrored_texts = [flip_text(text) for text in texts]
+    flipped = (rng.random(len(texts)) < 0.5) & np.array([text is not None for text in mirrored_texts], bool)
     mirrored = functional.horizontal_flip(images)
     images = torch.where(torch.from_numpy(flipped)[:, None, None, None], mirrored, images)
-    return images, [flip_text(text) if flip else text for text, flip in zip(texts, flipped, strict=True)]
+    return images, [new if flip and new else old for old, new, flip in zip(texts, mirrored_texts, flipped, strict=True)]
 
 
 def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from core.kinds import Tokenizer
 from core.types import Batch, Example, Masked, Prefixed, Regions, Text
-from plugins.data.augment import flip_some, flip_text, jitter, region_view
+from plugins.data.augment import flip_some, jitter, region_view
+from plugins.data.prefixes import list_cuts, row_ids
+from plugins.data.sides import flip_text
 
 CLASS_TEXT = "This is a {label}."  # for an object's class; COPA does not state its wording
 CLASS_SHARE = 0.25  # share of region texts that name only the class; the others are phrases
@@ -30,7 +32,7 @@ class BatchOptions:
     Args:
         region_batch_size: rows of the region part, R.
         mask: share of words to hide in the masked part.
-        flip: mirror half of the images, with left and right exchanged in their texts.
+        flip: mirror half of the images, with left and right exchanged in their texts (plugins.data.sides).
         shade: range of the random change of brightness and contrast of the B images.
         blank: share of region rows whose text is left empty.
         classes: names of the labels; empty: no labels are made.
@@ -149,16 +151,25 @@ def mask_words(text: Text, tokenizer: Tokenizer, share: float, rng: Generator) -
 def cut_captions(captions: Sequence[str], tokenizer: Tokenizer, rng: Generator) -> Prefixed:
     """Cut each caption before a random word, for mPLUG's prefix language modelling.
 
-    The prefix is [CLS] ... [SEP] and may have no word; the suffix has at least one. The suffix starts with [CLS] too,
-    as a start token: the decoder is fed ``suffix.ids[:, :-1]`` and predicts ``suffix.ids[:, 1:]``, [SEP] included.
+    In scripts without blanks it is cut before a random character that starts a token. The prefix is [CLS] ... [SEP] and
+    may have no word; the suffix has at least one. The suffix starts with [CLS] too, as a start token: the decoder is
+    fed ``suffix.ids[:, :-1]`` and predicts ``suffix.ids[:, 1:]``, [SEP] included.
     """
-    prefixes, suffixes = [], []
+    cuts = []
     for caption in captions:
-        words = caption.split()
-        cut = int(rng.integers(max(1, len(words))))
-        prefixes.append(" ".join(words[:cut]))
-        suffixes.append(" ".join(words[cut:]))
-    return Prefixed(tokenizer(prefixes), tokenizer(suffixes))
+        possible = list_cuts(" ".join(caption.split()), tokenizer)
+        cuts.append(possible[int(rng.integers(len(possible)))])
+    prefix, suffix = tokenizer([cut.prefix for cut in cuts]), tokenizer([cut.suffix for cut in cuts])
+    if any(cut.ids for cut in cuts):
+        ids = [cut.ids or (row_ids(prefix, row), row_ids(suffix, row)) for row, cut in enumerate(cuts)]
+        prefix, suffix = (_pad_ids(part, tokenizer.pad) for part in zip(*ids, strict=True))
+    return Prefixed(prefix, suffix)
+
+
+def _pad_ids(rows: Sequence[list[int]], pad: int) -> Text:
+    """Rows of ids to (B, L)."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, pad)  # (B, L)
+    return Text(ids, torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None])
 
 
 def draw_regions(
@@ -184,8 +195,12 @@ def draw_regions(
             text, named = CLASS_TEXT.format(label=region.label), [other.label == region.label for other in kept]
         else:
             text, named = region.phrase, [other.phrase == region.phrase for other in kept]
+        if view.flipped:
+            mirrored_text = flip_text(text)
+            view = view.mirrored() if mirrored_text is None else view  # not mirrored if the side is uncertain
+            text = text if mirrored_text is None else mirrored_text
         images.append(view.image)
-        texts.append(flip_text(text) if view.flipped else text)
+        texts.append(text)
         boxes.append(view.boxes[torch.tensor(named)])  # (n, 4)
     return Regions(
         images=jitter(torch.stack(images), rng),  # (R, 3, H, W)

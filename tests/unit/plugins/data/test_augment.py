@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.types import Example, Region
-from plugins.data.augment import flip_some, flip_text, jitter, random_crop, region_view, squared
+from plugins.data.augment import flip_some, jitter, random_crop, region_view, squared
 from plugins.data.randaugment import OPERATIONS, rand_augment
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
@@ -107,31 +107,6 @@ def test_without_flip_nothing_is_mirrored():
     assert 70 < flips < 130
 
 
-TEXT = st.lists(
-    st.sampled_from(["left", "right", "Left", "RIGHT", "bright", "leftmost", "copyright", "a", ",", "."]), max_size=12
-).map(" ".join)
-
-
-@SETTINGS
-@given(TEXT)
-def test_flip_text_is_an_involution(text):
-    assert flip_text(flip_text(text)) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "flipped"),
-    [
-        ("a star left of a circle", "a star right of a circle"),
-        ("Left of it, on the right.", "Right of it, on the left."),
-        ("LEFT", "RIGHT"),
-        ("a bright copyright sign", "a bright copyright sign"),
-        ("above", "above"),
-    ],
-)
-def test_flip_text_swaps_whole_words(text, flipped):
-    assert flip_text(text) == flipped
-
-
 def test_pictures_and_their_texts_are_mirrored_together():
     images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     flipped, texts = flip_some(images, ["left"] * 200, np.random.default_rng(0))
@@ -214,3 +189,21 @@ def test_randaugment_draws_every_operation_and_often_none():
     assert 300 * 0.2 < kept < 300 * 0.45  # (1/2 + 1/2 * 1/10)^2 = 0.3
     assert len({image.numpy().tobytes() for image in drawn}) > 40  # of 13 * 13 that differ
     assert torch.equal(drawn[5], rand_augment(gradient(32, 32), np.random.default_rng(5)))
+
+
+def test_images_of_uncertain_texts_are_not_mirrored():
+    images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    texts = ["pizza left on a plate", "a bright day"] * 100
+    flipped, after = flip_some(images, texts, np.random.default_rng(0))
+    assert after == texts
+    mirrored = [not torch.equal(one, two) for one, two in zip(images, flipped, strict=True)]
+    assert not any(mirrored[::2])
+    assert 30 < sum(mirrored[1::2]) < 70
+
+
+def test_a_mirrored_view_is_mirrored_back():
+    view = region_view(example((2, 3, 9, 12)), 0, np.random.default_rng(3), 64)
+    again = view.mirrored().mirrored()
+    assert torch.equal(again.image, view.image)
+    torch.testing.assert_close(again.boxes, view.boxes)
+    assert view.mirrored().flipped != view.flipped
