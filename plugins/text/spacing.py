@@ -61,7 +61,7 @@ def join_words(text: str, seam: re.Pattern[str] = BERT_SEAM, *, digits: bool = F
     for i in range(1, len(parts)):
         tied = ties[i - 1][1] or ties[i][0] or seam.search(parts[i - 1][-1] + parts[i][0])
         joined += parts[i] if tied or not spaced[i] else f" {parts[i]}"
-    return joined.replace(BLANK, " ").strip()
+    return (joined.replace(BLANK, " ") if seam is MARKED_SEAM else joined).strip()
 
 
 def _at(parts: Sequence[str], i: int) -> str:
