@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from core.types import Example
-from plugins.data.sides import flip_text
+from plugins.data.sides import flip_text, is_mirrorable
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601 luma
 
@@ -37,11 +37,10 @@ class View:
 
 def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor, list[str]]:
     """Mirror each image (B, 3, H, W) and its text with probability 1/2; never those of an uncertain side."""
-    mirrored_texts = [flip_text(text) for text in texts]
-    flipped = (rng.random(len(texts)) < 0.5) & np.array([text is not None for text in mirrored_texts], bool)
+    flipped = (rng.random(len(texts)) < 0.5) & np.array([is_mirrorable(text) for text in texts], bool)  # (B,)
     mirrored = functional.horizontal_flip(images)
     images = torch.where(torch.from_numpy(flipped)[:, None, None, None], mirrored, images)
-    return images, [new if flip and new else old for old, new, flip in zip(texts, mirrored_texts, flipped, strict=True)]
+    return images, [flip_text(text) if flip else text for text, flip in zip(texts, flipped, strict=True)]
 
 
 def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:

@@ -19,7 +19,7 @@ from core.kinds import Tokenizer
 from core.types import Batch, Example, Masked, Prefixed, Regions, Text
 from plugins.data.augment import flip_some, jitter, region_view
 from plugins.data.prefixes import list_cuts, row_ids
-from plugins.data.sides import flip_text
+from plugins.data.sides import flip_text, is_mirrorable
 
 CLASS_TEXT = "This is a {label}."  # for an object's class; COPA does not state its wording
 CLASS_SHARE = 0.25  # share of region texts that name only the class; the others are phrases
@@ -195,12 +195,10 @@ def draw_regions(
             text, named = CLASS_TEXT.format(label=region.label), [other.label == region.label for other in kept]
         else:
             text, named = region.phrase, [other.phrase == region.phrase for other in kept]
-        if view.flipped:
-            mirrored_text = flip_text(text)
-            view = view.mirrored() if mirrored_text is None else view  # not mirrored if the side is uncertain
-            text = text if mirrored_text is None else mirrored_text
+        if view.flipped and not is_mirrorable(text):
+            view = view.mirrored()
         images.append(view.image)
-        texts.append(text)
+        texts.append(flip_text(text) if view.flipped else text)
         boxes.append(view.boxes[torch.tensor(named)])  # (n, 4)
     return Regions(
         images=jitter(torch.stack(images), rng),  # (R, 3, H, W)

@@ -48,7 +48,7 @@ def list_cuts(caption: str, tokenizer: Tokenizer) -> list[Cut]:
             possible.append(Cut(cut.prefix, cut.suffix, ids))
         elif blank:
             possible.append(cut)
-    return possible or cuts[:1]
+    return possible
 
 
 def row_ids(text: Text, row: int) -> list[int]:

@@ -57,8 +57,18 @@ _OTHER = re.compile(  # sides in other languages, and turns
 )
 
 
-def flip_text(text: str) -> str | None:
-    """Swap left and right for the mirrored image; None: it is not certain which side the text means."""
+def flip_text(text: str) -> str:
+    """Swap left and right for the mirrored image; a text of an uncertain side is returned unchanged."""
+    flipped = _flipped(text)
+    return text if flipped is None else flipped
+
+
+def is_mirrorable(text: str) -> bool:
+    """Return False for a text of an uncertain side: its image must not be mirrored."""
+    return _flipped(text) is not None
+
+
+def _flipped(text: str) -> str | None:
     if _OTHER.search(text):
         return None
     pieces, end = [], 0

@@ -94,7 +94,7 @@ def test_the_places(text, prefixes):
     assert [cut.prefix for cut in list_cuts(text, TRAINED)] == prefixes
 
 
-def test_places_inside_a_token_are_left_out():
+def test_places_inside_a_token_or_a_character_are_left_out():
     tokenizer = pieces_of(["แมวดำนอน"])
     assert [cut.prefix for cut in list_cuts("แมวดำนอน", tokenizer)] == ["", "แม", "แมวดำน"]
 
