@@ -51,11 +51,13 @@ def recipe_in(folder: str) -> str:
     if not paths.isfile(file := os.path.join(folder, RECIPE)):
         raise ValueError(f"{folder}: holds no run: there is no {RECIPE} in it")
     with suppress(yaml.YAMLError):  # reported when the recipe is read
-        content = yaml.safe_load(read_text(file))
-        if isinstance(content, dict) and content.keys() == {"model"}:
-            slots = " and ".join(f"model.{slot}" for slot in content["model"] or ())
-            use = f"it is for recipes, by extends: {file}, and there for training and evaluation"
-            raise ValueError(f"{folder}: holds pretrained weights of {slots} alone, not a whole model; {use}")
+        match yaml.safe_load(read_text(file)):
+            case {"model": {**slots}, **others} if not others and len(slots) == 1:
+                (slot, part), *_ = slots.items()
+                if isinstance(part, dict) and "weights" in part:
+                    use = f"it is for recipes, by extends: {file}, and there for training and evaluation"
+                    problem = f"holds pretrained weights of model.{slot} alone, not a whole model"
+                    raise ValueError(f"{folder}: {problem}; {use}")
     return file
 
 

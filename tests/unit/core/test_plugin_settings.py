@@ -159,8 +159,8 @@ def test_without_the_plugin_its_keys_are_unknown_and_its_failure_is_quoted(recip
     catalog.failures.append(discovery.Failure(OWNER, "ImportError: no such library"))
     found = problems(recipe, catalog)
     assert len(found) == 2
-    for problem in found:
-        assert problem.endswith(f"Plugins that failed to load: {OWNER}: ImportError: no such library")
+    quoted = f"Plugins that failed to load: {OWNER}: ImportError: no such library"
+    assert [problem.endswith(quoted) for problem in found] == [True, False]  # once for all problems
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,8 @@ def test_a_clash_names_both_plugins(catalog):
         catalog.register_plugin(lambda: module, other)
 
 
-def test_show_and_list_name_the_owner(catalog, capsys):
+def test_show_and_list_name_the_owner(catalog, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["show", "evaluate"]) == main(["show", "sparsity"]) == 0
     text = capsys.readouterr().out
     assert f"  density: number between 0 and 1; default 0.5\n\nFrom   {OWNER}" in text

@@ -137,7 +137,7 @@ def test_loading_a_folder_without_its_unused_weights(copa, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["embed", "caption", "flops", "check", "evaluate"])
-@pytest.mark.parametrize("slot", ["backbone: {name: vit}", "text: {name: bert}"])
+@pytest.mark.parametrize("slot", ["backbone: {name: vit, weights: here}", "text: {name: bert, weights: here}"])
 def test_imports_of_one_part_state_their_use(tmp_path, images, capsys, command, slot):
     (tmp_path / "recipe.yaml").write_text(f"model: {{{slot}}}\n")
     message = refused(capsys, command, str(tmp_path), *(images if command in ("embed", "caption") else []))
