@@ -41,36 +41,36 @@ def closed_pipe():
     ],
 )
 def test_nobody_reads(closed_pipe, code):
-    done = process(code, closed_pipe)
-    assert (done.returncode, done.stderr) == (terminal.CLOSED_PIPE, b"")
+    result = process(code, closed_pipe)
+    assert (result.returncode, result.stderr) == (terminal.CLOSED_PIPE, b"")
 
 
 def test_a_log_that_nobody_reads_does_not_end_the_work(closed_pipe, tmp_path):
     code = f"terminal.output_is_a_log(); print('x', flush=True); open({str(tmp_path / 'done')!r}, 'w')"
-    done = process(code, closed_pipe)
-    assert (done.returncode, done.stderr) == (0, b"")
+    result = process(code, closed_pipe)
+    assert (result.returncode, result.stderr) == (0, b"")
     assert (tmp_path / "done").exists()
 
 
 def test_another_broken_pipe_is_an_error():
-    done = process("raise BrokenPipeError(32, 'Broken pipe', 'a worker')", subprocess.PIPE)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert b"a worker" in done.stderr
+    result = process("raise BrokenPipeError(32, 'Broken pipe', 'a worker')", subprocess.PIPE)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"a worker" in result.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("code", ["print('x')", "print('x', flush=True)"])
 def test_a_full_disk_is_named_once(code):
     with open("/dev/full", "wb") as full:
-        done = process(code, full.fileno())
-    assert done.returncode == 2
-    assert done.stderr.count(b"No space left on device: 'standard output'") == 1
-    assert b"Traceback" not in done.stderr
+        result = process(code, full.fileno())
+    assert result.returncode == 2
+    assert result.stderr.count(b"No space left on device: 'standard output'") == 1
+    assert b"Traceback" not in result.stderr
 
 
 def test_any_text_in_an_ascii_terminal():
-    done = process(r"print('caf\xe9 \udcff')", subprocess.PIPE, PYTHONIOENCODING="ascii", LC_ALL="C")
-    assert (done.returncode, done.stdout) == (0, b"caf\\xe9 \\udcff\n")
+    result = process(r"print('caf\xe9 \udcff')", subprocess.PIPE, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert (result.returncode, result.stdout) == (0, b"caf\\xe9 \\udcff\n")
 
 
 def test_descriptors_are_restored(capfd):
@@ -79,9 +79,9 @@ def test_descriptors_are_restored(capfd):
         subprocess.run(["echo", "two"], check=True)
         print("three")
     os.write(1, b"four\n")
-    said = capfd.readouterr()
-    assert said.out == "four\n"
-    assert sorted(said.err.split()) == ["one", "three", "two"]
+    streams = capfd.readouterr()
+    assert streams.out == "four\n"
+    assert sorted(streams.err.split()) == ["one", "three", "two"]
 
 
 def test_json_output_is_reserved(capfd):
@@ -92,8 +92,8 @@ def test_json_output_is_reserved(capfd):
         assert terminal.writes_json()
         output.write("{}\n")
     assert not terminal.writes_json()
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("{}\n", "noise\nnoise\n")
+    streams = capfd.readouterr()
+    assert (streams.out, streams.err) == ("{}\n", "noise\nnoise\n")
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_printable(text, expected):
 
 
 def test_width_follows_the_terminal(monkeypatch):
-    found = []
+    widths = []
     for columns in ("10", "50", "1000"):
         monkeypatch.setenv("COLUMNS", columns)
-        found.append(terminal.width())
-    assert found == [40, 50, 200]
+        widths.append(terminal.width())
+    assert widths == [40, 50, 200]
     lines = terminal.wrap(["  name  a long description of it", "x" * 60, ""], 20, 8)
     assert lines == ["  name  a long", "        description", "        of it", "x" * 60, ""]

@@ -26,16 +26,16 @@ def test_one_document_alone(call, capfd):
 def test_errors_leave_standard_output_empty(capfd, tmp_path):
     for call in (["show", "nosuch", "--json"], ["evaluate", str(tmp_path), "--json"]):
         assert cli.main(call) == 2
-        said = capfd.readouterr()
-        assert said.out == "" and said.err
+        streams = capfd.readouterr()
+        assert streams.out == "" and streams.err
 
 
 def test_names_from_outside_are_escaped(capsys, tmp_path):
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\x1b[31m\xff.yaml")
     assert cli.main(["check", name]) == 2
-    said = capsys.readouterr().err
-    assert "\x1b" not in said
-    said.encode()
+    message = capsys.readouterr().err
+    assert "\x1b" not in message
+    message.encode()
 
 
 def test_failed_plugins_are_quoted_once():

@@ -153,14 +153,14 @@ def test_what_is_no_vit_of_timms(tmp_path, capsys):
 def test_berts_configuration_beside_the_file_and_the_comparison(tmp_path, capsys):
     _, tensors = bert(tmp_path, heads=4)
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    given = ["import", "bert", str(tmp_path), "--vocabulary", str(tmp_path / "vocab.txt"), "--out"]
-    assert main([*given, str(tmp_path / "guessed")]) == 0
+    arguments = ["import", "bert", str(tmp_path), "--vocabulary", str(tmp_path / "vocab.txt"), "--out"]
+    assert main([*arguments, str(tmp_path / "guessed")]) == 0
     printed = capsys.readouterr().out
     assert "guessed: 2 heads, width 128 / 64; hidden_act gelu; layer_norm_eps 1e-12" in printed
     assert "no configuration was given or found beside the file: --config" in printed
     assert f"compared with transformers {transformers.__version__} on random words: largest difference " in printed
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "num_attention_heads": 4}))
-    assert main([*given, str(tmp_path / "read")]) == 0
+    assert main([*arguments, str(tmp_path / "read")]) == 0
     printed = capsys.readouterr().out
     assert "guessed" not in printed
     assert "data.vocabulary" in printed
@@ -173,7 +173,7 @@ def test_berts_configuration_beside_the_file_and_the_comparison(tmp_path, capsys
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; only 'gelu'"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 4} | change))
-        assert main([*given, str(tmp_path / "none")]) == 2
+        assert main([*arguments, str(tmp_path / "none")]) == 2
         assert fault in capsys.readouterr().err
         assert not (tmp_path / "none").exists()
 
@@ -183,7 +183,7 @@ def test_a_bert_with_other_outputs_is_refused(tmp_path, capsys, monkeypatch):
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     forward = BertEncoder.forward
     monkeypatch.setattr(BertEncoder, "forward", lambda self, text: forward(self, text.map(lambda t: t.flip(1))))
-    given = [str(tmp_path), "--vocabulary", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "out")]
-    assert main(["import", "bert", *given]) == 2
+    arguments = [str(tmp_path), "--vocabulary", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "out")]
+    assert main(["import", "bert", *arguments]) == 2
     assert "refused: compared with transformers" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -360,8 +360,8 @@ def test_the_import_ends_with_a_comparison_where_open_clip_is_installed(tiny, tm
     preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"}
     content = {"model_cfg": TINY, "preprocess_cfg": preprocess}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
-    given = [str(tmp_path), "--vocabulary", tiny.peer["vocabulary"], "--out"]
-    printed = peer.run(IMPORT, root, *given, str(tmp_path / "compared"))
+    arguments = [str(tmp_path), "--vocabulary", tiny.peer["vocabulary"], "--out"]
+    printed = peer.run(IMPORT, root, *arguments, str(tmp_path / "compared"))
     assert "compared with open_clip 3.3.0 on a random image and text: largest difference " in printed
     assert "guessed" not in printed
     spec = ModelSpec.read(str(tmp_path / "compared"))
@@ -370,5 +370,5 @@ def test_the_import_ends_with_a_comparison_where_open_clip_is_installed(tiny, tm
     assert model.backbone.mean.flatten().tolist() == [127.5] * 3
     assert model.backbone.deviation.flatten().tolist() == [63.75] * 3
     if importlib.util.find_spec("open_clip") is None:
-        assert main(["import", "open_clip", *given, str(tmp_path / "alone")]) == 0
+        assert main(["import", "open_clip", *arguments, str(tmp_path / "alone")]) == 0
         assert "nothing was compared with open_clip: open_clip is not installed" in capsys.readouterr().out

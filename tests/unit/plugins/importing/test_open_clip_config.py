@@ -93,8 +93,8 @@ def changed(path: str, value: object) -> dict:
 FILE = "c.json"
 
 
-def read(config, shape=None) -> Shape:
-    """The shape with this configuration, as read from a file."""
+def configure(config, shape=None) -> Shape:
+    """Return the shape with this configuration, as JSON has it."""
     return configured(shape or SHAPE, FILE, json.loads(json.dumps(config)))
 
 
@@ -132,13 +132,13 @@ def test_patches_fill_a_square():
 
 
 def test_the_public_configuration_agrees_as_a_file_and_one_level_down():
-    assert read(BASE) == SHAPE
+    assert configure(BASE) == SHAPE
     pixels = {"mean": list(CLIP_PIXELS[0]), "std": list(CLIP_PIXELS[1])}
-    assert read({"model_cfg": BASE, "preprocess_cfg": pixels}) == SHAPE
+    assert configure({"model_cfg": BASE, "preprocess_cfg": pixels}) == SHAPE
 
 
 def test_an_empty_configuration_changes_nothing():
-    assert read({}) == SHAPE
+    assert configure({}) == SHAPE
 
 
 def test_heads_and_mask_come_from_the_configuration():
@@ -147,7 +147,7 @@ def test_heads_and_mask_come_from_the_configuration():
         "text_cfg": {"heads": 16, "correct_cls_mask": True},
         "multimodal_cfg": {"heads": 16},
     }
-    got = read(config)
+    got = configure(config)
     assert got == dataclasses.replace(SHAPE, vision_head=96, pooler_heads=4, text_heads=16, correct_mask=True)
 
 
@@ -174,35 +174,35 @@ def test_a_setting_that_disagrees_with_the_tensors(path, value, expected):
     config = changed(path, value)
     message = f"{FILE}: {path} is {value!r}; expected {expected!r} for this checkpoint"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read(config)
+        configure(config)
 
 
 @pytest.mark.parametrize("path", ["text_cfg.hf_model_name", "vision_cfg.timm_model_name", "new", "multimodal_cfg.new"])
 def test_an_unknown_setting_is_refused(path):
     config = changed(path, "x")
     with pytest.raises(ValueError, match=re.escape(f"{FILE}: {path} is 'x'; this import knows no such setting")):
-        read(config)
+        configure(config)
 
 
 @pytest.mark.parametrize("name", ["mlp_ratio", "dim_head", "n_queries", "attn_pooler_heads"])
 def test_settings_without_effect_may_have_any_value(name):
-    assert read(changed(f"multimodal_cfg.{name}", 12345)) == SHAPE
+    assert configure(changed(f"multimodal_cfg.{name}", 12345)) == SHAPE
 
 
 def test_pixels_and_squashed_images_are_read():
     preprocess = {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1], "resize_mode": "squash"}
-    shape = read({"model_cfg": BASE, "preprocess_cfg": preprocess})
+    shape = configure({"model_cfg": BASE, "preprocess_cfg": preprocess})
     assert shape.pixels == ((0.5, 0.5, 0.5), (1, 1, 1))
     assert not shape.crop
     with pytest.raises(ValueError, match=re.escape("c.json: preprocess_cfg.std is [0, 1, 1]; expected three numbers")):
-        read({"model_cfg": BASE, "preprocess_cfg": {"std": [0, 1, 1]}})
+        configure({"model_cfg": BASE, "preprocess_cfg": {"std": [0, 1, 1]}})
 
 
 def test_null_settings_and_those_of_training_are_left_alone():
     config = copy.deepcopy(BASE)
     config["vision_cfg"] |= {"ls_init_value": None, "patch_dropout": 0.5}
     config["text_cfg"]["hf_model_name"] = None
-    assert read(config) == SHAPE
+    assert configure(config) == SHAPE
 
 
 def test_what_is_guessed_is_listed():
@@ -213,4 +213,4 @@ def test_what_is_guessed_is_listed():
     huge = read_shape(ForeignCheckpoint("x.pt", tensors(dataclasses.replace(SHAPE, width=1280, patch=14, grid=16))))
     assert huge.vision_head == 80
     assert "public models of width 1280" in describe_guesses(huge, {})[0]
-    assert read({"vision_cfg": {"layers": 12}}, huge).vision_head == 64  # open_clip's default for every width
+    assert configure({"vision_cfg": {"layers": 12}}, huge).vision_head == 64  # open_clip's default for every width

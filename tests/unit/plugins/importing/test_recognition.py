@@ -52,7 +52,7 @@ def checkpoint(names):
 
 @pytest.mark.parametrize("kind", transformers_models())
 def test_models_of_transformers_are_named(kind, tmp_path):
-    """By the names in memory, and by those in a file, which are of earlier versions."""
+    """Names in memory and in a file differ: those in a file are of earlier versions."""
     model = transformers_models()[kind]()
     model.save_pretrained(tmp_path)
     for verb in ("timm", "open_clip", "bert"):

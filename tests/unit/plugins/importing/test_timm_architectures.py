@@ -91,33 +91,36 @@ ARCHITECTURES = {
 }
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_import_computes_what_timm_does(name, tmp_path, capsys):
     arch, arguments = ARCHITECTURES[name]
-    made = Import(tmp_path, arch, IMAGENET, **arguments)
-    assert made.run() == 0
+    example = Import(tmp_path, arch, IMAGENET, **arguments)
+    assert example.run() == 0
     printed = capsys.readouterr().out
     assert "guessed" not in printed
     assert f"compared with timm {timm.__version__} on a random image: largest difference " in printed
-    images = random_images(*made.size)
-    states, pooled = made.expected(images)
-    for part in (made.part(made.size[0]), reloaded(made)):  # from the import, and from a run's own weights
-        tokens = part(images)
-        for value, expected in ((tokens.x, states), (tokens.pooled, pooled)):
-            atol = 1e-5 * max(1.0, float(expected.abs().max()))  # states of un-normed attention pooling are up to 10
-            torch.testing.assert_close(value, expected, atol=atol, rtol=0)
+    for part in (example.part(example.size[0]), reload(example)):  # from the import, and from a run's own weights
+        assert_outputs_equal(example, part)
 
 
-def reloaded(made: Import) -> ViT:
+@torch.no_grad()
+def assert_outputs_equal(example: Import, part: ViT) -> None:
+    images = random_images(*example.size)
+    tokens = part(images)
+    for value, expected in zip((tokens.x, tokens.pooled), example.expected(images), strict=True):
+        atol = 1e-5 * max(1.0, float(expected.abs().max()))  # states of un-normed attention pooling are up to 10
+        torch.testing.assert_close(value, expected, atol=atol, rtol=0)
+
+
+def reload(example: Import) -> ViT:
     """The backbone of a run: settings from its recipe, without the import, and weights from its own file."""
-    run = made.out.parent / "run"
+    run = example.out.parent / "run"
     run.mkdir()
-    (run / "recipe.yaml").write_text(f"extends: {made.out}/recipe.yaml\n")
+    (run / "recipe.yaml").write_text(f"extends: {example.out}/recipe.yaml\n")
     part = read_model(str(run / "recipe.yaml"), discovery.load())
-    spec = ModelSpec(made.size[0], 8, 10)
+    spec = ModelSpec(example.size[0], 8, 10)
     save_file({k: v.contiguous() for k, v in build_model(part, spec).state_dict().items()}, run / "model.safetensors")
-    for file in made.out.glob("*.safetensors"):
+    for file in example.out.glob("*.safetensors"):
         file.unlink()
     return build_model(part, spec, str(run)).backbone.eval()
 
@@ -132,37 +135,39 @@ def reloaded(made: Import) -> ViT:
     ],
 )
 def test_positions_of_a_rectangle_are_resized_from_its_grid(arguments, grid, tmp_path, capsys):
-    made = Import(tmp_path, SMALL, IMAGENET, **arguments)
-    assert made.run() == 0
+    example = Import(tmp_path, SMALL, IMAGENET, **arguments)
+    assert example.run() == 0
     assert f"{grid[0]} x {grid[1]} patches. Images here are square" in capsys.readouterr().out
-    raw, prefix = made.model.pos_embed, made.model.num_prefix_tokens
+    raw, prefix = example.model.pos_embed, example.model.num_prefix_tokens
     for side in (16 * round((grid[0] * grid[1]) ** 0.5), 112):
         new = [side // 16, side // 16]
         right = resample_abs_pos_embed(raw, new_size=new, old_size=list(grid), num_prefix_tokens=prefix)
-        part = made.part(side)
+        part = example.part(side)
         torch.testing.assert_close(part.vit.pos_embed.data, right.data, atol=0, rtol=0)
-        made.model.set_input_size((side, side))
-        made.model.pos_embed.data = right
-        torch.testing.assert_close(part(random_images(side, side)).x, made.expected(random_images(side, side))[0])
+        example.model.set_input_size((side, side))
+        example.model.pos_embed.data = right
+        torch.testing.assert_close(part(random_images(side, side)).x, example.expected(random_images(side, side))[0])
 
 
 @pytest.mark.parametrize("side", [48, 80])
 def test_another_square_size_is_resized_as_by_timm(side, tmp_path):
-    made = Import(tmp_path, "vit_small_patch14_reg4_dinov2" if side == 80 else SMALL, img_size=70 if side == 80 else 64)
-    assert made.run() == 0
-    side = side // made.model.patch_embed.patch_size[0] * made.model.patch_embed.patch_size[0]
-    made.model.set_input_size((side, side))
-    torch.testing.assert_close(made.part(side).vit.pos_embed, made.model.pos_embed, atol=0, rtol=0)
+    example = Import(
+        tmp_path, "vit_small_patch14_reg4_dinov2" if side == 80 else SMALL, img_size=70 if side == 80 else 64
+    )
+    assert example.run() == 0
+    side = side // example.model.patch_embed.patch_size[0] * example.model.patch_embed.patch_size[0]
+    example.model.set_input_size((side, side))
+    torch.testing.assert_close(example.part(side).vit.pos_embed, example.model.pos_embed, atol=0, rtol=0)
 
 
 def test_a_size_that_the_patch_does_not_divide_is_stated(tmp_path, capsys):
-    made = Import(tmp_path, "vit_so400m_patch14_siglip_384", img_size=60, depth=1)
-    assert made.run() == 0
+    example = Import(tmp_path, "vit_so400m_patch14_siglip_384", img_size=60, depth=1)
+    assert example.run() == 0
     assert "timm leaves out the last 4; images here are 56 pixels wide" in capsys.readouterr().out
     images = random_images(60, 60)
     with torch.no_grad():
-        torch.testing.assert_close(made.part(56)(images[..., :56, :56]).x, made.expected(images)[0])
-    assert json.loads((made.out / "sizes.json").read_text())["image_size"] == 56
+        torch.testing.assert_close(example.part(56)(images[..., :56, :56]).x, example.expected(images)[0])
+    assert json.loads((example.out / "sizes.json").read_text())["image_size"] == 56
 
 
 @pytest.mark.parametrize(
@@ -179,15 +184,15 @@ def test_a_size_that_the_patch_does_not_divide_is_stated(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_computed_is_refused(arch, arguments, message, tmp_path, capsys):
-    made = Import(tmp_path, arch, **arguments)
-    assert made.run() == 2
+    example = Import(tmp_path, arch, **arguments)
+    assert example.run() == 2
     assert message in capsys.readouterr().err.replace("BEiT or EVA", "EVA (is a Eva of timm)")
-    assert not made.out.exists()
+    assert not example.out.exists()
 
 
 def test_without_a_configuration_the_guesses_are_printed(tmp_path, capsys):
-    made = Import(tmp_path, "vit_huge_patch14_224", config=False, img_size=56)
-    assert made.run() == 0
+    example = Import(tmp_path, "vit_huge_patch14_224", config=False, img_size=56)
+    assert example.run() == 0
     printed = capsys.readouterr().out
     for guess in (
         "guessed: 16 heads, as in the public models of width 1280 (80 each)",
@@ -198,9 +203,11 @@ def test_without_a_configuration_the_guesses_are_printed(tmp_path, capsys):
         "nothing was compared with timm: no configuration",
     ):
         assert guess in printed
-    assert made.recipe["num_heads"] == 16
+    assert example.recipe["num_heads"] == 16
     with torch.no_grad():
-        torch.testing.assert_close(made.part(56)(random_images(56, 56)).x, made.expected(random_images(56, 56))[0])
+        torch.testing.assert_close(
+            example.part(56)(random_images(56, 56)).x, example.expected(random_images(56, 56))[0]
+        )
 
 
 def test_tensors_determine_tokens_norms_and_pooling_without_a_configuration(tmp_path):
@@ -215,32 +222,20 @@ def test_tensors_determine_tokens_norms_and_pooling_without_a_configuration(tmp_
     }
     for name, (arch, arguments) in cases.items():
         (tmp_path / name).mkdir()
-        made = Import(tmp_path / name, arch, config=False, **arguments)
-        assert made.run() == 0
-        pixels = made.recipe.get("timm", {})
-        made.pixels = {key: pixels.get(key, made.pixels[key]) for key in HALF}
-        if arch == "vit_base_patch32_clip_224":
-            part = made.part(64)
-            made.pixels = {
-                "mean": (part.mean / 255).flatten().tolist(),
-                "std": (part.deviation / 255).flatten().tolist(),
-            }
-        images = random_images(*made.size)
-        with torch.no_grad():
-            tokens = made.part(made.size[0])(images)
-        states, pooled = made.expected(images)
-        for value, expected in ((tokens.x, states), (tokens.pooled, pooled)):
-            atol = 1e-5 * max(1.0, float(expected.abs().max()))  # states of un-normed attention pooling are up to 10
-            torch.testing.assert_close(value, expected, atol=atol, rtol=0)
+        example = Import(tmp_path / name, arch, config=False, **arguments)
+        assert example.run() == 0
+        part = example.part(example.size[0])
+        example.pixels = {"mean": (part.mean / 255).tolist(), "std": (part.deviation / 255).tolist()}
+        assert_outputs_equal(example, part)
 
 
 def test_a_grid_that_is_no_square_needs_a_configuration(tmp_path, capsys):
-    made = Import(tmp_path, SMALL, config=False, img_size=(96, 48))
-    assert made.run() == 2
+    example = Import(tmp_path, SMALL, config=False, img_size=(96, 48))
+    assert example.run() == 2
     assert "'pos_embed' has 18 places for patches: no square; state the images' size" in capsys.readouterr().err
     config = tmp_path / "named.json"
     config.write_text(json.dumps({"pretrained_cfg": {"input_size": [3, 96, 48]}}))
-    assert made.run("--config", str(config)) == 0
+    assert example.run("--config", str(config)) == 0
     assert "6 x 3 patches. Images here are square" in capsys.readouterr().out
 
 
@@ -266,14 +261,14 @@ def test_a_grid_that_is_no_square_needs_a_configuration(tmp_path, capsys):
     ],
 )
 def test_a_configuration_that_disagrees_is_named(change, message, tmp_path, capsys):
-    made = Import(tmp_path, SMALL, img_size=64)
-    file = made.source / "config.json"
+    example = Import(tmp_path, SMALL, img_size=64)
+    file = example.source / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    assert made.run() == 2
+    assert example.run() == 2
     error = capsys.readouterr().err
     assert message in error
     assert str(file) in error
-    assert not made.out.exists()
+    assert not example.out.exists()
 
 
 @torch.no_grad()
@@ -281,62 +276,62 @@ def test_a_configuration_that_disagrees_is_named(change, message, tmp_path, caps
 @pytest.mark.parametrize("place", ["config", "pretrained_cfg"])
 def test_the_pooling_may_be_stated_outside_the_arguments(place, at_creation, tmp_path):
     """A hub configuration states it at its top level; a classifier that is replaced leaves the last norm in place."""
-    made = Import(tmp_path, SMALL, img_size=64, **({"global_pool": "avg"} if at_creation else {}))
+    example = Import(tmp_path, SMALL, img_size=64, **({"global_pool": "avg"} if at_creation else {}))
     if not at_creation:
-        made.model.reset_classifier(5, "avg")
-    file = made.source / "config.json"
+        example.model.reset_classifier(5, "avg")
+    file = example.source / "config.json"
     content = json.loads(file.read_text())
     content["model_args"].pop("global_pool", None)
     (content if place == "config" else content["pretrained_cfg"])["global_pool"] = "avg"
     file.write_text(json.dumps(content))
-    assert made.run() == 0
-    states, pooled = made.expected(random_images(64, 64))
-    tokens = made.part(64)(random_images(64, 64))
+    assert example.run() == 0
+    states, pooled = example.expected(random_images(64, 64))
+    tokens = example.part(64)(random_images(64, 64))
     torch.testing.assert_close(tokens.x, states, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(tokens.pooled, pooled, atol=1e-5, rtol=1e-5)
 
 
 def test_an_unknown_architecture_is_imported_uncompared(tmp_path, capsys):
-    made = Import(tmp_path, SMALL, IMAGENET, img_size=64)
-    file = made.source / "config.json"
+    example = Import(tmp_path, SMALL, IMAGENET, img_size=64)
+    file = example.source / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"architecture": "vit_smal_patch16_224"}))
-    assert made.run() == 0
+    assert example.run() == 0
     printed = capsys.readouterr().out
     assert "nothing was compared with timm: timm" in printed
     assert "has no architecture 'vit_smal_patch16_224'" in printed
-    assert made.recipe["timm"]["mean"] == IMAGENET["mean"]
+    assert example.recipe["timm"]["mean"] == IMAGENET["mean"]
 
 
 def test_different_outputs_are_refused_and_leave_nothing(tmp_path, capsys, monkeypatch):
-    made = Import(tmp_path, SMALL, img_size=64)
+    example = Import(tmp_path, SMALL, img_size=64)
     trunk = ViT.trunk
     monkeypatch.setattr(ViT, "trunk", lambda self, images: trunk(self, images // 2))
-    assert made.run() == 2
+    assert example.run() == 2
     assert "refused: compared with timm" in capsys.readouterr().err
-    assert not made.out.exists()
+    assert not example.out.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["original"]
 
 
 def test_a_recipe_that_differs_from_the_configuration_of_its_weights_is_refused(tmp_path):
-    made = Import(tmp_path, SMALL, IMAGENET, img_size=64)
-    assert made.run() == 0
-    for folder in (made.out, made.source, made.source / "model.safetensors"):  # timm's own folder too
-        made.part(64, weights=str(folder))
+    example = Import(tmp_path, SMALL, IMAGENET, img_size=64)
+    assert example.run() == 0
+    for folder in (example.out, example.source, example.source / "model.safetensors"):  # timm's own folder too
+        example.part(64, weights=str(folder))
         for change, message in (
             ({"num_heads": 12}, r"config\.json: num_heads is 6, this recipe has 12"),
             ({"timm": None}, r"config\.json: timm\.mean is \[0\.485, 0\.456, 0\.406\], this recipe has \[0\.5, 0\.5"),
             ({"timm": {**IMAGENET, "norm_eps": 1e-3}}, r"timm\.norm_eps is timm's default, this recipe has 0\.001"),
         ):
             with pytest.raises((ValueError, PartError), match=message):
-                made.part(64, **{"weights": str(folder), **change})
+                example.part(64, **{"weights": str(folder), **change})
 
 
 def test_weights_are_kept_as_they_are(tmp_path):
-    made = Import(tmp_path, SMALL, img_size=(96, 48))
-    assert made.run() == 0
-    for name, tensor in load_file(made.out / "model.safetensors").items():
-        assert torch.equal(tensor, made.model.state_dict()[name])
-    text = (made.out / "recipe.yaml").read_text()
+    example = Import(tmp_path, SMALL, img_size=(96, 48))
+    assert example.run() == 0
+    for name, tensor in load_file(example.out / "model.safetensors").items():
+        assert torch.equal(tensor, example.model.state_dict()[name])
+    text = (example.out / "recipe.yaml").read_text()
     assert text.startswith("# patchbay import timm ")
-    again = timm.create_model(SMALL, **json.loads((made.out / "config.json").read_text())["model_args"])
+    again = timm.create_model(SMALL, **json.loads((example.out / "config.json").read_text())["model_args"])
     assert again.patch_embed.grid_size == (6, 3)
