@@ -30,17 +30,19 @@ _DETERMINED = re.compile(  # before the word: "to the far", "on its", "from", "f
     rf"|\b(?:fac|look|turn|mov|head|point|lean|star|gaz|tilt|walk|run|fl|swim|driv|go|drift|slid|roll|glanc)"
     rf"(?:e|es|s|ed|ing|y|ies|ying|ning|ming)?(?: slightly)?)[ _-]$"
 )
-_FOLLOWED = re.compile(rf"^(?:[ _-](?:most|{_BODY})\b|(?:[ _-](?:{_PLACES}))\b(?! of))")
-_OF = re.compile(r"^[ _-]of (?!way\b|course\b)")
+_FOLLOWED = re.compile(rf"[ _-](?:most|{_BODY})\b|[ _-](?:{_PLACES})\b(?! of)")
+_OF = re.compile(r"[ _-]of (?!way\b|course\b)")
 _REMAINS = re.compile(r"\b(?:what|whats|what's|all|little|nothing|much|that)(?: (?:is|was|are|were|remains))? $")
-_NAMED = re.compile(r"^ (?:thing|one|star|half)\b")
-_IDIOM = re.compile(  # after the word: no side, in spite of what is before it
-    r"^ (?:angles?|away|now|time|place|way|size|answer|direction|track|amount|after|before|next|along|behind|turns?\b)"
-)
+_NAMED = re.compile(r" (?:thing|one|star|half)\b")
+_IDIOM = re.compile(r" (?:angle|away|time|way|size|answer|direction|track|amount|after|along)")  # after it: no side
+_EITHER = re.compile(r" (?:now|place|before|next|behind|turns?\b)")  # after the word: a side only after ``_ON_THE``
+_ON_THE = re.compile(r"\b(?:on|to|at) the $")
 _ADVERB = re.compile(  # after the word: adverbs and past participles, of which only ``_DETERMINED`` makes sides
-    r"^ (?:on|in|over|to|for|next|by|beside|behind|under|near|at|along|after|before|above|below|outside|inside|out"
+    r" (?:on|in|over|to|for|next|by|beside|behind|under|near|at|along|after|before|above|below|outside|inside|out"
     r"|the|a|an|his|her|its|their|my|your|our|this|that|some|up|down|off|into|through|across|past|back|from)\b"
 )
+_LISTED_BEFORE = re.compile(rf"\b(?:left|right|{_PLACES})(?:,| and| or|, and|, or| to) ?$")
+_LISTED_AFTER = re.compile(rf"(?:,| and| or) (?:left|right|{_PLACES})\b")
 _WRITING = re.compile(
     r"\b(?:reads?|reading|says?|saying|said|spells?|spelling|written|words?|labell?ed)\b|[\"\u201c\u201d]"
 )
@@ -73,17 +75,16 @@ def _flipped(text: str) -> str | None:
         return None
     pieces, end = [], 0
     for match in _WORD.finditer(text):
-        pieces += [text[end : match.start()]]
-        end = match.end()
         word = match[0].lower()
         if _HARMLESS.fullmatch(word):
-            pieces.append(match[0])
             continue
         side = _SIDE.fullmatch(word)
         if side is None or not _is_side(side, text[: match.start()].lower(), text[match.end() :].lower()):
             return None
         start, stop = side.span(2)
-        pieces += [match[0][:start], _cased(OPPOSITE[side[2]], match[0][start:stop]), match[0][stop:]]
+        start, stop = match.start() + start, match.start() + stop
+        pieces += [text[end:start], _cased(OPPOSITE[side[2]], text[start:stop])]
+        end = stop
     return "".join(pieces) + text[end:]
 
 
@@ -101,17 +102,16 @@ def _is_side(side: re.Match[str], before: str, after: str) -> bool:
     if _OF.match(after):
         return not _REMAINS.search(before)
     if _IDIOM.match(after):
-        return bool(re.search(r"\b(?:on|to|at) the $", before)) and not re.match(r" (?:a|tr|ti|w|si|am|di)", after)
+        return False
+    if _EITHER.match(after):
+        return bool(_ON_THE.search(before))
     if _DETERMINED.search(before):
         return True
     alone = not before.strip(" .,;:!?()[]") and not re.match(r" *[^\W_]", after)
-    return alone or (bool(_NAMED.match(after)) and not before) or (not _ADVERB.match(after) and _between(before, after))
-
-
-def _between(before: str, after: str) -> bool:
-    """Return True for the middle of "left, centre and right", where sides are listed."""
-    listed = re.search(rf"\b(?:left|right|{_PLACES})(?:,| and| or|, and|, or| to) ?$", before)
-    return bool(listed) or bool(re.match(rf"^(?:,| and| or) (?:left|right|{_PLACES})\b", after))
+    if alone or (not before and _NAMED.match(after)):
+        return True
+    is_listed = _LISTED_BEFORE.search(before) or _LISTED_AFTER.match(after)  # as in "left, centre and right"
+    return bool(is_listed) and not _ADVERB.match(after)
 
 
 def _cased(word: str, model: str) -> str:
