@@ -23,16 +23,13 @@ class View:
     """A crop of an image, with the regions that are still visible in it."""
 
     image: Tensor  # (3, size, size) uint8
-    boxes: Tensor  # (n, 4) float, x0 y0 x1 y1 as fractions of the view's width and height
+    boxes: tv_tensors.BoundingBoxes  # (n, 4) float, x0 y0 x1 y1 in pixels of the view
     kept: tuple[int, ...]  # index of each box's region in the example
-    flipped: bool  # mirrored horizontally
 
     def mirrored(self) -> View:
-        """Return the mirror image of the view, (3, size, size), with its boxes."""
-        boxes = torch.stack(
-            [1 - self.boxes[:, 2], self.boxes[:, 1], 1 - self.boxes[:, 0], self.boxes[:, 3]], 1
-        )  # (n, 4)
-        return View(self.image.flip(-1), boxes, self.kept, not self.flipped)
+        """Mirror the view horizontally, with its boxes."""
+        image, boxes = (functional.horizontal_flip(part) for part in (self.image, self.boxes))
+        return View(image, boxes, self.kept)
 
 
 def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor, list[str]]:
@@ -61,10 +58,8 @@ def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:
     return x.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def region_view(
-    example: Example, chosen: int, rng: Generator, size: int, *, flip: bool = True, least: float = 0.75
-) -> View:
-    """Crop at random around one region's whole box, resize to (3, size, size), and mirror with probability 1/2.
+def region_view(example: Example, chosen: int, rng: Generator, size: int, *, least: float = 0.75) -> View:
+    """Crop at random around one region's whole box, and resize to (3, size, size).
 
     As in the region loaders of X-VLM and TiMix; ``least`` is ours. Another region is kept if more than half of its box
     is inside the crop; its box is clipped to the crop.
@@ -73,14 +68,12 @@ def region_view(
         example: an image (3, H, W) of any size with regions; no box is empty.
         chosen: index of the region that the crop must contain.
         size: side of the view in pixels.
-        flip: False: never mirror.
         least: minimum fraction of the image's width and height in the crop; limits the magnification.
     """
     height, width = (int(n) for n in example.image.shape[-2:])
     x0, y0, x1, y1 = example.regions[chosen].box
     left, right = _span(x0, x1, width, least, rng)
     top, bottom = _span(y0, y1, height, least, rng)
-    flipped = flip and bool(rng.random() < 0.5)
 
     boxes = tv_tensors.BoundingBoxes(
         [region.box for region in example.regions], format="XYXY", canvas_size=(height, width), dtype=torch.float32
@@ -92,9 +85,7 @@ def region_view(
     kept = (_area(boxes) > 0.5 * area).nonzero().flatten()  # (n,)
     boxes = tv_tensors.wrap(boxes[kept], like=boxes)  # (n, 4)
     image, boxes = (functional.resize(part, [size, size]) for part in (image, boxes))
-    if flipped:
-        image, boxes = (functional.horizontal_flip(part) for part in (image, boxes))
-    return View(image, boxes.as_subclass(Tensor) / size, tuple(kept.tolist()), flipped)
+    return View(image, boxes, tuple(kept.tolist()))
 
 
 def random_crop(image: Tensor, rng: Generator, size: int, least: float) -> Tensor:

@@ -185,7 +185,8 @@ def draw_regions(
     for i in rng.integers(len(source.boxed), size=rows):
         example = source.boxed_example(source.boxed[int(i)], rng)
         chosen = int(rng.integers(len(example.regions)))
-        view = region_view(example, chosen, rng, source.image_size, flip=flip)
+        view = region_view(example, chosen, rng, source.image_size)
+        flipped = flip and rng.random() < 0.5
         region, kept = example.regions[chosen], [example.regions[i] for i in view.kept]
         way = rng.random()  # below blank: no text; the rest is halved
         blanks.append(bool(way < blank))
@@ -195,11 +196,11 @@ def draw_regions(
             text, named = CLASS_TEXT.format(label=region.label), [other.label == region.label for other in kept]
         else:
             text, named = region.phrase, [other.phrase == region.phrase for other in kept]
-        if view.flipped and not is_mirrorable(text):
-            view = view.mirrored()
+        if flipped and is_mirrorable(text):
+            view, text = view.mirrored(), flip_text(text)
         images.append(view.image)
-        texts.append(flip_text(text) if view.flipped else text)
-        boxes.append(view.boxes[torch.tensor(named)])  # (n, 4)
+        texts.append(text)
+        boxes.append(view.boxes[torch.tensor(named)] / source.image_size)  # (n, 4)
     return Regions(
         images=jitter(torch.stack(images), rng),  # (R, 3, H, W)
         text=tokenizer(texts),

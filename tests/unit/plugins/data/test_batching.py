@@ -333,3 +333,15 @@ def test_a_box_that_ends_on_a_patch_border_does_not_touch_the_next():
         edges = torch.tensor([[[patch * 16, 0, (patch + 1) * 16, side]]]) / side
         columns = patch_labels(edges * 1.0000001, (14, 14)).view(14, 14)
         assert columns.sum(0).nonzero().flatten().tolist() == [patch]
+
+
+@pytest.mark.parametrize(("flip", "least", "most"), [(True, 15, 45), (False, 60, 60)])
+def test_regions_are_mirrored_on_request_only(flip, least, most):
+    class Left:
+        image_size, boxed = 32, (0,)
+
+        def boxed_example(self, number, rng):
+            return Example("0", torch.zeros(3, 32, 32, dtype=torch.uint8), "", (Region((0, 0, 10, 32), "left", ""),))
+
+    regions = draw_regions(Left(), TOKENIZER, 60, np.random.default_rng(0), flip=flip, blank=0.0)
+    assert least <= sum("left" in TOKENIZER.decode(ids) for ids in regions.text.ids) <= most
