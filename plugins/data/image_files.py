@@ -107,7 +107,7 @@ class UprightImage:
     orientation: int  # EXIF, 1 to 8: 1 is upright, 5 to 8 swap width and height
 
 
-def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def read_upright(file: str, short: int = 0) -> UprightImage:
     """Read an image file and convert it by ``rgb``.
 
     A JPEG that is reduced a lot is decoded at a smaller size.
@@ -116,32 +116,13 @@ def read_rgb(file: str, short: int = 0, *, upright: bool = False) -> tuple[NDArr
         short: pixels; an image whose short side is longer is reduced to this. 0: it is not, but a JPEG of more than
             MAX_PIXELS to half its width and height.
 
-    Returns:
-        (h, w, 3), and the width and height in the file.
-
     Raises:
         BadRecord: not an image, damaged, or too large; names the file.
     """
     with open_image(file) as image:
-        stored = image.size
-        return _decode(image, short, upright=upright), stored
-
-
-def read_upright(file: str, short: int = 0) -> UprightImage:
-    """Read an image file as ``read_rgb(upright=True)`` does, with its orientation.
-
-    Raises:
-        BadRecord: not an image, damaged, or too large; names the file.
-    """
-    with open_image(file) as image:
-        stored = image.size
-        return UprightImage(_decode(image, short, upright=True), stored, orientation_of(image))
-
-
-def _decode(image: Image.Image, short: int, *, upright: bool) -> NDArray[np.uint8]:
-    size = _size(image.size, short)
-    _draft(image, size)
-    return rgb(image, size if short else image.size, upright=upright)
+        stored, size = image.size, _size(image.size, short)
+        _draft(image, size)
+        return UprightImage(rgb(image, size if short else image.size), stored, orientation_of(image))
 
 
 def read_rgba(file: str, formats: tuple[str, ...]) -> Image.Image:
@@ -162,24 +143,23 @@ def _draft(image: Image.Image, size: tuple[int, int]) -> None:
     image.draft(image.mode, size)
 
 
-def rgb(image: Image.Image, size: tuple[int, int], *, upright: bool = False) -> NDArray[np.uint8]:
-    """Convert an image's first frame to 8-bit RGB, (h, w, 3).
+def rgb(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Convert an image's first frame to 8-bit RGB, (h, w, 3), turned by its EXIF orientation.
 
     CMYK is converted, 16-bit grey is scaled to 8 bits, transparent pixels are put on white.
 
     Args:
-        size: width and height of the result, before ``upright``.
-        upright: apply the EXIF orientation afterwards.
+        size: width and height of the result, before it is turned.
     """
     converted = _rgb(image)
     if converted.size != size:
         converted = converted.resize(size, Image.Resampling.BICUBIC)
-    return np.array(_turn(converted, orientation_of(image)) if upright else converted)
+    return np.array(_turn(converted, orientation_of(image)))
 
 
 def shrink(image: Image.Image, short: int) -> NDArray[np.uint8]:
     """Reduce an opened image, (h, w, 3), as ``read_upright`` does; it is not modified."""
-    return rgb(image, _size(image.size, short), upright=True)
+    return rgb(image, _size(image.size, short))
 
 
 def orientation_of(image: Image.Image) -> int:

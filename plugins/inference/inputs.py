@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional
 
 from core.model import ModelSpec
 from plugins.data.augment import squared
-from plugins.data.image_files import read_rgb, shrink
+from plugins.data.image_files import read_upright, shrink
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor  # a file, an image, or (3, h, w) uint8
 Pictures: TypeAlias = Picture | Iterable[Picture]  # a tensor (n, 3, h, w) is n images
@@ -84,7 +84,7 @@ def preprocess(picture: Picture, sizes: ModelSpec) -> Tensor:
     side = sizes.image_size
     room = side if sizes.crop else ceil(side * sqrt(2))  # as data parts: crops of half the area have S x S pixels
     if isinstance(picture, (str, os.PathLike)):
-        pixels, _ = read_rgb(os.fspath(picture), room, upright=True)  # (h, w, 3)
+        pixels = read_upright(os.fspath(picture), room).pixels  # (h, w, 3)
     else:
         pixels = shrink(_to_pil(picture), room)
     image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, h, w)

@@ -18,7 +18,7 @@ from plugins.data.annotations.read import load_json, read_annotations
 from plugins.data.annotations.records import Records
 from plugins.data.bad_records import BadRecord
 from plugins.data.coco import Coco
-from plugins.data.image_files import read_rgb
+from plugins.data.image_files import read_upright
 
 GOOD = [f"good{i}.jpg" for i in range(12)]
 KINDS = ["cmyk.jpg", "grey16.png", "palette.png", "animation.gif", "transparent.png"]
@@ -125,8 +125,9 @@ def test_every_bad_picture_is_counted_and_named(folder):
 
 def test_pictures_of_every_make_are_read(folder):
     def read(name, short=0):
-        pixels, size = read_rgb(str(folder / "images" / name), short)
-        assert size == (WIDTH, HEIGHT)
+        image = read_upright(str(folder / "images" / name), short)
+        pixels = image.pixels
+        assert image.stored_size == (WIDTH, HEIGHT)
         assert pixels.dtype == np.uint8
         assert pixels.shape == (HEIGHT, WIDTH, 3) if not short else (short, WIDTH * short // HEIGHT, 3)
         return pixels.astype(int)
@@ -143,10 +144,10 @@ def test_pictures_of_every_make_are_read(folder):
 def test_a_bomb_just_over_the_bound_and_a_huge_file(tmp_path, monkeypatch):
     Image.new("1", (8200, 8200)).save(tmp_path / "large.png")  # below the bound of Pillow itself
     with pytest.raises(BadRecord, match=r"large.png: .*: 8200 x 8200 pixels are more than 67108864"):
-        read_rgb(str(tmp_path / "large.png"))
+        read_upright(str(tmp_path / "large.png"))
     monkeypatch.setattr(image_files, "MAX_BYTES", 100)
     with pytest.raises(BadRecord, match=r"large.png: .*: larger than 100 bytes"):
-        read_rgb(str(tmp_path / "large.png"))
+        read_upright(str(tmp_path / "large.png"))
 
 
 def test_frames_are_counted_and_named(folder):

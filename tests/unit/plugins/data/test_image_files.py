@@ -10,7 +10,7 @@ from PIL import Image
 
 from plugins.data import image_files
 from plugins.data.bad_records import BadRecord
-from plugins.data.image_files import open_image, read_bytes, read_rgb, read_rgba, read_upright, rgb, shrink
+from plugins.data.image_files import open_image, read_bytes, read_rgba, read_upright, rgb, shrink
 
 
 def test_bytes_up_to_the_limit(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_content_that_is_no_image(tmp_path, content, kind, message):
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
     with pytest.raises(BadRecord) as caught:
-        read_rgb(str(file))
+        read_upright(str(file))
     assert caught.value.kind == kind
     assert str(caught.value).startswith(f"{file}: cannot be used as an image: ")
     assert str(caught.value).endswith(message)
@@ -57,11 +57,11 @@ def test_a_cut_off_file_and_one_with_too_many_pixels(tmp_path, monkeypatch):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadRecord, match="damaged or cut off"):
-        read_rgb(str(file))
+        read_upright(str(file))
     file.write_bytes(whole)
     monkeypatch.setattr(image_files, "MAX_PIXELS", 64 * 64 - 1)
     with pytest.raises(BadRecord, match="64 x 64 pixels are more than 4095"):
-        read_rgb(str(file))
+        read_upright(str(file))
 
 
 def test_only_the_accepted_formats_are_opened(tmp_path):
@@ -106,10 +106,10 @@ def test_a_transparent_palette_colour_becomes_white():
 def test_the_short_side_is_reduced_and_never_enlarged(tmp_path, short, size):
     file = str(tmp_path / "a.png")
     Image.effect_noise((30, 20), 50).save(file)
-    pixels, stored = read_rgb(file, short)
-    assert pixels.shape == (size[1], size[0], 3)
-    assert stored == (30, 20)
-    assert np.array_equal(shrink(Image.open(file), short), pixels)
+    image = read_upright(file, short)
+    assert image.pixels.shape == (size[1], size[0], 3)
+    assert image.stored_size == (30, 20)
+    assert np.array_equal(shrink(Image.open(file), short), image.pixels)
 
 
 TURNS = {  # by EXIF orientation, of an array (h, w, 3)
@@ -125,13 +125,14 @@ TURNS = {  # by EXIF orientation, of an array (h, w, 3)
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_orientation_is_applied_on_request_only(tmp_path, orientation):
+def test_every_orientation_is_turned_upright(tmp_path, orientation):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     image, exif = Image.fromarray(pixels), Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(read_rgb(str(tmp_path / "a.png"))[0], pixels)
-    assert np.array_equal(read_rgb(str(tmp_path / "a.png"), upright=True)[0], TURNS[orientation](pixels))
+    upright = read_upright(str(tmp_path / "a.png"))
+    assert np.array_equal(upright.pixels, TURNS[orientation](pixels))
+    assert (upright.orientation, upright.stored_size) == (orientation, (6, 4))
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "MPO"])
@@ -143,10 +144,10 @@ def test_orientation_of_every_format(tmp_path, format_, endian):
     image, options = Image.new("RGB", (40, 24), "blue"), {"quality": 95} if format_ != "PNG" else {}
     image.paste((255, 0, 0), (0, 0, 20, 24))  # the left half is the top of the upright image
     image.save(file, format_, exif=exif.tobytes(), **options)
-    read = read_upright(file)
-    assert (read.orientation, read.pixels.shape, read.stored_size) == (6, (40, 24, 3), (40, 24))
-    assert read.pixels[4, 12, 0] > 200
-    assert read.pixels[36, 12, 0] < 50
+    upright = read_upright(file)
+    assert (upright.orientation, upright.pixels.shape, upright.stored_size) == (6, (40, 24, 3), (40, 24))
+    assert upright.pixels[4, 12, 0] > 200
+    assert upright.pixels[36, 12, 0] < 50
 
 
 DAMAGED = [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(256))]
@@ -170,5 +171,5 @@ def test_invalid_orientations_and_damaged_exif_change_nothing(tmp_path, exif, fo
     file = str(tmp_path / "a")
     options = {"exif": exif} if format_ == "JPEG" else {"exif": exif.removeprefix(b"Exif\0\0")}
     Image.new("RGB", (40, 24), "blue").save(file, format_, **options)
-    read = read_upright(file)
-    assert (read.orientation, read.pixels.shape) == (1, (24, 40, 3))
+    upright = read_upright(file)
+    assert (upright.orientation, upright.pixels.shape) == (1, (24, 40, 3))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from plugins.data import image_files
 from plugins.data.bad_records import BadRecord
-from plugins.data.image_files import MAX_PIXELS, open_image, read_rgb, read_rgba, read_upright
+from plugins.data.image_files import MAX_PIXELS, open_image, read_rgba, read_upright
 from plugins.data.image_headers import is_streamed_jpeg
 
 
@@ -65,9 +65,10 @@ def test_a_photo_of_48_megapixels_is_read_small(tmp_path, size):
 def test_a_large_jpeg_is_decoded_at_a_fraction(tmp_path, small_limits, size, short):
     file = tmp_path / "a.jpg"
     file.write_bytes(jpeg(*size, quality=95))
-    pixels, stored = read_rgb(str(file), short)
+    image = read_upright(str(file), short)
+    pixels = image.pixels
     scale = short / min(size)
-    assert stored == size
+    assert image.stored_size == size
     assert pixels.shape == (ceil(size[1] * scale), ceil(size[0] * scale), 3)
     want = np.asarray(gradient(*size).resize(pixels.shape[1::-1])).astype(int)
     assert abs(pixels - want).mean() < 3
@@ -76,7 +77,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(tmp_path, small_limits, size, sho
 def test_a_large_jpeg_as_a_whole_has_half_its_sides(tmp_path, small_limits):
     file = tmp_path / "a.jpg"
     file.write_bytes(jpeg(501, 400))
-    assert read_rgb(str(file))[0].shape == (200, 251, 3)
+    assert read_upright(str(file)).pixels.shape == (200, 251, 3)
     assert read_rgba(str(file), ("JPEG", "PNG")).size == (251, 200)
 
 
@@ -96,18 +97,18 @@ def test_other_formats_and_progressive_jpegs_are_limited(tmp_path, small_limits)
     for format_, message in (("PNG", "257 x 256 pixels are more than"), ("WEBP", "257 x 256"), ("BMP", "257 x 256")):
         gradient(257, 256).save(file, format_)
         with pytest.raises(BadRecord, match=message) as caught:
-            read_rgb(str(file), 8)
+            read_upright(str(file), 8)
         assert caught.value.kind == "picture too large"
         gradient(256, 256).save(file, format_)
-        assert read_rgb(str(file), 8)[0].shape == (8, 8, 3)
+        assert read_upright(str(file), 8).pixels.shape == (8, 8, 3)
     file.write_bytes(jpeg(257, 256, progressive=True))
     with pytest.raises(BadRecord, match="257 x 256 pixels of a progressive JPEG are more than 65536"):
-        read_rgb(str(file), 8)
+        read_upright(str(file), 8)
     file.write_bytes(jpeg(256, 256, progressive=True))
-    assert read_rgb(str(file), 8)[0].shape == (8, 8, 3)
+    assert read_upright(str(file), 8).pixels.shape == (8, 8, 3)
     file.write_bytes(jpeg(1025, 256))
     with pytest.raises(BadRecord, match="1025 x 256 pixels are more than 262144"):
-        read_rgb(str(file), 8)
+        read_upright(str(file), 8)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_bombs_are_refused_by_their_header(tmp_path, content, message):
     file = tmp_path / "bomb"
     file.write_bytes(content)
     with pytest.raises(BadRecord, match=message) as caught:
-        read_rgb(str(file), 224)
+        read_upright(str(file), 224)
     assert caught.value.kind == "picture too large"
 
 
@@ -131,7 +132,7 @@ def test_a_large_jpeg_that_is_cut_off_is_an_error(tmp_path):
     file = tmp_path / "cut.jpg"
     file.write_bytes(with_size(jpeg(64, 64), 12_000, 9000)[:-20])
     with pytest.raises(BadRecord, match=r"cut\.jpg: .*damaged or cut off"):
-        read_rgb(str(file), 224)
+        read_upright(str(file), 224)
 
 
 def test_jpegs_decoded_row_by_row():
@@ -151,7 +152,7 @@ def test_strips(tmp_path, size, short, shape):
     for ending in ("jpg", "png"):
         file = tmp_path / f"strip.{ending}"
         Image.new("RGB", size, (10, 200, 30)).save(file)
-        assert read_rgb(str(file), short)[0].shape == shape
+        assert read_upright(str(file), short).pixels.shape == shape
 
 
 def test_the_first_frame_of_an_mpo(tmp_path):
@@ -177,9 +178,9 @@ def test_strips_of_rows_convert_as_the_whole(tmp_path, monkeypatch, mode):
     )
     file = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     image.save(file)
-    whole = read_rgb(str(file), 20)[0]
+    whole = read_upright(str(file), 20).pixels
     monkeypatch.setattr(image_files, "STRIP_PIXELS", 100)
-    assert np.array_equal(read_rgb(str(file), 20)[0], whole)
+    assert np.array_equal(read_upright(str(file), 20).pixels, whole)
 
 
 @pytest.mark.parametrize(
