@@ -215,7 +215,7 @@ class Data(ABC):
         return ()
 
     def verify(self) -> dict[str, Any]:
-        """Read all files once: {pictures, records, skipped {kind: count}, messages}; empty if there are no files."""
+        """Read all files once: {pictures, records, splits, skipped {kind: count}, messages}; empty without files."""
         return {}
 
     def references(self, example: Example) -> Sequence[str]:

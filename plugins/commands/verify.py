@@ -10,9 +10,7 @@ from core.hookspecs import hookimpl
 from plugins.commands.console import Parser, json_only, put, put_json, run_cli
 from plugins.data.bad_records import MAX_MESSAGES
 
-SPLITS = ("train", "validation", "test")
 NOTHING = "this data is generated, not read: nothing to verify"
-EMPTY_REPORT: dict[str, Any] = {"pictures": 0, "records": 0, "splits": {}, "skipped": {}, "messages": []}
 
 
 @hookimpl
@@ -33,11 +31,13 @@ def verify(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     from core import discovery
     from core.recipe import read
+    from plugins.data.held_out import SPLITS
 
     data = read(path, overrides, discovery.load()).data
     if "budget" in data.settings:
         data = dataclasses.replace(data, settings={**data.settings, "budget": 1.0})
-    return {**EMPTY_REPORT, "splits": dict.fromkeys(SPLITS, 0), "messages": [NOTHING], **data().verify()}
+    empty = {"pictures": 0, "records": 0, "splits": dict.fromkeys(SPLITS, 0), "skipped": {}, "messages": [NOTHING]}
+    return {**empty, **data().verify()}
 
 
 def _format(report: dict[str, Any]) -> list[str]:

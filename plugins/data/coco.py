@@ -25,7 +25,7 @@ from plugins.data.annotations.vocabulary import (
 )
 from plugins.data.augment import random_crop, squared
 from plugins.data.batching import BatchOptions, make_batch
-from plugins.data.held_out import Cache, first_examples
+from plugins.data.held_out import SPLITS, Cache, first_examples
 from plugins.data.randaugment import rand_augment
 from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary, parameters
 
@@ -96,11 +96,11 @@ class Coco(kinds.Data):
         self.pool = ImagePool(image_sources, max_short_side, budget)
         self.boxed: Sequence[int] = np.concatenate(self.pool.numbers("train", "boxed")).tolist()
         self._training = self.pool.numbers("train", "captioned")
+        orders = {split: self.pool.shuffled(split) for split in SPLITS[1:]}
         if not any(map(len, self._training)):
-            sizes = ", ".join(f"{split} {len(self.pool.shuffled(split))}" for split in ("validation", "test"))
+            sizes = ", ".join(f"{split} {len(order)}" for split, order in orders.items())
             raise ValueError(f"sources: no image with a caption is left for training: {sizes}")
         self._weights = _weights(sources, [len(numbers) for numbers in self._training])
-        orders = {split: self.pool.shuffled(split) for split in ("validation", "test")}
         self._orders: dict[str, list[int]] = {split: order for split, order in orders.items() if order}
         self._orders["train"] = self.pool.distinct(np.concatenate(self._training)).tolist()
         self._held_out: Cache = {split: [] for split in self._orders}

@@ -25,7 +25,7 @@ from plugins.data.drawing.cutout_files import (
     split_backgrounds,
     split_objects,
 )
-from plugins.data.held_out import Cache, first_examples
+from plugins.data.held_out import SPLITS, Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
 
@@ -101,7 +101,7 @@ class Cutouts(kinds.Data):
     def verify(self) -> dict[str, Any]:
         """Count the files, all of which were read: objects with captions, and backgrounds by split."""
         objects = sum(len(cutout.sprites) for cutout in self.cutouts.values()) // len(OBJECT_SIDES)
-        splits = {split: len(self.backgrounds[split]) for split in ("train", "validation", "test")}
+        splits = {split: len(self.backgrounds[split]) for split in SPLITS}
         note = (
             f"splits: {sum(splits.values())} backgrounds; captions withheld from training: {len(self.withheld_nouns)}"
         )

@@ -1,4 +1,4 @@
-"""Held-out examples of the data parts: drawn in their order, once, and kept."""
+"""Splits of the data parts, and their held-out examples: drawn in their order, once, and kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from math import inf
 
 from core.types import Example
+
+SPLITS = ("train", "validation", "test")
 
 Cache = dict[str, list[Example | None]]  # by split; None: an image that cannot be used
 

@@ -17,13 +17,14 @@ from PIL import Image
 
 from core.types import Example
 from plugins.data.annotations.image_pool import ImagePool, share_out
-from plugins.data.annotations.image_source import SPLITS, ImageSource, SourceFiles
+from plugins.data.annotations.image_source import ImageSource, SourceFiles
 from plugins.data.annotations.records import plain_path
 from plugins.data.batching import draw_pairs
 from plugins.data.clips import Clips
 from plugins.data.drawing.compositing import chosen, fraction
 from plugins.data.drawing.cutout_files import Cutout, ObjectSpec, head, split_backgrounds, split_objects
 from plugins.data.drawing.scene_painter import BACKGROUNDS, TRAINING, WITHHELD, Painter
+from plugins.data.held_out import SPLITS
 from plugins.data.scenes import Scenes
 from properties.drawing import PROFILE
 
@@ -89,10 +90,10 @@ def test_pictures_are_split_by_seed_and_name_alone(folder, names, seed, share, o
     assert sets(by_split(collection(folder, mixed, seed, share))) == sets(splits)
     fewer = mixed[: len(mixed) // 2 + 1]
     part = sets(by_split(collection(folder, fewer, seed, share)))
-    assert part == {split: set(kept) & set(fewer) for split, kept in splits.items()}
+    assert part == {split: set(members) & set(fewer) for split, members in splits.items()}
     spelled = [f".//{name.replace('/', order.choice(['/', '//', '/./', chr(92)]))}" for name in names]
     respelled = by_split(collection(folder, spelled, seed, share))
-    assert {split: [plain_path(name) for name in kept] for split, kept in respelled.items()} == splits
+    assert {split: [plain_path(name) for name in members] for split, members in respelled.items()} == splits
 
 
 @PROFILE

@@ -10,8 +10,8 @@ from plugins.data.annotations.records import Records, box_of, is_number, name_of
 from plugins.data.annotations.tables import CAPTION_KEYS, IMAGE_KEYS, pick
 from plugins.data.bad_records import BadRecord, BadRecords
 
-SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's names and ours
-PAIR_SPLITS = SPLITS | {"validation": "validation", "valid": "validation", "dev": "validation"}
+KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
+PAIR_SPLITS = KARPATHY_SPLITS | {"validation": "validation", "valid": "validation", "dev": "validation"}
 
 PROBED_RECORDS = 10  # by which a file's format is recognised
 
@@ -103,7 +103,7 @@ def karpathy(document: dict[str, Any] | list[Any], role: Role, records: Records,
     def image(record: dict[str, Any], here: str) -> None:
         name, folder = _path(record.get("filename"), "file name", ".filename"), record.get("filepath", "")
         path = f"{_path(folder, 'file path', '.filepath')}/{name}" if folder else name
-        split = _split(record.get("split", "train"), SPLITS)
+        split = _split(record.get("split", "train"), KARPATHY_SPLITS)
         number = records.image_number(path)
         records.set_split(number, split, reader.file, here.replace(":", "line "))
 

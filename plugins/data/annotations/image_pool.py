@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 
 from core.types import Region
 from plugins.data.annotations.image_source import ImageSource, Photo
-from plugins.data.annotations.records import SPLITS
 from plugins.data.annotations.shared_images import SharedImages
 from plugins.data.bad_records import LOG, BadRecord, BadRecords
+from plugins.data.held_out import SPLITS
 
 MAX_CACHE_BYTES = 512 * 2**20  # of decoded images in each process
 MIN_ALLOWED_BAD = 3  # images that may be bad whatever the budget
@@ -37,31 +35,28 @@ class ImagePool:
 
     def __init__(self, sources: Sequence[ImageSource], max_short_side: int, budget: float):
         self.sources, self.max_short_side, self.budget = sources, max_short_side, budget
-        counts = [len(source.records.names) for source in sources]
-        self.starts = [0, *accumulate(counts)]  # the first number of each source, and the number of images
-        self.bad = BadRecords()
-        self._state = np.zeros(self.starts[-1], np.uint8)
-        self._logged: set[str] = set()  # kinds of images turned upright with boxes
-        total_bytes = self.starts[-1] * max_short_side * max_short_side * 4  # 3 bytes a pixel, width 4/3 of height
-        fits = total_bytes <= MAX_CACHE_BYTES
-        self._cache: dict[int, Photo] | None = {} if fits else None
         for source in sources:
             source.probe(max_short_side)
         self.shared = SharedImages(sources)
+        self.bad = BadRecords()
+        self._state = np.zeros(len(self), np.uint8)
+        self._logged: set[str] = set()  # kinds of images turned upright with boxes
+        total_bytes = len(self) * max_short_side * max_short_side * 4  # 3 bytes a pixel, width 4/3 of height
+        fits = total_bytes <= MAX_CACHE_BYTES
+        self._cache: dict[int, Photo] | None = {} if fits else None
 
     def __len__(self) -> int:
-        return self.starts[-1]
+        return self.shared.starts[-1]
 
     def find(self, number: int) -> tuple[ImageSource, int]:
         """Return an image's source, and its number there."""
-        i = bisect_right(self.starts, number) - 1
-        return self.sources[i], number - self.starts[i]
+        return self.shared.find(number)
 
     def numbers(self, split: str, having: Literal["captioned", "boxed"]) -> list[NDArray[np.int64]]:
         """Return the images of a split that have captions, or boxes: one array for each source."""
         return [
             source.in_split(split, getattr(source.records, having)) + start
-            for source, start in zip(self.sources, self.starts, strict=False)
+            for source, start in zip(self.sources, self.shared.starts, strict=False)
         ]
 
     def distinct(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -157,9 +152,8 @@ class ImagePool:
 
     def split_sizes(self) -> dict[str, int]:
         """Count the images with captions or boxes in each split; an image of several sources counts once."""
-        used = [np.concatenate(self.numbers(split, having)) for split in SPLITS for having in ("captioned", "boxed")]
-        both = [np.concatenate(pair) for pair in zip(used[::2], used[1::2], strict=True)]
-        return {split: len(np.unique(self.shared.image[numbers])) for split, numbers in zip(SPLITS, both, strict=True)}
+        used = {s: np.concatenate([*self.numbers(s, "captioned"), *self.numbers(s, "boxed")]) for s in SPLITS}
+        return {split: len(np.unique(self.shared.image[numbers])) for split, numbers in used.items()}
 
     def verify(self) -> dict[str, Any]:
         """Read every image; return the counts of all that is skipped, and the first messages.

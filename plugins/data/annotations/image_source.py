@@ -16,9 +16,10 @@ from core.files import paths
 from core.types import Region
 from plugins.data.annotations.orientation import SWAPPED, BoxFrame, box_frame, turn_box
 from plugins.data.annotations.read import read_annotations, similar_name
-from plugins.data.annotations.records import SPLITS, Box, BoxLabel, Records, clip, plain_path
+from plugins.data.annotations.records import Box, BoxLabel, Records, clip, plain_path
 from plugins.data.bad_records import BadRecord, BadRecords
 from plugins.data.drawing.compositing import fraction, stream
+from plugins.data.held_out import SPLITS
 from plugins.data.image_files import read_upright
 from registry.part import NonNegativeFloat
 

@@ -47,15 +47,15 @@ def read_annotations(file: str, role: Role, records: Records, budget: float) -> 
     bad = BadRecords()
     document, lines = _load(file, bad)
     try:
-        read = _reader(document, role)
-        if read is None and isinstance(document, dict) and (read := _reader([document], role)):
+        reader = _reader(document, role)
+        if reader is None and isinstance(document, dict) and (reader := _reader([document], role)):
             document, lines = [document], [1]  # JSON lines of one line
     except ValueError as err:
         raise ValueError(f"{file}: {err}") from err
-    if read is None:
+    if reader is None:
         raise ValueError(f"{file}: {_describe(document)} is no file of {role}; accepted: {SHAPES[role]}")
     records.begin_file()
-    read(document, role, records, RecordReader(file, bad, lines))
+    reader(document, role, records, RecordReader(file, bad, lines))
     bad.check_budget(file, budget)
     return bad
 

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.data.bad_records import BadRecord
+from plugins.data.held_out import SPLITS
 from plugins.text.invisible import remove_invisible
 
 MAX_LETTERS = 2000  # of a caption or phrase
 MIN_BOX_PIXELS = 0.1  # shortest side of a box after clipping
 MAX_COORDINATE = 1e7  # pixels; no image is as large
 MAX_ASPECT_DIFFERENCE = 0.02  # relative, between the aspect ratios of a file and of its record
-
-SPLITS = ("train", "validation", "test")  # of two that are stated for an image, the later one counts
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 

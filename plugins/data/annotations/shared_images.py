@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.data.annotations.image_source import ImageSource
-from plugins.data.annotations.records import SPLITS, plain_path
+from plugins.data.annotations.records import plain_path
 from plugins.data.bad_records import LOG, BadRecord, BadRecords
+from plugins.data.held_out import SPLITS
 from plugins.data.image_files import MAX_BYTES, read_bytes
 
 MAX_LINKS = 40  # from one link to the next, as on Linux
@@ -39,7 +40,8 @@ class SharedImages:
 
     def __init__(self, sources: Sequence[ImageSource]):
         self.sources = sources
-        self.starts = [0, *accumulate(len(source.records.names) for source in sources)]
+        counts = [len(source.records.names) for source in sources]
+        self.starts = [0, *accumulate(counts)]  # the first number of each source, and the number of records
         self._source = np.repeat(np.arange(len(sources)), np.diff(self.starts))  # (records,)
         self._first_split = np.concatenate([source.split for source in sources])  # (records,), of each source alone
         real = RealPaths()
@@ -61,15 +63,16 @@ class SharedImages:
 
     def name(self, number: int) -> str:
         """Format a record's image for a message, with its source."""
-        source, index = self._find(number)
+        source, index = self.find(number)
         return f"{source.records.names[index]!r} of {source.where}"
 
-    def _find(self, number: int) -> tuple[ImageSource, int]:
+    def find(self, number: int) -> tuple[ImageSource, int]:
+        """Return a record's source, and its number there."""
         i = int(self._source[number])
         return self.sources[i], number - self.starts[i]
 
     def _path(self, number: int) -> str:
-        source, index = self._find(number)
+        source, index = self.find(number)
         return source.path(source.records.names[index])
 
     def _settle(self) -> NDArray[np.int8]:
@@ -78,7 +81,7 @@ class SharedImages:
         for members in _repeated(self._ids):
             stated: dict[str, int] = {}  # the first record that states a split
             for number in members.tolist():
-                source, index = self._find(number)
+                source, index = self.find(number)
                 if index in source.records.split:
                     stated.setdefault(source.records.split[index], number)
             if stated:
@@ -125,7 +128,7 @@ class SharedImages:
         if len(set(self._source[numbers])) < 2:
             return
         for number in numbers:
-            source, index = self._find(number)
+            source, index = self.find(number)
             groups.setdefault(of(source.file(index)), []).append(number)
         groups.pop(None, None)
         for group in groups.values():
