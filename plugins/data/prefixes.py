@@ -53,4 +53,5 @@ def list_cuts(caption: str, tokenizer: Tokenizer) -> list[Cut]:
 
 def row_ids(text: Text, row: int) -> list[int]:
     """Return the ids of a row of (B, L) without padding."""
-    return [int(i) for i in text.ids[row][text.mask[row]]]
+    ids: list[int] = text.ids[row][text.mask[row]].tolist()
+    return ids

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 
-_HAN = "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _JAPANESE = "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d\U0001aff0-\U0001b16f"
 _BOPOMOFO_YI = "\u3105-\u312f\u31a0-\u31bf\ua000-\ua48c"
 _SOUTH_EAST_ASIA = (
@@ -18,8 +18,7 @@ _SOUTH_EAST_ASIA = (
     "\ua980-\ua9df\u1b00-\u1b7f"  # Javanese, Balinese
 )
 _TIBETAN = "\u0f00-\u0fff"
-UNSPACED = _HAN + _JAPANESE + _BOPOMOFO_YI + _SOUTH_EAST_ASIA + _TIBETAN
-HAN = _HAN
+UNSPACED = HAN + _JAPANESE + _BOPOMOFO_YI + _SOUTH_EAST_ASIA + _TIBETAN
 
 # written as letters, but part of the character before: Thai and Lao am, half-width voicing marks
 _TRAILING = "\u0e33\u0eb3\uff9e\uff9f"

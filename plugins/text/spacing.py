@@ -37,15 +37,14 @@ BERT_SEAM = re.compile(rf"[{HAN}{WIDE}]")
 CLIP_SEAM = re.compile(rf"[{MARKS}{WIDE}]|\d[{HAN}]|[{HAN}]\d")
 
 
-def join_words(text: str, seam: re.Pattern[str] = BERT_SEAM, *, digits: bool = False) -> str:
+def join_words(text: str, seam: re.Pattern[str] = BERT_SEAM) -> str:
     """Remove the blanks that a tokenizer put around punctuation and between characters.
 
     Args:
         text: words and punctuation marks with a blank between any two; where there is none, none is added.
-        seam: found in a pair of neighbouring characters whose blank is the tokenizer's.
-        digits: the tokenizer separates digits.
+        seam: one of the above, found in a pair of neighbouring characters whose blank is the tokenizer's.
     """
-    if digits:
+    if seam is CLIP_SEAM:  # CLIP's tokenizer separates digits
         text = _DIGITS.sub("", text)
     parts: list[str] = []
     spaced: list[bool] = []  # a blank before the part

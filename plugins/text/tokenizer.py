@@ -91,7 +91,7 @@ class SubwordTokenizer(kinds.Tokenizer):
         """Convert ids to a string in its usual spacing, without special tokens: it's, black-and-white, 3.5."""
         text = str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)).strip()
         if self._pieces or self._seam is CLIP_SEAM:
-            return join_words(text, self._seam, digits=self._seam is CLIP_SEAM)
+            return join_words(text, self._seam)
         return text
 
     def save(self, folder: str) -> None:
