@@ -44,7 +44,7 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
 PAIRS = st.lists(st.tuples(st.sampled_from(["a.jpg", "b/c.png", "d e.JPEG"]), TEXTS), min_size=1, max_size=12)
 
 
-def read(file: Path, role: str = "captions") -> Records:
+def load(file: Path, role: str = "captions") -> Records:
     records = Records()
     read_annotations(str(file), role, records, 0.9)  # type: ignore[arg-type]
     records.pack()
@@ -63,7 +63,7 @@ def test_any_bytes_are_read_or_refused_by_the_name_of_the_file(folder, content, 
     file = folder / name
     file.write_bytes(content)
     try:
-        records = read(file, role)
+        records = load(file, role)
     except ValueError as err:
         message = str(err)
     else:
@@ -93,7 +93,7 @@ def test_a_table_and_json_lines_hold_the_same_pairs_as_a_list(folder, pairs, del
     }
     for name, text in texts.items():
         (folder / name).write_bytes(text.encode(encoding))
-        assert pairs_of(read(folder / name)) == sorted(pairs)
+        assert pairs_of(load(folder / name)) == sorted(pairs)
 
 
 SPELLINGS = (int, float, str, "{:.1f}".format, "{:06}".format)
@@ -111,7 +111,7 @@ def test_annotations_belong_to_the_same_images_in_every_spelling_of_ids(folder, 
         "annotations": [{"image_id": theirs(key), "caption": f"of {key}"} for key in reversed(ids)],
     }
     (folder / "a.json").write_text(json.dumps(document))
-    assert pairs_of(read(folder / "a.json")) == sorted((f"{key}.jpg", f"of {key}") for key in ids)
+    assert pairs_of(load(folder / "a.json")) == sorted((f"{key}.jpg", f"of {key}") for key in ids)
 
 
 @settings(PROFILE, max_examples=200)

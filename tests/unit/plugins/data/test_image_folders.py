@@ -24,9 +24,9 @@ def link(root, name, target):
     (root / name).symlink_to(target)
 
 
-def names_of(root, *given):
+def names_of(root, *places):
     listing = FileList(ENDINGS)
-    for path in given or (root,):
+    for path in places or (root,):
         listing.add(str(path))
     return [file.removeprefix(f"{root}/") for file in listing.files]
 
@@ -68,16 +68,16 @@ def test_links_to_other_places_are_followed_once(tmp_path):
     link(tmp_path, "album/y.png", "../store/a.png")
     link(tmp_path, "album/years", "../store")
     link(tmp_path, "album/again", "../store")
-    listed = names_of(tmp_path, tmp_path / "album")
-    assert listed == ["album/again/a.png", "album/again/b.jpg", "album/again/deep/c.png"]
+    names = names_of(tmp_path, tmp_path / "album")
+    assert names == ["album/again/a.png", "album/again/b.jpg", "album/again/deep/c.png"]
 
 
 def test_repeated_files_and_folders_in_every_spelling(tmp_path, monkeypatch):
     make(tmp_path, "p/a.png", "p/b.png", "p/sub/c.png")
     link(tmp_path, "q", "p")
     monkeypatch.chdir(tmp_path)
-    given = ["p/b.png", "./p/b.png", "p", "p/", "./p", str(tmp_path / "p"), "p/sub", "p/../p", "q", "q/a.png"]
-    assert names_of(tmp_path, *given) == ["p/b.png", "p/a.png", "p/sub/c.png"]
+    spellings = ["p/b.png", "./p/b.png", "p", "p/", "./p", str(tmp_path / "p"), "p/sub", "p/../p", "q", "q/a.png"]
+    assert names_of(tmp_path, *spellings) == ["p/b.png", "p/a.png", "p/sub/c.png"]
     assert names_of(tmp_path, "p/sub", "p/") == ["p/sub/c.png", "p/a.png", "p/b.png"]
     assert names_of(tmp_path, "q") == ["q/a.png", "q/b.png", "q/sub/c.png"]
 
@@ -104,12 +104,12 @@ def test_broken_links_are_reported_and_pipes_are_left_out(tmp_path):
 
 def test_a_folder_without_permission_is_reported(tmp_path, monkeypatch):
     make(tmp_path, "a.png", "private/b.png", "shut/c.png")
-    listed = paths.ls
+    original_ls = paths.ls
 
     def ls(folder):
         if folder.endswith("private"):
             raise PermissionError(13, "Permission denied")
-        return listed(folder)
+        return original_ls(folder)
 
     monkeypatch.setattr(paths, "ls", ls)
     monkeypatch.setattr(image_folders.os, "access", lambda folder, mode: not folder.endswith("shut"))
@@ -132,9 +132,9 @@ def test_deep_and_large_folders(tmp_path):
     make(folder, "deep.png")
     make(tmp_path, *(f"many/{i:05}.png" for i in range(3000)))
     link(tmp_path, "d/d/top", tmp_path)
-    listed = names_of(tmp_path)
-    assert len(listed) == 3001
-    assert listed[1:] == [f"many/{i:05}.png" for i in range(3000)]
+    names = names_of(tmp_path)
+    assert len(names) == 3001
+    assert names[1:] == [f"many/{i:05}.png" for i in range(3000)]
 
 
 def test_files_with_a_second_file_beside_them(tmp_path):
@@ -144,5 +144,5 @@ def test_files_with_a_second_file_beside_them(tmp_path):
     link(tmp_path, "names/up", "..")
     link(tmp_path, "names/other.png", "../store/b.png")  # the same image with another caption
     make(tmp_path, "names/other.txt")
-    listed = list_files(str(tmp_path), ENDINGS, beside=".txt")
-    assert [file.removeprefix(f"{tmp_path}/") for file in listed] == ["a.png", "names/b.png", "names/other.png"]
+    names = list_files(str(tmp_path), ENDINGS, beside=".txt")
+    assert [file.removeprefix(f"{tmp_path}/") for file in names] == ["a.png", "names/b.png", "names/other.png"]

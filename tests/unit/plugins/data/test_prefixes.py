@@ -48,7 +48,7 @@ def ids_of(tokenizer: SubwordTokenizer, text: str) -> list[int]:
     return row_ids(tokenizer([text]), 0)
 
 
-def drawn(text: str, tokenizer: SubwordTokenizer, count: int = 300) -> Prefixed:
+def sample_cuts(text: str, tokenizer: SubwordTokenizer, count: int = 300) -> Prefixed:
     return cut_captions([text] * count, tokenizer, np.random.default_rng(0))
 
 
@@ -58,7 +58,7 @@ def lengths(prefixed: Prefixed) -> list[int]:
 
 @pytest.mark.parametrize("text", UNSPACED)
 def test_every_place_between_tokens_is_drawn(text):
-    assert lengths(drawn(text, TRAINED)) == list(range(len(ids_of(TRAINED, text)) - 2))
+    assert lengths(sample_cuts(text, TRAINED)) == list(range(len(ids_of(TRAINED, text)) - 2))
 
 
 @pytest.mark.parametrize("text", [*UNSPACED, *MIXED[:4]])
@@ -68,7 +68,7 @@ def test_both_parts_are_parts_of_the_whole_captions_tokens(kind, text, tmp_path)
         kind
     ]()
     whole = ids_of(tokenizer, text)
-    prefixed = drawn(text, tokenizer)
+    prefixed = sample_cuts(text, tokenizer)
     for row in range(len(prefixed.prefix.ids)):
         prefix, suffix = row_ids(prefixed.prefix, row), row_ids(prefixed.suffix, row)
         assert (prefix[0], prefix[-1], suffix[0], suffix[-1]) == (tokenizer.cls, tokenizer.sep) * 2
@@ -103,7 +103,7 @@ def test_a_long_caption_is_cut_before_its_truncation():
     tokenizer = train_tokenizer(UNSPACED, 8)
     whole = ids_of(tokenizer, UNSPACED[0])
     assert len(whole) == 8
-    assert lengths(drawn(UNSPACED[0], tokenizer)) == [0, 1, 2, 3, 4, 5]
+    assert lengths(sample_cuts(UNSPACED[0], tokenizer)) == [0, 1, 2, 3, 4, 5]
 
 
 @given(st.lists(st.sampled_from(["a", "cat,", "it's", "black-and-white", "été", "кот", "..."]), max_size=8))

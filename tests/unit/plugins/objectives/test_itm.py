@@ -53,9 +53,9 @@ def test_one_other_caption_is_a_negative_of_each_row_that_it_differs_from():
     ids = SOURCE.tokenizer(["a red star", "a red star", "a blue disc", "a red star"]).ids
     for seed in range(20):
         torch.manual_seed(seed)
-        drawn = hard_negatives(torch.randn(4, 4) * 50, ids).tolist()
-        assert [drawn[0], drawn[1], drawn[3]] == [2, 2, 2]
-        assert drawn[2] in (0, 1, 3)
+        negatives = hard_negatives(torch.randn(4, 4) * 50, ids).tolist()
+        assert [negatives[0], negatives[1], negatives[3]] == [2, 2, 2]
+        assert negatives[2] in (0, 1, 3)
 
 
 def test_captions_that_differ_only_in_padding_are_equal():

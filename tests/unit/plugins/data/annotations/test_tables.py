@@ -12,7 +12,7 @@ from plugins.data.annotations.tables import captions_in, pick
 from plugins.data.bad_records import BadRecords
 
 
-def read(folder, content: str | bytes, name="captions.csv", budget=0.9) -> tuple[dict[str, list[str]], BadRecords]:
+def load(folder, content: str | bytes, name="captions.csv", budget=0.9) -> tuple[dict[str, list[str]], BadRecords]:
     """Captions by image, and what is wrong."""
     file = folder / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -65,17 +65,17 @@ SAME = {
 @pytest.mark.parametrize("name", ["captions.csv", "captions.json", "captions"])
 @pytest.mark.parametrize("case", SAME)
 def test_a_table_is_recognised_by_its_content(tmp_path, case, name):
-    captions, bad = read(tmp_path, SAME[case], name)
+    captions, bad = load(tmp_path, SAME[case], name)
     assert captions == TWO
     assert bad.count == 0
 
 
 def test_one_json_line(tmp_path):
-    assert read(tmp_path, '{"image": "a.jpg", "caption": "one"}\n')[0] == {"a.jpg": ["one"]}
+    assert load(tmp_path, '{"image": "a.jpg", "caption": "one"}\n')[0] == {"a.jpg": ["one"]}
 
 
 def test_quotes_in_a_table_without_header_are_letters(tmp_path):
-    captions, _ = read(tmp_path, 'a.jpg#0\t"Hello" says a cat .\na.jpg#1\t" one\nb.jpg#0\ttwo\n')
+    captions, _ = load(tmp_path, 'a.jpg#0\t"Hello" says a cat .\na.jpg#1\t" one\nb.jpg#0\ttwo\n')
     assert captions == {"a.jpg": ['"Hello" says a cat .', '" one'], "b.jpg": ["two"]}
 
 
@@ -100,7 +100,7 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_rows_are_skipped_and_named_by_their_line(tmp_path, case):
     content, messages = BROKEN[case]
-    captions, bad = read(tmp_path, content)
+    captions, bad = load(tmp_path, content)
     assert captions["a.jpg"] == ["one"]
     assert bad.count == len(messages)
     assert bad.tried == bad.count + sum(map(len, captions.values()))
@@ -112,7 +112,7 @@ def test_broken_rows_are_skipped_and_named_by_their_line(tmp_path, case):
 
 
 def test_a_row_after_an_open_quote_is_read(tmp_path):
-    captions, bad = read(tmp_path, 'image,caption\na.jpg,"one\n' + "".join(f"{i}.jpg,of {i}\n" for i in range(300)))
+    captions, bad = load(tmp_path, 'image,caption\na.jpg,"one\n' + "".join(f"{i}.jpg,of {i}\n" for i in range(300)))
     assert len(captions) == 300
     assert bad.messages == ["captions.csv:2: a quote is not closed, or a field is too long"]
 
@@ -127,18 +127,18 @@ def test_a_row_after_an_open_quote_is_read(tmp_path):
     ],
 )
 def test_a_quote_that_a_later_row_would_close_takes_no_row_with_it(tmp_path, content):
-    captions, bad = read(tmp_path, content)
+    captions, bad = load(tmp_path, content)
     assert captions == {"b.jpg": ["two"], "c.jpg": ["three"], "d.jpg": [captions["d.jpg"][0]]}
     assert bad.messages == ["captions.csv:2: a quote is not closed, or a field is too long"]
 
 
 def test_a_caption_of_several_lines_before_its_image(tmp_path):
-    assert read(tmp_path, 'caption,image\n"a\ncat",a.jpg\n')[0] == {"a.jpg": ["a cat"]}
+    assert load(tmp_path, 'caption,image\n"a\ncat",a.jpg\n')[0] == {"a.jpg": ["a cat"]}
 
 
 def test_the_budget_counts_broken_rows(tmp_path):
     with pytest.raises(ValueError, match=r"captions\.csv: 1 of 2 records cannot be used; budget=0\.1 allows 0"):
-        read(tmp_path, "image,caption\na.jpg,one\nb.jpg\n", budget=0.1)
+        load(tmp_path, "image,caption\na.jpg,one\nb.jpg\n", budget=0.1)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_budget_counts_broken_rows(tmp_path):
 )
 def test_files_that_are_refused_and_why(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
-        read(tmp_path, content, budget=0.1)
+        load(tmp_path, content, budget=0.1)
     assert str(tmp_path / "captions.csv") in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def test_a_table_written_by_the_csv_module_is_read_unchanged(tmp_path):
     for delimiter in (",", ";", "\t", "|"):
         with (tmp_path / "captions.csv").open("w", newline="", encoding="utf-8-sig") as file:
             csv.writer(file, delimiter=delimiter).writerows([["image", "caption"], *(["a.jpg", t] for t in texts)])
-        captions, _ = read(tmp_path, (tmp_path / "captions.csv").read_bytes())
+        captions, _ = load(tmp_path, (tmp_path / "captions.csv").read_bytes())
         assert captions == {"a.jpg": [" ".join(text.split()) for text in texts]}
 
 
