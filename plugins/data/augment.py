@@ -26,7 +26,7 @@ class View:
     boxes: tv_tensors.BoundingBoxes  # (n, 4) float, x0 y0 x1 y1 in pixels of the view
     kept: tuple[int, ...]  # index of each box's region in the example
 
-    def mirrored(self) -> View:
+    def mirror(self) -> View:
         """Mirror the view horizontally, with its boxes."""
         image, boxes = (functional.horizontal_flip(part) for part in (self.image, self.boxes))
         return View(image, boxes, self.kept)

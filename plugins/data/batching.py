@@ -186,7 +186,7 @@ def draw_regions(
         example = source.boxed_example(source.boxed[int(i)], rng)
         chosen = int(rng.integers(len(example.regions)))
         view = region_view(example, chosen, rng, source.image_size)
-        flipped = flip and rng.random() < 0.5
+        mirror = flip and rng.random() < 0.5
         region, kept = example.regions[chosen], [example.regions[i] for i in view.kept]
         way = rng.random()  # below blank: no text; the rest is halved
         blanks.append(bool(way < blank))
@@ -196,8 +196,8 @@ def draw_regions(
             text, named = CLASS_TEXT.format(label=region.label), [other.label == region.label for other in kept]
         else:
             text, named = region.phrase, [other.phrase == region.phrase for other in kept]
-        if flipped and is_mirrorable(text):
-            view, text = view.mirrored(), flip_text(text)
+        if mirror and is_mirrorable(text):
+            view, text = view.mirror(), flip_text(text)
         images.append(view.image)
         texts.append(text)
         boxes.append(view.boxes[torch.tensor(named)] / source.image_size)  # (n, 4)

@@ -120,9 +120,9 @@ def read_upright(file: str, short: int = 0) -> UprightImage:
         BadRecord: not an image, damaged, or too large; names the file.
     """
     with open_image(file) as image:
-        stored, size = image.size, _size(image.size, short)
+        stored_size, size = image.size, _size(image.size, short)
         _draft(image, size)
-        return UprightImage(rgb(image, size if short else image.size), stored, orientation_of(image))
+        return UprightImage(rgb(image, size if short else image.size), stored_size, orientation_of(image))
 
 
 def read_rgba(file: str, formats: tuple[str, ...]) -> Image.Image:
@@ -151,10 +151,10 @@ def rgb(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     Args:
         size: width and height of the result, before it is turned.
     """
-    converted = _rgb(image)
-    if converted.size != size:
-        converted = converted.resize(size, Image.Resampling.BICUBIC)
-    return np.array(_turn(converted, orientation_of(image)))
+    colours = _rgb(image)
+    if colours.size != size:
+        colours = colours.resize(size, Image.Resampling.BICUBIC)
+    return np.array(_turn(colours, orientation_of(image)))
 
 
 def shrink(image: Image.Image, short: int) -> NDArray[np.uint8]:

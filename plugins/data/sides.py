@@ -61,16 +61,16 @@ _OTHER = re.compile(  # sides in other languages, and turns
 
 def flip_text(text: str) -> str:
     """Swap left and right for the mirrored image; a text of an uncertain side is returned unchanged."""
-    flipped = _flipped(text)
-    return text if flipped is None else flipped
+    swapped_text = _swap_sides(text)
+    return text if swapped_text is None else swapped_text
 
 
 def is_mirrorable(text: str) -> bool:
     """Return False for a text of an uncertain side: its image must not be mirrored."""
-    return _flipped(text) is not None
+    return _swap_sides(text) is not None
 
 
-def _flipped(text: str) -> str | None:
+def _swap_sides(text: str) -> str | None:
     if _OTHER.search(text):
         return None
     pieces, end = [], 0
@@ -83,7 +83,7 @@ def _flipped(text: str) -> str | None:
             return None
         start, stop = side.span(2)
         start, stop = match.start() + start, match.start() + stop
-        pieces += [text[end:start], _cased(OPPOSITE[side[2]], text[start:stop])]
+        pieces += [text[end:start], _match_case(OPPOSITE[side[2]], text[start:stop])]
         end = stop
     return "".join(pieces) + text[end:]
 
@@ -94,10 +94,10 @@ def _is_side(side: re.Match[str], before: str, after: str) -> bool:
         return False
     if side[1] or side[3]:  # a compound: leftmost, bottomleft
         return True
-    joined = before[-1:] in ("-", "_") or after[:1] in ("-", "_")
+    has_hyphen = before[-1:] in ("-", "_") or after[:1] in ("-", "_")
     if _FOLLOWED.match(after):
         return True
-    if joined and not _DETERMINED.search(before):
+    if has_hyphen and not _DETERMINED.search(before):
         return False
     if _OF.match(after):
         return not _REMAINS.search(before)
@@ -110,10 +110,10 @@ def _is_side(side: re.Match[str], before: str, after: str) -> bool:
     alone = not before.strip(" .,;:!?()[]") and not re.match(r" *[^\W_]", after)
     if alone or (not before and _NAMED.match(after)):
         return True
-    is_listed = _LISTED_BEFORE.search(before) or _LISTED_AFTER.match(after)  # as in "left, centre and right"
-    return bool(is_listed) and not _ADVERB.match(after)
+    in_list = _LISTED_BEFORE.search(before) or _LISTED_AFTER.match(after)  # as in "left, centre and right"
+    return bool(in_list) and not _ADVERB.match(after)
 
 
-def _cased(word: str, model: str) -> str:
+def _match_case(word: str, model: str) -> str:
     """Give a word the case of another one."""
     return word.upper() if model.isupper() else word.capitalize() if model[0].isupper() else word

@@ -149,11 +149,11 @@ def score_split(evaluation: Evaluation, split: str) -> PatchScores | None:
     chunk = evaluation.settings.batch
     chunks = [examples[start : start + chunk] for start in range(0, len(examples), chunk)]
     labels = labels_of(evaluation, examples)  # (B, P)
-    labelled = labels.any(1)  # (B,), False if a box is too small or outside the image
-    if not labelled.any():
+    has_label = labels.any(1)  # (B,), False if a box is too small or outside the image
+    if not has_label.any():
         return None
     scores = [score(evaluation, part) for part in chunks]
-    return PatchScores(labels[labelled], *(torch.cat(side)[labelled] for side in zip(*scores, strict=True)))
+    return PatchScores(labels[has_label], *(torch.cat(side)[has_label] for side in zip(*scores, strict=True)))
 
 
 def score(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

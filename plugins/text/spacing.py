@@ -47,20 +47,20 @@ def join_words(text: str, seam: re.Pattern[str] = BERT_SEAM) -> str:
     if seam is CLIP_SEAM:  # CLIP's tokenizer separates digits
         text = _DIGITS.sub("", text)
     parts: list[str] = []
-    spaced: list[bool] = []  # a blank before the part
+    has_blank: list[bool] = []  # a blank before the part
     for word in text.split():
-        inside = _PART.findall(word)
-        parts += inside
-        spaced += [True] + [False] * (len(inside) - 1)
+        pieces = _PART.findall(word)
+        parts += pieces
+        has_blank += [True] + [False] * (len(pieces) - 1)
     ties = _quotes(parts)
     for i in range(len(parts)):
         if i not in ties:
             ties[i] = _ties(parts, i)
-    joined = "".join(parts[:1])
+    result = "".join(parts[:1])
     for i in range(1, len(parts)):
-        tied = ties[i - 1][1] or ties[i][0] or seam.search(parts[i - 1][-1] + parts[i][0])
-        joined += parts[i] if tied or not spaced[i] else f" {parts[i]}"
-    return (joined.replace(BLANK, " ") if seam is MARKED_SEAM else joined).strip()
+        touches = ties[i - 1][1] or ties[i][0] or seam.search(parts[i - 1][-1] + parts[i][0])
+        result += parts[i] if touches or not has_blank[i] else f" {parts[i]}"
+    return (result.replace(BLANK, " ") if seam is MARKED_SEAM else result).strip()
 
 
 def _at(parts: Sequence[str], i: int) -> str:

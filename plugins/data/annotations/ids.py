@@ -49,9 +49,6 @@ class IdTable(Generic[Value]):
     def __setitem__(self, key: Id, value: Value) -> None:
         self._values[key] = value
 
-    def __contains__(self, key: Id) -> bool:
-        return key in self._values
-
     def find(self, key: Id, what: str, place: str) -> Value:
         """Return the value of an id, or of the only other spelling of it.
 

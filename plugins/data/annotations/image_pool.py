@@ -67,8 +67,8 @@ class ImagePool:
         images = self.shared.image[numbers]
         if len(np.unique(images)) < len(numbers):
             places = map(self.find, numbers.tolist())
-            unstated = np.array([index not in source.records.split for source, index in places])
-            order = np.lexsort((numbers, unstated, images))
+            lacks_split = np.array([index not in source.records.split for source, index in places])
+            order = np.lexsort((numbers, lacks_split, images))
             numbers = np.sort(numbers[order[np.unique(images[order], return_index=True)[1]]])
         return numbers
 
@@ -152,8 +152,8 @@ class ImagePool:
 
     def split_sizes(self) -> dict[str, int]:
         """Count the images with captions or boxes in each split; an image of several sources counts once."""
-        used = {s: np.concatenate([*self.numbers(s, "captioned"), *self.numbers(s, "boxed")]) for s in SPLITS}
-        return {split: len(np.unique(self.shared.image[numbers])) for split, numbers in used.items()}
+        records = {s: np.concatenate([*self.numbers(s, "captioned"), *self.numbers(s, "boxed")]) for s in SPLITS}
+        return {split: len(np.unique(self.shared.image[numbers])) for split, numbers in records.items()}
 
     def verify(self) -> dict[str, Any]:
         """Read every image; return the counts of all that is skipped, and the first messages.

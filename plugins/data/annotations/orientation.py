@@ -26,7 +26,7 @@ class BoxFrame(NamedTuple):
     note: tuple[str, str] | None = None  # about a turned image: the kind under which it is counted, and a sentence
 
 
-def box_frame(image: UprightImage, recorded: Size | None, boxes: Sequence[Box]) -> BoxFrame:
+def box_frame(image: UprightImage, record_size: Size | None, boxes: Sequence[Box]) -> BoxFrame:
     """Decide whether the boxes of an image are in its stored pixels or in those of the upright image.
 
     The recorded size decides or, without one, the number of boxes that fit. If both fit equally, as for a square, the
@@ -38,27 +38,27 @@ def box_frame(image: UprightImage, recorded: Size | None, boxes: Sequence[Box]) 
     orientation = image.orientation
     stored: Size = image.stored_size
     upright = stored[::-1] if orientation in SWAPPED else stored
-    if recorded is None:
+    if record_size is None:
         evidence = [sum(_fits(box, size) for box in boxes) for size in (stored, upright)]
         why = "only there do its boxes fit"
     else:
-        evidence = [2 * (recorded == size) or int(_same_aspect(recorded, size)) for size in (stored, upright)]
-        why = f"its record says {_text(recorded)}"
+        evidence = [2 * (record_size == size) or int(_same_aspect(record_size, size)) for size in (stored, upright)]
+        why = f"its record says {_text(record_size)}"
         if not any(evidence):
             also = f", {_text(upright)} upright" if upright != stored else ""
             raise BadRecord("size differs", f"has {_text(stored)} pixels{also}, and {why}: not the same proportions")
     if orientation == 1:
-        return BoxFrame(recorded or stored, 1)
+        return BoxFrame(record_size or stored, 1)
     fact = f"has EXIF orientation {orientation}: turned upright"
     if not boxes:
-        return BoxFrame(recorded or stored, orientation, ("image turned upright", fact))
+        return BoxFrame(record_size or stored, orientation, ("image turned upright", fact))
     if evidence[1] > evidence[0]:
         sentence = f"{fact}; its boxes were drawn on the upright image ({why})"
-        return BoxFrame(recorded or upright, 1, ("image turned upright, without its boxes", sentence))
+        return BoxFrame(record_size or upright, 1, ("image turned upright, without its boxes", sentence))
     if evidence[1] == evidence[0]:
         why = "assumed, as in COCO"
     sentence = f"{fact} with its boxes, which were drawn on the stored pixels ({why})"
-    return BoxFrame(recorded or stored, orientation, ("image turned upright with its boxes", sentence))
+    return BoxFrame(record_size or stored, orientation, ("image turned upright with its boxes", sentence))
 
 
 def turn_box(box: Box, size: Size, orientation: int) -> Box:

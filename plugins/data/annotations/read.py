@@ -62,7 +62,7 @@ def read_annotations(file: str, role: Role, records: Records, budget: float) -> 
 
 def _load(file: str, bad: BadRecords) -> tuple[Any, list[int]]:
     """Load a JSON document; or JSON lines or a table, as records with their lines in the file."""
-    text = _read(file)
+    text = _read_text(file)
     try:
         return _parse(text, file), []
     except ValueError:
@@ -83,10 +83,10 @@ def load_json(file: str) -> Any:
     Raises:
         ValueError: no such file, too large, no text or not JSON; names the file and the place in it.
     """
-    return _parse(_read(file), file)
+    return _parse(_read_text(file), file)
 
 
-def _read(file: str) -> str:
+def _read_text(file: str) -> str:
     try:
         content = read_bytes(file, MAX_BYTES)
     except BadRecord as err:

@@ -78,49 +78,49 @@ class SharedImages:
     def _settle(self) -> NDArray[np.int8]:
         """Compute the split of each record, (records,), and collect contradictions."""
         split, self.bad = self._first_split.copy(), BadRecords()
-        for members in _repeated(self._ids):
-            stated: dict[str, int] = {}  # the first record that states a split
+        for members in _repetitions(self._ids):
+            first_records: dict[str, int] = {}  # the first record that states a split
             for number in members.tolist():
                 source, index = self.find(number)
                 if index in source.records.split:
-                    stated.setdefault(source.records.split[index], number)
-            if stated:
-                split[members] = max(SPLITS.index(name) for name in stated)
+                    first_records.setdefault(source.records.split[index], number)
+            if first_records:
+                split[members] = max(SPLITS.index(name) for name in first_records)
             else:
                 split[members] = self._first_split[
                     min(members.tolist(), key=lambda n: (len(self._path(n)), self._path(n)))
                 ]
-            if len(stated) > 1:
-                places = " and ".join(f"{name} as {self.name(number)}" for name, number in stated.items())
-                used = SPLITS[int(split[members[0]])]
-                self.bad.add("image in two splits", f"an image is in {places}; only {used} counts")
+            if len(first_records) > 1:
+                places = " and ".join(f"{name} as {self.name(number)}" for name, number in first_records.items())
+                split_name = SPLITS[int(split[members[0]])]
+                self.bad.add("image in two splits", f"an image is in {places}; only {split_name} counts")
         return split
 
     def _join_copies(self, split: NDArray[np.int8]) -> bool:
         """Give equal files of one name in different sources one id; return True if there are any."""
         names = _ids(os.path.basename(plain_path(name)) for source in self.sources for name in source.records.names)
-        joined: dict[int, int] = {}  # from one id towards that of the image
+        next_id: dict[int, int] = {}  # from one id towards that of the image
 
         def final(value: int) -> int:
-            while value in joined:
-                value = joined[value]
+            while value in next_id:
+                value = next_id[value]
             return value
 
-        for members in _repeated(names):
+        for members in _repetitions(names):
             by_id = dict(zip(self._ids[members].tolist(), members.tolist(), strict=True))
             numbers = sorted(by_id.values())
             if len(numbers) < 2 or not split[numbers].any():
                 continue
-            for sized in self._alike(numbers, split, _size):
-                for equal in self._alike(sized, split, _digest):
-                    if len(set(self._source[equal])) == len(equal):  # else it is a placeholder, not a copy
-                        finals = {final(value) for value in self._ids[equal].tolist()}
-                        joined |= {value: min(finals) for value in finals - {min(finals)}}
+            for same_size in self._alike(numbers, split, _size):
+                for copies in self._alike(same_size, split, _digest):
+                    if len(set(self._source[copies])) == len(copies):  # else it is a placeholder, not a copy
+                        finals = {final(value) for value in self._ids[copies].tolist()}
+                        next_id |= {value: min(finals) for value in finals - {min(finals)}}
         values, inverse = np.unique(self._ids, return_inverse=True)
-        places = np.searchsorted(values, np.array(list(joined), np.uint64))
-        values[places] = np.array([final(value) for value in joined], np.uint64)
+        places = np.searchsorted(values, np.array(list(next_id), np.uint64))
+        values[places] = np.array([final(value) for value in next_id], np.uint64)
         self._ids = values[inverse]
-        return bool(joined)
+        return bool(next_id)
 
     def _alike(self, numbers: list[int], split: NDArray[np.int8], of: Callable[[str], object]) -> Iterator[list[int]]:
         """Yield records of files that are equal in ``of``, from several sources and at least one of them held out."""
@@ -136,11 +136,11 @@ class SharedImages:
                 yield group
 
     def _describe(self, split: NDArray[np.int8]) -> str:
-        changed = np.flatnonzero((self._first_split == 0) & (split > 0))
-        images = np.unique(self.image[changed])
+        changes = np.flatnonzero((self._first_split == 0) & (split > 0))
+        images = np.unique(self.image[changes])
         if not len(images):
             return ""
-        number = int(changed[0])
+        number = int(changes[0])
         other = next(n for n in self.records_of(number) if self._first_split[n] == split[number])
         have = "images have" if len(images) > 1 else "image has"
         return (
@@ -184,7 +184,7 @@ def _ids(texts: Iterator[str]) -> Ids:
     return np.frombuffer(digests, np.uint64).copy()
 
 
-def _repeated(values: Ids) -> Iterator[NDArray[np.int64]]:
+def _repetitions(values: Ids) -> Iterator[NDArray[np.int64]]:
     """Yield the places of each value that occurs more than once, in the order of the first ones."""
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=values[order[:1]] + np.uint64(1)))

@@ -36,18 +36,17 @@ class Rows(NamedTuple):
     lines: list[int]
 
 
-def pick(keys: Sequence[str], accepted: Sequence[str], what: str) -> str | None:
-    """Choose the key whose name is one of ``accepted``; None: there is none.
+def pick(keys: Sequence[str], names: Sequence[str], what: str) -> str | None:
+    """Choose the key whose name is one of ``names``; None: there is none.
 
     Raises:
-        ValueError: several are, and none of them is the first of ``accepted``.
+        ValueError: several are, and none of them is the first of ``names``.
     """
-    present = [key for key in keys if normal(key) in accepted]
-    first = [key for key in present if normal(key) == accepted[0]]
-    chosen = first or present
-    if len(chosen) > 1:
-        raise ValueError(f"{' and '.join(map(repr, chosen))} may both be the {what}: name one of them {accepted[0]!r}")
-    return chosen[0] if chosen else None
+    matches = [key for key in keys if normal(key) in names]
+    matches = [key for key in matches if normal(key) == names[0]] or matches
+    if len(matches) > 1:
+        raise ValueError(f"{' and '.join(map(repr, matches))} may both be the {what}: name one of them {names[0]!r}")
+    return matches[0] if matches else None
 
 
 def normal(key: str) -> str:
@@ -57,12 +56,12 @@ def normal(key: str) -> str:
 
 def json_lines(text: str, file: str, bad: BadRecords) -> Rows | None:
     """Read one JSON object a line and count other lines as bad; None: most lines are something else."""
-    numbered = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    probed = list(islice(numbered, PROBED_LINES))
-    if 2 * sum(_is_object(line) for _, line in probed) < len(probed):
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    first_lines = list(islice(lines, PROBED_LINES))
+    if 2 * sum(_is_object(line) for _, line in first_lines) < len(first_lines):
         return None
     rows = Rows([], [])
-    for number, line in chain(probed, numbered):
+    for number, line in chain(first_lines, lines):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as err:
@@ -105,9 +104,9 @@ def table(text: str, file: str, bad: BadRecords) -> Rows | None:
         ValueError: the columns are others, or more than one may be the caption or the image; names them.
     """
     lines = text.split("\n")
-    filled = list(islice((i for i, line in enumerate(lines) if line.strip()), 2))
-    separator = SEPARATOR_LINE.fullmatch(lines[filled[0]].strip()) if filled else None
-    start = next(iter(filled[1:] if separator else filled), -1)
+    starts = list(islice((i for i, line in enumerate(lines) if line.strip()), 2))
+    separator = SEPARATOR_LINE.fullmatch(lines[starts[0]].strip()) if starts else None
+    start = next(iter(starts[1:] if separator else starts), -1)
     if start < 0 or lines[start].lstrip().startswith("<"):
         return None
     delimiters: Sequence[str] = separator[1] if separator else DELIMITERS

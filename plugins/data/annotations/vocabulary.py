@@ -80,8 +80,8 @@ def warn_of_unknown_captions(sources: Sequence[ImageSource], tokenizer: Tokenize
         unknown = []
         for start in range(0, len(rare), CHECKED_TOGETHER):
             texts = rare[start : start + CHECKED_TOGETHER]
-            decoded = map(tokenizer.decode, tokenizer(texts).ids.tolist())
-            unknown += [text for text, known in zip(texts, decoded, strict=True) if not known]
+            decodings = map(tokenizer.decode, tokenizer(texts).ids.tolist())
+            unknown += [text for text, decoding in zip(texts, decodings, strict=True) if not decoding]
         if unknown:
             LOG.warning(
                 "%s: the vocabulary has no token for %d captions, such as %r. They train as empty texts, unless "

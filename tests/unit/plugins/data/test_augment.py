@@ -57,7 +57,7 @@ def test_a_crop_that_must_hold_everything_is_the_picture(seed):
     first = example((0, 0, 64, 64), (8, 16, 24, 40))
     view = region_view(first, 0, np.random.default_rng(seed), 64)
     assert torch.allclose(view.boxes[1], torch.tensor([8.0, 16, 24, 40]))
-    assert torch.allclose(view.mirrored().boxes[1], torch.tensor([40.0, 16, 56, 40]))
+    assert torch.allclose(view.mirror().boxes[1], torch.tensor([40.0, 16, 56, 40]))
 
 
 @SETTINGS
@@ -194,8 +194,8 @@ def test_images_of_uncertain_texts_are_not_mirrored():
 
 def test_a_mirrored_view_is_mirrored_back():
     view = region_view(example((2, 3, 9, 12)), 0, np.random.default_rng(3), 64)
-    mirrored = view.mirrored()
+    mirrored = view.mirror()
     assert torch.equal(mirrored.image, view.image.flip(-1))
-    again = mirrored.mirrored()
+    again = mirrored.mirror()
     assert torch.equal(again.image, view.image)
     torch.testing.assert_close(again.boxes, view.boxes)

@@ -76,5 +76,4 @@ def test_ids_that_are_added_after_a_look_up_are_found():
     assert values.find("1", "image", "") == 0
     values[2] = 5
     assert values.find("2", "image", "") == 5
-    assert 2 in values
-    assert values.get("2") is None
+    assert (values.get(2), values.get("2")) == (5, None)
