@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -49,8 +48,7 @@ class TimmOptions:
 
     def changes(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults."""
-        values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
-        return {name: value for name, (value, default) in values.items() if value != default}
+        return _differences(self, TimmOptions())
 
     def arguments(self) -> dict[str, Any]:
         """Return arguments of timm's constructor for the settings that differ from the defaults."""
@@ -71,23 +69,24 @@ STYLES: dict[str, TimmOptions] = {  # pixels and arguments of each family of wei
 }
 
 
-def with_style(style: str, options: TimmOptions | Mapping[str, Any] | None) -> TimmOptions:
+def with_style(style: str, options: TimmOptions | None) -> TimmOptions:
     """Return the options of a style, replaced by those that ``options`` sets."""
-    changes = options.changes() if isinstance(options, TimmOptions) else options or {}
-    return dataclasses.replace(STYLES[style], **changes)
+    return dataclasses.replace(STYLES[style], **(options.changes() if options else {}))
 
 
 def split_style(options: TimmOptions) -> dict[str, Any]:
     """Return the setting ``style`` and, where options differ from the nearest style's, ``timm``."""
-    differences = {}
-    for style, common in STYLES.items():
-        values = {f.name: (getattr(options, f.name), getattr(common, f.name)) for f in dataclasses.fields(options)}
-        changes = {name: value for name, (value, usual) in values.items() if value != usual}
-        defaults = {f.name: f.default for f in dataclasses.fields(options)}
-        if all(value != defaults[name] for name, value in changes.items()):  # a default would not replace the style's
-            differences[style] = changes
-    style = min(differences, key=lambda name: len(differences[name]))
-    return {"style": style, **({"timm": TimmOptions(**differences[style])} if differences[style] else {})}
+    changes = {style: _differences(options, common) for style, common in STYLES.items()}
+    # a default would not replace the style's
+    changes = {style: values for style, values in changes.items() if TimmOptions(**values).changes() == values}
+    style = min(changes, key=lambda name: len(changes[name]))
+    return {"style": style, **({"timm": TimmOptions(**changes[style])} if changes[style] else {})}
+
+
+def _differences(options: TimmOptions, others: TimmOptions) -> dict[str, Any]:
+    """Return the settings of ``options`` that differ from those of ``others``."""
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    return {name: value for name, value in values.items() if value != getattr(others, name)}
 
 
 def read_options(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> TimmOptions:

@@ -17,6 +17,7 @@ from core.cli import main
 from core.loading import build_model
 from core.model import ModelSpec
 from core.recipe import read_model
+from plugins.backbones.timm_options import TimmOptions
 from plugins.backbones.vit import ViT
 from registry.part import PartError
 
@@ -54,7 +55,10 @@ class Import:
         return {key: value for key, value in recipe.items() if key != "name"}
 
     def part(self, side: int, **settings) -> ViT:
-        return ViT(**{**self.recipe, **settings}, image_size=side).eval()
+        settings = {**self.recipe, **settings}
+        if settings.get("timm"):
+            settings["timm"] = TimmOptions(**settings["timm"])
+        return ViT(**settings, image_size=side).eval()
 
     @torch.no_grad()
     def expected(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
