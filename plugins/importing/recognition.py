@@ -105,8 +105,7 @@ def check_kind(checkpoint: ForeignCheckpoint, verb: str) -> None:
     """
     file = checkpoint.file
     kind = recognise(checkpoint)
-    adapter = paths.isfile(os.path.join(os.path.dirname(file), "adapter_config.json")) and kind is None
-    if adapter:
+    if kind is None and paths.isfile(os.path.join(os.path.dirname(file), "adapter_config.json")):
         raise ValueError(f"{file}: this is an adapter (adapter_config.json is beside it). {MERGE}.")
     if kind is None or kind.verb == verb:
         return
