@@ -13,7 +13,7 @@ from core.files import SIZES, write_json
 from core.types import Text
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.comparison import compare, random_ids
-from plugins.importing.config import HEAD_DIM, dividing, find_config
+from plugins.importing.config import HEAD_DIM, describe_guesses, dividing, find_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
 from plugins.importing.recognition import check_kind
 from plugins.text.bert import BertEncoder
@@ -60,14 +60,14 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
     checkpoint.refuse_left("a BERT here", *UNUSED_TENSORS)
     rows, length = tables["word"][0], tables["position"][0]
     tokenizer = vocabulary_of(vocabulary, length, rows, file, "embeddings.word_embeddings.weight")
-    written: dict[str, Any] = {"model_type": "bert", **sizes, "num_attention_heads": heads, **BERT_SETTINGS}
+    bert_config: dict[str, Any] = {"model_type": "bert", **sizes, "num_attention_heads": heads, **BERT_SETTINGS}
     text = {"name": "bert", "layers": layers, "embed_dim": dim, "num_heads": heads, "weights": out}
     note = f"{command}\nuse it in a recipe with extends: {out}/recipe.yaml, and data.vocabulary: {out}"
     original.tensors = checkpoint.tensors = {}
-    outputs = _run_original(written, tensors)
+    outputs = _run_original(bert_config, tensors)
     with new_folder(out) as folder:
         write_weights(folder, tensors)
-        write_json(os.path.join(folder, "config.json"), written)
+        write_json(os.path.join(folder, "config.json"), bert_config)
         write_json(os.path.join(folder, SIZES), {"text_length": length, "vocabulary": rows})
         tokenizer.save(folder)
         write_recipe(folder, {"model": {"text": text}}, note)
@@ -76,13 +76,13 @@ def import_bert(file: str, out: str, vocabulary: str, config: str, command: str)
         compared = compare(f"transformers {transformers.__version__}", outputs, imported, "random words")
     lines = [f"{out}: a BERT of {layers} layers, embed_dim {dim}, num_heads {heads}, {rows:,} words"]
     lines += [f"read: {config_file}"] if config_file else []
-    lines += [_describe_guess(config_file, settings, dim, heads)]
+    guesses = [] if "num_attention_heads" in settings else [f"{heads} heads, width {dim} / {dim // heads}"]
+    guesses += [] if config_file else [f"{key} {value}" for key, value in BERT_SETTINGS.items()]
+    lines += describe_guesses(guesses, config_file, "config.json")
     use = f"use: extends: {out}/recipe.yaml in a recipe, or its folder for model.text.weights, model.fusion.weights or "
-    use += (
-        f"model.decoder.weights, with data.vocabulary: {out}. It has no image encoder and no objectives: the commands "
-    )
-    lines += [compared, f"{use}for images need training with a recipe that adds them"]
-    return "\n".join(line for line in lines if line)
+    use += f"model.decoder.weights, with data.vocabulary: {out}. It has no image encoder and no objectives: the "
+    lines += [compared, f"{use}commands for images need training with a recipe that adds them"]
+    return "\n".join(lines)
 
 
 def _check_config(file: str, settings: dict[str, Any], sizes: dict[str, int]) -> None:
@@ -102,18 +102,6 @@ def _check_config(file: str, settings: dict[str, Any], sizes: dict[str, int]) ->
     for key, size in sizes.items():
         if settings.get(key, size) != size:
             raise ValueError(f"{file}: {key} is {settings[key]!r}; the tensors have {size}")
-
-
-def _describe_guess(config_file: str, settings: dict[str, Any], dim: int, heads: int) -> str:
-    """State what neither tensors nor configuration determine; an empty text if nothing."""
-    guesses = [] if "num_attention_heads" in settings else [f"{heads} heads, width {dim} / {dim // heads}"]
-    guesses += [f"{key} {value}" for key, value in BERT_SETTINGS.items() if key not in settings and not config_file]
-    reason = (
-        f"{config_file} has none"
-        if config_file
-        else "no configuration was given or found beside the file: --config, config.json"
-    )
-    return f"guessed: {'; '.join(guesses)}; {reason}" if guesses else ""
 
 
 def _run_original(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

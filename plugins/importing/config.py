@@ -9,6 +9,7 @@ from typing import Any
 
 from core.files import paths, read_text
 
+NO_CONFIG = "no configuration was given or found beside the file"
 HEAD_DIM = 64  # width of a tower's attention head in most public configurations
 PUBLIC_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # so400m, ViT-H, g and bigG: width of the tower, heads
 
@@ -100,3 +101,9 @@ def guess_heads(width: int) -> tuple[int, str]:
     heads = max(1, width // HEAD_DIM)
     heads = next(number for number in range(heads, 0, -1) if width % number == 0)
     return heads, f"{heads} heads, width {width} / {width // heads}"
+
+
+def describe_guesses(guesses: Sequence[str], config_file: str, expected: str) -> list[str]:
+    """Format a line that lists guesses, and why no configuration determines them; no line if nothing is guessed."""
+    reason = f"{config_file} has none" if config_file else f"{NO_CONFIG}: --config, {expected}"
+    return [f"guessed: {'; '.join(guesses)}; {reason}"] if guesses else []

@@ -13,9 +13,9 @@ from core.recipe import read_model
 from plugins.backbones.timm_options import CLIP_PIXELS
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
 from plugins.importing.comparison import compare
-from plugins.importing.config import find_config
+from plugins.importing.config import describe_guesses, find_config
 from plugins.importing.folder import new_folder, vocabulary_of, write_recipe, write_weights
-from plugins.importing.open_clip_config import Shape, configured, describe_guesses, flat_settings, read_shape
+from plugins.importing.open_clip_config import Shape, configured, flat_settings, list_guesses, read_shape
 from plugins.importing.open_clip_original import run_import, run_original
 from plugins.importing.recognition import check_kind
 
@@ -200,13 +200,8 @@ def import_open_clip(file: str, out: str, vocabulary: str, config: str, command:
         line = f"nothing was compared with open_clip: {library}"
         if theirs:
             line = compare(library, theirs, run_import(shape, folder), "a random image and text")
-    guesses = describe_guesses(shape, settings)
+    guesses = list_guesses(shape, settings)
     line += ", built with what is guessed above" if theirs and guesses else ""
-    reason = (
-        f"{config_file} has none"
-        if config_file
-        else "no configuration was given or found beside the file: --config, open_clip's JSON"
-    )
     lines = [f"{out}: {parameters:,} parameters", *([f"read: {config_file}"] if config_file else [])]
-    lines += [f"guessed: {'; '.join(guesses)}; {reason}"] if guesses else []
+    lines += describe_guesses(guesses, config_file, "open_clip's JSON")
     return "\n".join([*lines, line, f"use: all commands and core.load. Go on with: patchbay caption {out} IMAGE"])

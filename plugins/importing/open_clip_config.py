@@ -73,7 +73,7 @@ def read_shape(checkpoint: ForeignCheckpoint) -> Shape:
     )
 
 
-def describe_guesses(shape: Shape, settings: Mapping[str, Any]) -> list[str]:
+def list_guesses(shape: Shape, settings: Mapping[str, Any]) -> list[str]:
     """List what neither tensors nor a configuration's flat settings determine, with the values taken."""
     towers = {
         "vision_cfg.head_width": f"image encoder: {guess_heads(shape.width)[1]}",

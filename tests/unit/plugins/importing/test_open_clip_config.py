@@ -12,7 +12,7 @@ import torch
 
 from plugins.backbones.timm_options import CLIP_PIXELS
 from plugins.importing.checkpoint_file import ForeignCheckpoint
-from plugins.importing.open_clip_config import Shape, configured, describe_guesses, flat_settings, read_shape
+from plugins.importing.open_clip_config import Shape, configured, flat_settings, list_guesses, read_shape
 
 # as open_clip/model_configs/coca_ViT-B-32.json
 BASE = {
@@ -206,11 +206,11 @@ def test_null_settings_and_those_of_training_are_left_alone():
 
 
 def test_what_is_guessed_is_listed():
-    assert describe_guesses(SHAPE, flat_settings(BASE, FILE)) == []
-    guesses = describe_guesses(SHAPE, {})
+    assert list_guesses(SHAPE, flat_settings(BASE, FILE)) == []
+    guesses = list_guesses(SHAPE, {})
     assert guesses[1:3] == ["pooler: 8 heads", "text: 8 heads, width 512 / 64"]
     assert guesses[3].startswith("pixel mean [0.48")
     huge = read_shape(ForeignCheckpoint("x.pt", tensors(dataclasses.replace(SHAPE, width=1280, patch=14, grid=16))))
     assert huge.vision_head == 80
-    assert "public models of width 1280" in describe_guesses(huge, {})[0]
+    assert "public models of width 1280" in list_guesses(huge, {})[0]
     assert configure({"vision_cfg": {"layers": 12}}, huge).vision_head == 64  # open_clip's default for every width
