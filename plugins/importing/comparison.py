@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,11 @@ def random_image(height: int, width: int) -> Tensor:
     """Return one image (1, 3, H, W) of random bytes, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalise bytes (B, 3, H, W) as the original libraries do, by mean and deviation of pixels between 0 and 1."""
+    return (image / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
 
 
 def random_ids(below: int, length: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.loading import load_model
 from core.types import Text
-from plugins.importing.comparison import random_ids, random_image
+from plugins.importing.comparison import normalise, random_ids, random_image
 from plugins.importing.open_clip_config import Shape, original_config
 
 
@@ -39,9 +39,8 @@ def run_original(shape: Shape, tensors: Mapping[str, Tensor]) -> tuple[str, dict
     if others:
         raise ValueError(f"refused: open_clip's model with these sizes has other tensors: {', '.join(others[:3])}")
     ids, length = _random_text(shape)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in shape.pixels)
     with torch.no_grad():
-        image = (random_image(shape.image_size, shape.image_size) / 255 - mean) / std  # (1, 3, H, W)
+        image = normalise(random_image(shape.image_size, shape.image_size), *shape.pixels)  # (1, 3, H, W)
         out = model(image, ids, output_labels=False)
     outputs = {"image feature": out["image_features"], "text feature": out["text_features"]}
     return f"open_clip {library.__version__}", {**outputs, "logits": out["logits"][:, :length]}

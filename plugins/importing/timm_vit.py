@@ -13,7 +13,7 @@ from core.files import SIZES, write_json
 from plugins.backbones.timm_config import Original, describe_original
 from plugins.backbones.vit import ViT
 from plugins.importing.checkpoint_file import ForeignCheckpoint, read_tensors
-from plugins.importing.comparison import compare, random_image
+from plugins.importing.comparison import compare, normalise, random_image
 from plugins.importing.config import find_config
 from plugins.importing.folder import new_folder, write_recipe, write_weights
 from plugins.importing.recognition import check_kind
@@ -112,8 +112,9 @@ def _run_original(original: Original, tensors: dict[str, Tensor]) -> dict[str, T
         height = width = original.image_size
         model.set_input_size((height, width))
     with torch.no_grad():
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (original.options.mean, original.options.std))
-        states = model.eval().forward_features((random_image(height, width) / 255 - mean) / std)  # (1, N, D)
+        pixels = original.config["pretrained_cfg"]
+        images = normalise(random_image(height, width), pixels["mean"], pixels["std"])  # (1, 3, H, W)
+        states = model.eval().forward_features(images)  # (1, N, D)
         pooled = {"pooled state": model.forward_head(states, pre_logits=True)} if model.global_pool else {}  # (1, D)
     model.to("meta")  # frees the tensors
     return {"states": states, **pooled}
