@@ -12,7 +12,8 @@ import torch
 
 from plugins.backbones.timm_options import TimmOptions, beyond_options, read_options, split_style
 from plugins.backbones.timm_shapes import Shapes, arguments_of, mlp_ratio, sizes_of
-from plugins.importing.config import dividing, guess_heads, pixels, section
+from plugins.importing.checkpoint_file import ForeignCheckpoint
+from plugins.importing.config import NO_CONFIG, dividing, guess_heads, pixels, section
 from registry import near
 
 # of a classifier, of training or of initialisation: without effect on the states of patches in evaluation
@@ -38,32 +39,32 @@ class Original:
         return round(math.sqrt(self.grid[0] * self.grid[1])) * int(self.settings["patch_size"])
 
 
-def describe_original(file: str, shapes: Shapes, config_file: str, config: Mapping[str, Any]) -> Original:
+def describe_original(checkpoint: ForeignCheckpoint, config_file: str, config: dict[str, Any]) -> Original:
     """Find the architecture of weights.
 
     Args:
-        file: of the weights, for messages.
-        shapes: of their tensors.
+        checkpoint: the weights; its tensors are not taken.
         config_file: name of the configuration, or "".
         config: its content, in timm's format; may be empty.
 
     Raises:
         ValueError: the two disagree, or the part ``vit`` cannot compute the model; names file and setting.
     """
-    where = config_file or f"{file}, without --config"
-    pretrained = section(dict(config), "pretrained_cfg", where) or config
-    arguments = {k: v for k, v in section(dict(config), "model_args", where).items() if k not in UNUSED_ARGUMENTS}
+    where = config_file or f"{checkpoint.file}, without --config"
+    pretrained, model_args = section(config, "pretrained_cfg", where) or config, section(config, "model_args", where)
+    arguments = {key: value for key, value in model_args.items() if key not in UNUSED_ARGUMENTS}
     arguments |= {"num_heads": config["num_heads"]} if "num_heads" in config else {}
     name, unknown = str(config.get("architecture") or ""), ""
     if not name:
-        beside = "no configuration was given or found beside the file"
-        unknown = f"{f'{config_file} names no architecture' if config_file else beside}: --config, timm's config.json"
+        reason = f"{config_file} names no architecture" if config_file else NO_CONFIG
+        unknown = f"{reason}: --config, timm's config.json"
     elif not timm.is_model(name):
         unknown = f"timm {timm.__version__} has no architecture {name!r}{near(name, timm.list_models('vit*'))}"
     else:
         default = _build(name, {}, where)
         _check(default, f"{where}: {name}")
-    sizes = sizes_of(file, shapes)
+    sizes = sizes_of(checkpoint)
+    shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     if unknown:
         arguments = {**arguments_of(shapes, sizes), **arguments}
         name = "vit_base_patch16_clip_224" if arguments.pop("pre_norm") else "vit_base_patch16_224"
@@ -77,16 +78,15 @@ def describe_original(file: str, shapes: Shapes, config_file: str, config: Mappi
     _add_heads(name, arguments, sizes, shapes, guesses, where, unknown)
     model = _build(name, arguments, where)
     usual = {"mean": registered.mean, "std": registered.std}
-    mean, std = (pixels(dict(pretrained), f"pretrained_cfg.{key}", usual[key], where) for key in usual)
+    mean, std = (pixels(pretrained, f"pretrained_cfg.{key}", usual[key], where) for key in usual)
     reason = "" if unknown else f" ({where} has none; it is timm's for the architecture)"
     guesses += [f"pixel {key} {list(usual[key])}{reason}" for key in usual if pretrained.get(key) is None]
     stated = {"input_size": [3, 0, 0] if unknown else list(registered.input_size), **pretrained, **arguments}
-    size = _input_size(file, model, shapes, stated, sizes["patch_size"], guesses, where)
+    size = _input_size(checkpoint.file, model, shapes, stated, sizes["patch_size"], guesses, where)
     arguments["img_size"] = list(size)
     model = _build(name, arguments, where)
     _check(model, f"{where}: {name}")
-    padded = section(dict(config), "model_args", where).get("dynamic_img_pad")
-    if padded and any(side % sizes["patch_size"] for side in size):
+    if model_args.get("dynamic_img_pad") and any(side % sizes["patch_size"] for side in size):
         raise ValueError(f"{where}: model_args.dynamic_img_pad fills up patches beyond {size[0]} x {size[1]} pixels")
     options = read_options(model, mean, std)
     if unknown:
@@ -95,9 +95,9 @@ def describe_original(file: str, shapes: Shapes, config_file: str, config: Mappi
     dim, hidden = sizes["embed_dim"], shapes["blocks.0.mlp.fc1.weight"][0]
     settings = {"embed_dim": dim, "depth": sizes["depth"], "num_heads": arguments["num_heads"]}
     settings |= {"patch_size": sizes["patch_size"], "mlp": mlp_ratio(hidden, dim), "cls": model.has_class_token}
-    written = {"input_size": [3, *size], "mean": list(mean), "std": list(std), "num_classes": 0}
     output = {"architecture": name, "num_classes": 0, "model_args": arguments}
-    output["pretrained_cfg"] = {**(pretrained if "pretrained_cfg" in config else {}), **written}
+    images = {"input_size": [3, *size], "mean": list(mean), "std": list(std), "num_classes": 0}
+    output["pretrained_cfg"] = {**(pretrained if "pretrained_cfg" in config else {}), **images}
     grid = (int(model.patch_embed.grid_size[0]), int(model.patch_embed.grid_size[1]))
     style = split_style(options)
     return Original(model, settings | style, options, size, grid, output, tuple(guesses), unknown)
@@ -113,8 +113,8 @@ def _build(name: str, arguments: Mapping[str, Any], where: str) -> Any:
         with torch.device("meta"):
             return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except Exception as err:  # of many classes: timm checks little
-        given = ", ".join(f"{key} {value!r}" for key, value in arguments.items())
-        raise ValueError(f"{where}: timm {timm.__version__} cannot build {name!r} with {given}: {err}") from err
+        settings = ", ".join(f"{key} {value!r}" for key, value in arguments.items())
+        raise ValueError(f"{where}: timm {timm.__version__} cannot build {name!r} with {settings}: {err}") from err
 
 
 def _check(model: Any, name: str) -> None:

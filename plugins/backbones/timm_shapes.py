@@ -6,27 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plugins.importing.checkpoint_file import ForeignCheckpoint
+
 Shapes = Mapping[str, Sequence[int]]  # of tensors, by name
 
 
-def sizes_of(file: str, shapes: Shapes) -> dict[str, int]:
+def sizes_of(checkpoint: ForeignCheckpoint) -> dict[str, int]:
     """Return the sizes that tensors determine.
 
     Raises:
         ValueError: a tensor is missing or has other axes, or patches are no squares; names the file.
     """
-    for name, axes in (("patch_embed.proj.weight", 4), ("blocks.0.mlp.fc1.weight", 2)):
-        if name not in shapes:
-            raise ValueError(f"{file}: has no tensor {name!r}")
-        if len(shapes[name]) != axes:
-            raise ValueError(f"{file}: {name!r} has the shape {tuple(shapes[name])}; expected {axes} axes")
-    dim, channels, patch, across = shapes["patch_embed.proj.weight"]
+    dim, channels, patch, across = checkpoint.shape("patch_embed.proj.weight", 4)
+    checkpoint.shape("blocks.0.mlp.fc1.weight", 2)
     if channels != 3 or patch != across:
         raise ValueError(
-            f"{file}: patches of {patch} x {across} pixels and {channels} channels; read are squares of 3 channels"
+            f"{checkpoint.file}: patches of {patch} x {across} pixels and {channels} channels; read are squares of 3 "
+            "channels"
         )
-    depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.") and name[7].isdigit())
-    return {"embed_dim": dim, "depth": depth, "patch_size": patch}
+    return {"embed_dim": dim, "depth": checkpoint.layers("blocks"), "patch_size": patch}
 
 
 def arguments_of(shapes: Shapes, sizes: Mapping[str, int]) -> dict[str, Any]:

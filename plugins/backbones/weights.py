@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from core.files import paths, read_safetensors
+from core.files import WEIGHTS, paths, read_safetensors
 from plugins.backbones.timm_config import describe_original
 from plugins.backbones.timm_options import TimmOptions
-from plugins.importing.config import read_config
+from plugins.importing.checkpoint_file import ForeignCheckpoint
+from plugins.importing.config import find_config
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
@@ -23,9 +23,11 @@ def read_weights(file: str) -> dict[str, Tensor]:
     Raises:
         ValueError: the file cannot be read; the message names it.
     """
-    if paths.isdir(file):
-        file = os.path.join(file, "model.safetensors")
-    return {name: tensor.float() for name, tensor in read_safetensors(file).items()}
+    return {name: tensor.float() for name, tensor in read_safetensors(_path(file)).items()}
+
+
+def _path(file: str) -> str:
+    return os.path.join(file, WEIGHTS) if paths.isdir(file) else file
 
 
 def check_fit(file: str, model: str, faults: dict[str, list[str]]) -> None:
@@ -53,17 +55,8 @@ def shape_mismatches(state: dict[str, Tensor], parameters: dict[str, Tensor]) ->
     ]
 
 
-def config_beside(file: str) -> tuple[str, dict[str, Any]] | None:
-    """Return name and content of timm's config.json in a folder, or beside a file; None without one of timm's."""
-    name = os.path.join(file if paths.isdir(file) else os.path.dirname(file), "config.json")
-    if not paths.isfile(name):
-        return None
-    config = read_config(name)
-    return (name, config) if "architecture" in config else None
-
-
 def check_settings(
-    file: str, weights: Mapping[str, Tensor], num_heads: int, options: TimmOptions
+    file: str, weights: dict[str, Tensor], num_heads: int, options: TimmOptions
 ) -> tuple[int, int] | None:
     """Compare a recipe's settings with the configuration beside weights; returns its grid of patches, if there is one.
 
@@ -75,18 +68,17 @@ def check_settings(
     Raises:
         ValueError: a setting that tensors do not determine differs; names the configuration and the setting.
     """
-    beside = config_beside(file)
-    if beside is None or "patch_embed.proj.weight" not in weights:
+    config_file, config = find_config(_path(file), "", ("config.json",), ("architecture",))
+    if not config_file or "patch_embed.proj.weight" not in weights:
         return None
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    original = describe_original(file, shapes, *beside)
+    original = describe_original(ForeignCheckpoint(file, weights), config_file, config)
     ours: dict[str, Any] = {"num_heads": num_heads}
     theirs: dict[str, Any] = {"num_heads": original.settings["num_heads"]}
     for name in ("mean", "std", "norm_eps", "act_layer", "no_embed_class"):
         ours[f"timm.{name}"], theirs[f"timm.{name}"] = getattr(options, name), getattr(original.options, name)
     for name, value in theirs.items():
         if not _equal(ours[name], value):
-            raise ValueError(f"{beside[0]}: {name} is {_spell(value)}, this recipe has {_spell(ours[name])}")
+            raise ValueError(f"{config_file}: {name} is {_spell(value)}, this recipe has {_spell(ours[name])}")
     return original.grid
 
 

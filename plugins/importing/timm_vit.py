@@ -45,8 +45,7 @@ def import_timm(file: str, out: str, vocabulary: str, config: str, command: str)
             raise ValueError(
                 f"{config_file}: {key} belongs to the configurations of {library}; expected timm's, with architecture"
             )
-    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
-    original = describe_original(checkpoint.file, shapes, config_file, settings)
+    original = describe_original(checkpoint, config_file, settings)
     tensors = _take(checkpoint, original)
     parameters, classifier = sum(tensor.numel() for tensor in tensors.values()), bool(checkpoint.left)
     checkpoint.tensors = {}
