@@ -116,7 +116,7 @@ def _open_streams() -> None:
 def _is_plain(stream: Any) -> bool:
     """Return True for a closed stream and for one that writes to a descriptor, False for a console of Windows."""
     raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
-    return stream is None or type(raw) in (io.FileIO, _Descriptor)
+    return stream is None or type(raw) is io.FileIO
 
 
 def _stream(descriptor: int, model: TextIO | None, raises: bool) -> io.TextIOWrapper:
@@ -135,8 +135,7 @@ def _flush() -> OSError | None:
         return None
     _Process.stdout.raises = False
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(ValueError):  # closed by the command
-            stream.flush()
+        _flush_quietly(stream)
     return _Process.stdout.fault
 
 
@@ -239,10 +238,11 @@ def width(default: int = 80) -> int:
 
 def wrap(lines: Iterable[str], columns: int, indent: int) -> list[str]:
     """Break lines at spaces. What follows a break is indented, except in lines without indent."""
-    return [piece for line in lines for piece in _pieces(line, columns, indent if line[:1] == " " else 0)]
+    return [piece for line in lines for piece in wrap_line(line, columns, indent if line[:1] == " " else 0)]
 
 
-def _pieces(line: str, columns: int, indent: int) -> list[str]:
+def wrap_line(line: str, columns: int, indent: int) -> list[str]:
+    """Break one line at spaces; what follows a break is indented."""
     if len(line) <= columns:
         return [line]
     wrapper = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False)

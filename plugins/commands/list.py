@@ -70,8 +70,7 @@ def _lines(row: Row) -> list[str]:
     """Format a row; on a narrow terminal its end continues on further lines."""
     where = f"{row['distribution']} {row['version']}".strip()
     line = f"{row['kind']:<13} {row['name']:<27} {where:<27} {row['status']}".rstrip()
-    first, *others = terminal.wrap([line], terminal.width(terminal.UNLIMITED), 0)
-    return [first.rstrip(), *(f"    {other}" for other in terminal.wrap(others, terminal.width(80) - 4, 0))]
+    return terminal.wrap_line(line, terminal.width(terminal.UNLIMITED), 4)
 
 
 def main(argv: Sequence[str]) -> int:
