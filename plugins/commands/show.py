@@ -10,7 +10,7 @@ from typing import Any
 
 from core.hookspecs import hookimpl
 from plugins.commands.console import Parser, json_only, put, put_json, run_cli
-from registry import Entry, Owner, UnknownName, distributions, near, terminal
+from registry import Entry, Owner, Registry, UnknownName, distributions, near, terminal
 
 
 @hookimpl
@@ -39,29 +39,27 @@ def find(query: str) -> list[Page]:
     owner = Owner("core", distributions.DISTRIBUTION, distributions.version())
     sections: dict[str, list[Entry[Any]]] = {"model": [Entry(Model, owner)], **catalog.settings.sections}
     slots = {"objectives": catalog.registries[Objective], "data": catalog.registries[Data]}
-    for section, registry in slots.items():
-        if query == section:
-            return [(registry.kind, name, [registry[name]]) for name in registry]
+    if query in slots:
+        return [(slots[query].kind, name, [slots[query][name]]) for name in slots[query]]
     if query in sections:
         return [("section", query, sections[query])]
     kind, _, name = query.rpartition("/")
     registries = [r for r in catalog.registries.values() if kind.replace("_", " ") in ("", r.kind)]
-    pages = [(r.kind, name, [r[name]]) for r in registries if name in set(r)]
-    parts = {name: [r[name] for r in registries if name in set(r)] for r in registries for name in r}
-    if not pages and not kind and "." in query:
-        owners = {**parts, **sections, **{section: [r[name] for name in r] for section, r in slots.items()}}
-        return _settings(query, owners, parts)
-    if not pages:
-        known = sorted(parts.keys() | sections.keys() | slots.keys())
-        failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
-        kinds = ", ".join(r.kind for r in catalog.registries.values())
-        hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
-        raise UnknownName(f"no part is named {query!r}.{hint} patchbay list names all.{failed}")
-    return pages
+    if pages := [(r.kind, name, [r[name]]) for r in registries if name in set(r)]:
+        return pages
+    parts = {part: [r[part] for r in registries if part in set(r)] for r in registries for part in r}
+    if not kind and "." in query:
+        owners = {**parts, **sections, **{section: [r[part] for part in r] for section, r in slots.items()}}
+        return _settings(query, owners, slots["objectives"])
+    known = sorted(parts.keys() | sections.keys() | slots.keys())
+    failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
+    kinds = ", ".join(r.kind for r in catalog.registries.values())
+    hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
+    raise UnknownName(f"no part is named {query!r}.{hint} patchbay list names all.{failed}")
 
 
-def _settings(query: str, owners: dict[str, list[Entry[Any]]], parts: dict[str, list[Entry[Any]]]) -> list[Page]:
-    """Return the page of one setting: ``train.precision``, ``tpd.keep_rate``, ``data.box_fraction``.
+def _settings(query: str, owners: dict[str, list[Entry[Any]]], objectives: Registry[Any]) -> list[Page]:
+    """Return the page of one setting or objective: ``train.precision``, ``tpd.keep_rate``, ``objectives.itc``.
 
     Raises:
         UnknownName: there is no such section, part or setting.
@@ -72,8 +70,8 @@ def _settings(query: str, owners: dict[str, list[Entry[Any]]], parts: dict[str, 
     key = path.partition(".")[0].partition("[")[0]
     if head not in owners:
         raise UnknownName(f"no section or part is named {head!r}.{near(head, owners)}")
-    if head == "objectives" and key in parts:
-        return [("objective", key, [entry for entry in parts[key] if entry in owners[head]])]
+    if head == "objectives" and key in set(objectives):
+        return [(objectives.kind, key, [objectives[key]])]
     entries = [entry for entry in owners[head] if key in settings_of(entry.cls)]
     if not entries:
         known = sorted({setting for entry in owners[head] for setting in settings_of(entry.cls)})
@@ -160,7 +158,7 @@ def _plain(value: Any) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("patchbay show", "Describe a part, a section of a recipe or one setting.")
+    parser = Parser(prog="patchbay show", description="Describe a part, a section of a recipe or one setting.")
     parser.add_argument("part", help="a name, kind/name, a section (model, objectives, data, train, ...), or train.lr")
     parser.add_argument("--json", action="store_true", help="print a list of parts as JSON")
     args = parser.parse_args(argv)

@@ -65,6 +65,7 @@ def test_sections_and_settings(query, expected):
 @pytest.mark.parametrize(
     ("query", "message"),
     [
+        ("objectives.vit", "'objectives' has no setting 'vit'"),
         ("train.precison", "'train' has no setting 'precison'. Did you mean 'precision'"),
         ("trian.lr", "no section or part is named 'trian'. Did you mean 'train'"),
         ("objectivs", "no part is named 'objectivs'. Did you mean 'objectives'"),
