@@ -71,14 +71,7 @@ def put(text: str, output: TextIO | None = None) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments of a command. The help is as wide as the terminal; messages have control characters escaped."""
-
-    def __init__(self, prog: str, description: str):
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=terminal.width() - 2),
-        )
+    """Arguments of a command; messages about them have control characters escaped."""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and a message, then exit with status 2.

@@ -17,8 +17,8 @@ def commands(add: Callable[[str, str, str], None]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser(
-        "patchbay run",
-        "Train a recipe, then evaluate and draw. The run goes on if nobody reads its output any more.",
+        prog="patchbay run",
+        description="Train a recipe, then evaluate and draw. The run goes on if nobody reads its output any more.",
     )
     parser.add_argument("recipe", help="a YAML file, or one of patchbay list, such as copa/pretrain")
     parser.add_argument(
