@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from core import discovery
 from core.discovery import Catalog
-from core.folders.recipe import overrides_of, read_folder, recipe_in
-from core.folders.weights import load_weights
+from core.files import RECIPE, paths
 from core.kinds import Data
 from core.model import LoadedModel, Model, ModelSpec
-from core.recipe import Recipe, read_model
+from core.recipe import Recipe, read, read_model
 from core.runtime import pick_device, pick_precision
+from core.training.checkpoint import load_weights, weights_file
 from registry import near
-from registry.part import Part, without_pretrained
+from registry.part import VOCABULARY, Part, settings_with, without_pretrained
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -31,18 +32,17 @@ def build_data(recipe: Recipe) -> Data:
     return data
 
 
-def build_model(model: Part[Model], spec: ModelSpec, folder: str = "", overrides: Sequence[str] = ()) -> Model:
+def build_model(model: Part[Model], spec: ModelSpec, folder: str = "") -> Model:
     """Build a model of the sizes ``spec``, with the weights of ``folder``; without one as its parts initialise it.
 
     Raises:
-        PartError, ValueError: a part cannot be built, or the folder's weights are missing or do not fit the model,
-            which ``overrides`` may have changed.
+        PartError, ValueError: a part cannot be built, or the folder's weights are missing or do not fit the model.
     """
     part = without_pretrained(model) if folder else model
     sizes = {"vocabulary": spec.vocabulary, "text_length": spec.text_length, "image_size": spec.image_size}
     built = part(**sizes, classes=len(spec.classes))
     if folder:
-        load_weights(built, folder, overrides_of("model", overrides))
+        load_weights(built, folder)
     return built
 
 
@@ -53,11 +53,10 @@ def load_model(folder: str, catalog: Catalog | None = None, overrides: Sequence[
         RecipeErrors, PartError, ValueError: a file is missing or damaged, or the model cannot be built here; or an
             override is not one of the model.
     """
-    if other := [override for override in overrides if override not in overrides_of("model", overrides)]:
+    if other := [override for override in overrides if not override.startswith("model.")]:
         raise ValueError(f"override {other[0]!r}: only the model can be changed here, such as model.backbone.prune=[]")
-    part = read_model(recipe_in(folder), catalog or discovery.load(), overrides)
-    spec = ModelSpec.read(folder)
-    return build_model(part, spec, folder, overrides), spec
+    file, spec = recipe_in(folder), ModelSpec.read(folder)
+    return build_model(read_model(file, catalog or discovery.load(), overrides), spec, folder), spec
 
 
 def load(
@@ -100,7 +99,46 @@ def load_run(folder: str, overrides: Sequence[str] = (), catalog: Catalog | None
     """
     recipe = read_folder(folder, overrides, catalog or discovery.load())
     data = build_data(recipe)
-    return recipe, data, build_model(recipe.model, ModelSpec.of(data), folder, overrides)
+    return recipe, data, build_model(recipe.model, ModelSpec.of(data), folder)
+
+
+def read_folder(folder: str, overrides: Sequence[str], catalog: Catalog) -> Recipe:
+    """Read the recipe of a run or an import; its data uses the folder's vocabulary unless an override names another.
+
+    Raises:
+        RecipeErrors, ValueError: as ``read`` and ``recipe_in``.
+    """
+    recipe = read(recipe_in(folder), overrides, catalog)
+    names = tuple(f"data.{name}=" for name in settings_with(recipe.data.cls, VOCABULARY))
+    return recipe if any(override.startswith(names) for override in overrides) else with_vocabulary(recipe, folder)
+
+
+def recipe_in(folder: str) -> str:
+    """Return the path of the recipe in a folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not paths.isfile(file := os.path.join(folder, RECIPE)):
+        raise ValueError(f"{folder}: holds no run: there is no {RECIPE} in it")
+    return file
+
+
+def with_vocabulary(recipe: Recipe, folder: str) -> Recipe:
+    """Return the recipe with the vocabulary in ``folder`` in place of the one that its data would build."""
+    settings = {**recipe.data.settings, **dict.fromkeys(settings_with(recipe.data.cls, VOCABULARY), folder)}
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, settings=settings))
+
+
+def with_start_vocabulary(recipe: Recipe) -> Recipe:
+    """Return the recipe with the vocabulary of ``train.init_from``, unless the data's setting for it is set.
+
+    Raises:
+        ValueError: that folder has no weights.
+    """
+    weights_file(recipe.train.init_from)
+    unset = not any(recipe.data.settings[name] for name in settings_with(recipe.data.cls, VOCABULARY))
+    return with_vocabulary(recipe, recipe.train.init_from) if unset else recipe
 
 
 def check_split(splits: Sequence[str], split: str) -> None:

@@ -21,6 +21,7 @@ from registry.part import Filled, NonNegativeInt, Part, PartError
 from registry.renaming import renamed
 
 RENAMED = {"look": "encode_image", "finish": "run_pruned_blocks", "seen": "kept_patches", "moments": "frame_embedding"}
+PART = "a folder of one part of a model is for recipes, by extends: FOLDER/recipe.yaml"
 RENAMED |= {"poolers": "pooler", "reader": "text_tower", "read": "encode_text", "missing": "lacks"}
 
 
@@ -213,7 +214,7 @@ class ModelSpec:
         """
         file = os.path.join(folder, SIZES)
         if not paths.isfile(file):
-            raise ValueError(f"{file}: no such file. An older run gets it by: patchbay evaluate {folder}")
+            raise ValueError(f"{file}: no such file. An older run gets it by: patchbay evaluate {folder}; {PART}")
         try:
             content = json.loads(read_text(file))
             sizes = [content[name] for name in ("image_size", "text_length", "vocabulary")]
@@ -222,7 +223,7 @@ class ModelSpec:
             classes = tuple(map(str, content.get("classes", ())))
             return cls(sizes[0], sizes[1], sizes[2], classes, bool(content.get("crop", True)))
         except (ValueError, LookupError, TypeError, AttributeError) as err:
-            problem = f"lacks {err}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
+            problem = f"lacks {err}; {PART}" if isinstance(err, KeyError) else f"not the sizes of a model: {err}"
             raise ValueError(f"{file}: {problem}") from err
 
     def write(self, folder: str) -> None:

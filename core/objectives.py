@@ -168,5 +168,7 @@ class Objectives(nn.Module):
         step = Step(self.model, batch) if isinstance(batch, Batch) else batch
         factors = dict.fromkeys(self.parts, 1.0) if scales is None else scales
         losses = {name: factors[name] * objective(step) for name, objective in self.items() if name in factors}
-        total = sum((self.weights[k] * x for k, x in losses.items()), torch.zeros((), device=step.batch.images.device))
+        total = torch.zeros((), device=step.batch.images.device)
+        for name, loss in losses.items():
+            total = total + self.weights[name] * loss
         return total, {name: loss.detach() for name, loss in losses.items()}

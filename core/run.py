@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import shlex
@@ -18,16 +17,14 @@ import torch
 from core import discovery, runtime
 from core.discovery import Catalog
 from core.evaluation import Evaluation, report_on
-from core.files import RECIPE, SIZES, paths, write_text
-from core.folders.recipe import overrides_of, with_start_vocabulary, with_vocabulary
-from core.folders.weights import warm_start
+from core.files import RECIPE, paths, write_text
 from core.kinds import Data
-from core.loading import build_data, build_model, load_run
+from core.loading import build_data, build_model, with_start_vocabulary, with_vocabulary
 from core.model import Model, ModelSpec
 from core.objectives import Objectives
 from core.recipe import Recipe, differences, dump, read
-from core.runtime import pick_device, pick_precision
 from core.training import checkpoint
+from core.training.checkpoint import warm_start
 from core.training.trainer import Trainer
 
 
@@ -125,27 +122,6 @@ def _write_run_files(folder: str, recipe: Recipe, data: Data) -> None:
     data.tokenizer.save(folder)
     ModelSpec.of(data).write(folder)
     write_text(os.path.join(folder, RECIPE), dump(placed, command))  # last: it marks the run as begun
-
-
-def evaluate(folder: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Evaluate a finished run; report and figures are written to ``FOLDER/evaluate-SPLIT``.
-
-    If overrides change the model, it is ``evaluate-SPLIT-HASH``, one folder for each change.
-    """
-    catalog = discovery.load()
-    recipe, data, model = load_run(folder, overrides, catalog)
-    device = pick_device(recipe.run.device)
-    precision = pick_precision(recipe.train.precision, device)
-    changes = "\n".join(sorted(overrides_of("model", overrides)))
-    suffix = f"-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
-    target = os.path.join(folder, f"evaluate-{recipe.evaluate.split}{suffix}")
-    paths.mkdirs(target)
-    command = shlex.join(["patchbay", "evaluate", folder, *overrides])
-    write_text(os.path.join(target, "evaluated.yaml"), dump(recipe, command))
-    if not paths.isfile(os.path.join(folder, SIZES)):  # an older run
-        ModelSpec.of(data).write(folder)
-    evaluation = Evaluation(model, data, recipe.evaluate, device, precision, recipe.plugin_settings)
-    return report_on(catalog.hooks, evaluation, target)
 
 
 def _fresh_folder(path: str) -> str:

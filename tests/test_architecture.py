@@ -22,14 +22,7 @@ PACKAGES = ("registry", "core", "plugins")
 LAYERS = (*PACKAGES, "patchbay")  # each may import itself and those before it
 LINES = 250  # a file
 CORE_FILES = 16  # at its root
-CORE_LINES = {
-    "": 2100,
-    "recipe": 620,
-    "training": 700,
-    "contracts": 330,
-    "compat": 200,
-    "folders": 220,
-}  # "": the root's own files
+CORE_LINES = {"": 2100, "recipe": 620, "training": 760, "contracts": 330, "compat": 180}  # "": the root's own files
 TEST_RATIO = 1.2  # lines of tests to lines of sources
 FACADE = ROOT / "patchbay.py"
 SOURCES = sorted(path for layer in PACKAGES for path in (ROOT / layer).rglob("*.py")) + [FACADE] * FACADE.exists()

@@ -22,8 +22,10 @@ from safetensors.torch import load_file
 import core
 from core import discovery
 from core.cli import main
+from core.loading import load_run
 from core.recipe import read
-from core.run import evaluate, load_run, run
+from core.run import run
+from plugins.commands.evaluate import evaluate
 
 ROOT = Path(__file__).parents[1]
 HERE = Path("tests/b602951")  # relative, as the recipes name it: tests run in ROOT

@@ -106,7 +106,7 @@ def _recipe(reader: Reader, tree: MapNode) -> Recipe | None:
     def section(name: str) -> YamlNode:
         node = tree.items.get(name, empty)
         if name in ("model", "objectives", "data") and name not in tree.items:
-            reader.add_problem(tree.where, name, "is missing")
+            reader.add_problem(tree.where, name, "is missing; a file without it is only for others, by extends")
         return node
 
     read = {

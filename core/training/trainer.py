@@ -36,14 +36,12 @@ def check_batch(settings: TrainSettings, objectives: Objectives) -> None:
         ValueError: ``train.batch`` is not a multiple of ranks times chunks, or below an objective's ``min_batch``.
     """
     rows, ranks, chunks = settings.batch, runtime.world_size(), settings.gradcache_chunks
-    parts = ranks * chunks
-    among = f"by {ranks} ranks of train.gradcache_chunks {chunks}"
-    if rows % parts:
-        raise ValueError(f"train.batch: {rows} rows cannot be shared evenly {among}; expected a multiple of {parts}")
-    least = {f"objectives.{name}": objective.min_batch(ranks, chunks) for name, objective in objectives.items()}
-    few = [f"leave {name} without negatives; expected at least {n}" for name, n in least.items() if rows < n]
-    if few:
-        raise ValueError("\n".join(f"train.batch: {rows} rows shared {among} {problem}" for problem in few))
+    among, parts = f"by {ranks} ranks of train.gradcache_chunks {chunks}", ranks * chunks
+    faults = [f"cannot be shared evenly {among}; expected a multiple of {parts}"] if rows % parts else []
+    low = {f"objectives.{name}": objective.min_batch(ranks, chunks) for name, objective in objectives.items()}
+    faults += [f"shared {among} leave {k} without negatives; expected at least {n}" for k, n in low.items() if rows < n]
+    if faults:
+        raise ValueError("\n".join(f"train.batch: {rows} rows {fault}" for fault in faults))
 
 
 @renamed({"leads": "is_main", "average": "ema_model", "waited": "data_wait_seconds"})

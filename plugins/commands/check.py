@@ -38,17 +38,17 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         True if it has a momentum teacher or a running mean. ``notes``: what could not be checked.
     """
     from core import discovery
-    from core.folders.recipe import read_any
     from core.recipe import RecipeErrors
+    from plugins.compute.recipe_or_folder import read_recipe
 
     report: dict[str, Any] = {"ok": False, "problems": [], "notes": []}
     report |= {"parameters": {}, "macs": {}, "memory": {}, "step": {}}
     try:
-        recipe = read_any(path, overrides, discovery.load())
+        recipe = read_recipe(path, overrides, discovery.load())
     except RecipeErrors as err:
         report["problems"] = [str(problem) for problem in err.problems]
         return report
-    Check(recipe, report, path if os.path.isdir(path) else "", overrides).run()
+    Check(recipe, report, path if os.path.isdir(path) else "").run()
     report["ok"] = not report["problems"]
     return report
 
@@ -56,13 +56,12 @@ def check(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 class Check:
     """Fill the report of a recipe that was read without problems; ``folder``: where it is from, or ""."""
 
-    def __init__(self, recipe: Recipe, report: dict[str, Any], folder: str = "", overrides: Sequence[str] = ()):
-        self.recipe, self.report, self.folder, self.overrides = recipe, report, folder, overrides
+    def __init__(self, recipe: Recipe, report: dict[str, Any], folder: str = ""):
+        self.recipe, self.report, self.folder = recipe, report, folder
         self.problems: list[str] = report["problems"]
 
     def run(self) -> None:
-        from core.folders.recipe import overrides_of
-        from core.folders.weights import fitting_weights, weights_file
+        from core.training.checkpoint import weights_file
         from core.training.trainer import check_batch
         from plugins.compute import dry_run, memory
 
@@ -81,8 +80,7 @@ class Check:
             return
         self.attempt("the batch", lambda: check_batch(train, dry.objectives))
         if self.folder:
-            changes = overrides_of("model", self.overrides)
-            self.attempt("the weights", lambda: fitting_weights(dry.model, self.folder, changes))
+            self.attempt("the weights", lambda: dry_run.zero_model(self.recipe, sizes, self.folder))
         if self.problems:
             return
         self.report["step"] = {

@@ -39,12 +39,12 @@ def flops(path: str, overrides: Sequence[str] = ()) -> Report:
         RecipeErrors, PartError, ValueError: the recipe has problems, or its parts cannot be built.
     """
     from core import discovery
-    from core.folders.recipe import read_any
 
     catalog = discovery.load()
     from plugins.compute import dry_run  # after the plugins, whose imports would warn
+    from plugins.compute.recipe_or_folder import read_recipe
 
-    recipe = read_any(path, overrides, catalog)
+    recipe = read_recipe(path, overrides, catalog)
     dry = dry_run.build_dry_run(recipe, dry_run.data_spec(recipe))
     return {**inference(dry), "training": training(dry)}
 

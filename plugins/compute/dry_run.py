@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 
-from core.folders.recipe import with_start_vocabulary
-from core.loading import build_model, check_split
+from core.loading import build_model, check_split, with_start_vocabulary
 from core.model import Model, ModelSpec
 from core.objectives import Objectives, Step
 from core.recipe import Recipe
@@ -214,14 +213,14 @@ def build_dry_run(recipe: Recipe, sizes: DataSpec) -> DryRun:
     return DryRun(recipe, sizes, objectives, device, pick_precision(recipe.train.precision, device), mode)
 
 
-def zero_model(recipe: Recipe, sizes: DataSpec) -> Model:
-    """The recipe's model on the CPU with expanded zeros as weights, which take no memory."""
+def zero_model(recipe: Recipe, sizes: DataSpec, folder: str = "") -> Model:
+    """The recipe's model on the CPU with expanded zeros for weights; those of ``folder`` are compared in shape."""
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = build_model(recipe.model, ModelSpec.of(sizes))
+            model = build_model(recipe.model, ModelSpec.of(sizes), folder)
     except Exception:
-        return build_model(recipe.model, ModelSpec.of(sizes))
+        return build_model(recipe.model, ModelSpec.of(sizes), folder)
     _replace(model, lambda old: torch.zeros((), dtype=old.dtype).expand(old.shape))
     return model
 

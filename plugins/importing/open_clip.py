@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from core import discovery
-from core.folders.recipe import recipe_in
-from core.loading import build_model
+from core.loading import build_model, recipe_in
 from core.model import ModelSpec
 from core.recipe import read_model
 from plugins.backbones.timm_options import CLIP_PIXELS

@@ -15,6 +15,7 @@ import torch
 
 from core import cli, discovery
 from core import run as running
+from core.loading import load_run
 from plugins.commands.check import check
 from plugins.commands.console import run_cli
 from plugins.commands.list import metadata_rows, rows
@@ -185,10 +186,10 @@ def test_run_leaves_recipe_weights_versions_and_report(made):
 
 def test_run_folder_suffices_to_load_the_model(made):
     folder, _ = made
-    recipe, data, model = running.load_run(str(folder))
+    recipe, data, model = load_run(str(folder))
     assert recipe.data.settings["vocabulary"] == str(folder)
     assert data.tokenizer(["a red star"]).ids.shape[0] == 1
-    one, two = running.load_run(str(folder))[2].state_dict(), model.state_dict()
+    one, two = load_run(str(folder))[2].state_dict(), model.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 

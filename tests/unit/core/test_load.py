@@ -16,10 +16,11 @@ from torch import Tensor
 
 from core import discovery, load
 from core import run as running
-from core.folders.weights import warm_start
-from core.loading import build_model
+from core.loading import build_model, load_run
 from core.model import ModelSpec
 from core.recipe import RecipeErrors, read
+from core.training.checkpoint import warm_start
+from plugins.commands.evaluate import evaluate
 from plugins.compute.dry_run import data_spec
 from plugins.data.annotations.image_source import SourceFiles
 from plugins.data.coco import Coco
@@ -75,12 +76,12 @@ def test_a_run_leaves_its_sizes(coca):
         "text_length": 20,
         "crop": False,
     }
-    assert sizes["vocabulary"] == running.load_run(coca)[1].tokenizer.vocabulary
-    assert ModelSpec.read(coca) == ModelSpec.of(running.load_run(coca)[1])
+    assert sizes["vocabulary"] == load_run(coca)[1].tokenizer.vocabulary
+    assert ModelSpec.read(coca) == ModelSpec.of(load_run(coca)[1])
 
 
 def test_loaded_equals_the_run(coca, captioner):
-    _, data, model = running.load_run(coca)
+    _, data, model = load_run(coca)
     examples = data.held_out("test", 4)
     images, words = torch.stack([example.image for example in examples]), [example.caption for example in examples]
     with torch.no_grad():
@@ -179,7 +180,7 @@ def test_what_a_folder_may_lack(tmp_path, coca, name, content, said):
 
 def test_an_older_run_gets_its_sizes_when_measured(tmp_path, coca):
     folder = spoil(coca, tmp_path / "old", "sizes.json", None)
-    running.evaluate(str(folder), ["evaluate.candidates=4", "evaluate.examples=4", "evaluate.pictures=0"])
+    evaluate(str(folder), ["evaluate.candidates=4", "evaluate.examples=4", "evaluate.pictures=0"])
     assert ModelSpec.read(str(folder)) == ModelSpec.read(coca)
 
 

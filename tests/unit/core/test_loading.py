@@ -11,8 +11,7 @@ from small_runs import COPA
 from tiny import TinyData
 
 from core import discovery
-from core.folders.recipe import recipe_in, with_vocabulary
-from core.loading import build_data, build_model, check_split, load, without_pretrained
+from core.loading import build_data, build_model, check_split, load, recipe_in, with_vocabulary, without_pretrained
 from core.model import ModelSpec
 from core.recipe import read
 from registry.part import Part, Pretrained, Vocabulary

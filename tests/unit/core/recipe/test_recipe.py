@@ -294,8 +294,8 @@ def test_alias_bomb_is_refused_unexpanded(faults):
 
 def test_missing_sections_and_null_objectives(faults):
     assert faults("train: {}\nobjectives: {loss: }") == [
-        "a.yaml:1:1: model: is missing",
-        "a.yaml:1:1: data: is missing",
+        "a.yaml:1:1: model: is missing; a file without it is only for others, by extends",
+        "a.yaml:1:1: data: is missing; a file without it is only for others, by extends",
         "a.yaml:2:14: objectives.loss: is null, and there is no inherited objective to remove. Its defaults: {}",
     ]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from core.folders.weights import load_weights
 from core.run import build, run
 from core.training import checkpoint
+from core.training.checkpoint import load_weights
 
 # what a program does to a folder; a kill between two of them is all that can leave it in another state
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}

@@ -12,10 +12,10 @@ import small
 import torch
 
 from core import discovery, hookspecs, runtime
-from core.folders.weights import load_weights
 from core.recipe import RecipeErrors, read
 from core.settings import Group, RunSettings, TrainSettings
 from core.training import checkpoint
+from core.training.checkpoint import load_weights
 from core.training.optimizer import freeze, learning_rate
 from core.training.trainer import Trainer
 from plugins.compute import memory

@@ -1,1 +1,0 @@
-"""Folders that a run or an import has written: their recipe, vocabulary and weights."""
