@@ -96,7 +96,7 @@ class Objective(nn.Module, ABC):
     """One loss, computed from the features of a Step, independent of other objectives."""
 
     origin: str = ""
-    batch_fields: ClassVar[tuple[str, ...]] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels"
+    batch_fields: tuple[str, ...] = ()  # parts of the batch: "masked", "prefixed", "regions", "labels", "truths"
     is_contrastive: ClassVar[bool] = False  # True: of step.image.pooled and step.text.pooled alone, all rows together
 
     def needs(self) -> tuple[str, ...]:

@@ -165,6 +165,9 @@ class Batch(Struct):
     prefixed: Prefixed | None = None
     regions: Regions | None = None
     labels: Tensor | None = None  # (B, C) float, 1 for each class of the image; a row of zeros: not labelled
+    truths: Tensor | None = (
+        None  # (b, 2, B) uint8, is [i, 0, j] text j true of image i, [i, 1, j] text i of image j; 2: i itself
+    )
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class BackwardPass:
         scales = loss_scales(self.objectives, chunks)
         first_passes, losses = [FirstPass()] * self.chunks, dict[str, Tensor]()
         if self.chunks > 1 and any(objective.is_contrastive for _, objective in self.objectives.items()):
-            losses, first_passes = self._contrast(chunks)
+            losses, first_passes = self._contrast(chunks, batch)
             scales = [{name: scale for name, scale in s.items() if name not in losses} for s in scales]
         for index, (chunk, first) in enumerate(zip(chunks, first_passes, strict=True)):
             if first.random_state is not None:
@@ -101,7 +101,7 @@ class BackwardPass:
         count = int(batch.text.mask[:, 1:].sum())
         return Step(self.objectives.model, batch.to(self.device), num_target_tokens=count)
 
-    def _contrast(self, chunks: list[Batch]) -> tuple[dict[str, Tensor], list[FirstPass]]:
+    def _contrast(self, chunks: list[Batch], whole: Batch) -> tuple[dict[str, Tensor], list[FirstPass]]:
         """Compute the contrastive losses and each chunk's first pass."""
         random_states, features, on_device = [], [], torch.empty(0, device=self.device)
         for chunk in chunks:
@@ -110,7 +110,7 @@ class BackwardPass:
                 features.append(pooled_features(self._step(chunk)))
         image, text = (torch.cat(feature).requires_grad_() for feature in zip(*features, strict=True))  # (B, D)
         with runtime.autocast(self.device, self.precision):
-            losses = contrastive_losses(self.objectives, chunks[0], image, text)
+            losses = contrastive_losses(self.objectives, whole.to(self.device), image, text)
             total = torch.stack([self.objectives.weights[name] * loss for name, loss in losses.items()]).sum()
         parameters = [parameter for parameter in self.objectives.parameters() if parameter.requires_grad]
         of_image, of_text, *others = torch.autograd.grad(total, [image, text, *parameters], allow_unused=True)
@@ -143,6 +143,6 @@ def pooled_features(step: Step) -> tuple[Tensor, Tensor]:
 
 
 def contrastive_losses(objectives: Objectives, batch: Batch, image: Tensor, text: Tensor) -> dict[str, Tensor]:
-    """The contrastive losses of pooled features (B, D), each a scalar; of ``batch`` nothing is read."""
+    """The contrastive losses of pooled features (B, D), each a scalar."""
     step = Step(objectives.model, batch, image=Tokens(image[:, None], image), text=Tokens(text[:, None], text))
     return {name: objective(step) for name, objective in objectives.items() if objective.is_contrastive}

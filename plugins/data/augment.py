@@ -8,6 +8,7 @@ from math import ceil, exp, floor, log, sqrt
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
@@ -32,12 +33,17 @@ class View:
         return View(image, boxes, self.kept)
 
 
-def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor, list[str]]:
-    """Mirror each image (B, 3, H, W) and its text with probability 1/2; never those of an uncertain side."""
+def flip_some(images: Tensor, texts: list[str], rng: Generator) -> tuple[Tensor, list[str], NDArray[np.bool_]]:
+    """Mirror each image (B, 3, H, W) and its text with probability 1/2; never those of an uncertain side.
+
+    Returns:
+        images, texts, and (B,) bool, True for each mirrored row.
+    """
     flipped = (rng.random(len(texts)) < 0.5) & np.array([is_mirrorable(text) for text in texts], bool)  # (B,)
     mirrored = functional.horizontal_flip(images)
     images = torch.where(torch.from_numpy(flipped)[:, None, None, None], mirrored, images)
-    return images, [flip_text(text) if flip else text for text, flip in zip(texts, flipped, strict=True)]
+    texts = [flip_text(text) if flip else text for text, flip in zip(texts, flipped, strict=True)]
+    return images, texts, flipped
 
 
 def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:

@@ -5,7 +5,7 @@ Letters as in core.types.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.random import Generator, SeedSequence, default_rng
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.kinds import Tokenizer
@@ -36,6 +37,8 @@ class BatchOptions:
         shade: range of the random change of brightness and contrast of the B images.
         blank: share of region rows whose text is left empty.
         classes: names of the labels; empty: no labels are made.
+        mirror: returns an example as in the mirrored image, for the data's ``describes``; None: it does not depend on
+            sides.
     """
 
     region_batch_size: int
@@ -44,6 +47,7 @@ class BatchOptions:
     shade: float = 0.2
     blank: float = 0.2
     classes: Sequence[str] = ()
+    mirror: Callable[[Example], Example] | None = None
 
 
 class Source(Protocol):
@@ -62,6 +66,9 @@ class Source(Protocol):
     def boxed_example(self, number: int, rng: Generator) -> Example:
         """Return an example of ``boxed``, or another if it is unusable; its image may have any size."""
 
+    def describes(self, caption: Example, picture: Example) -> bool:
+        """Return True if the first example's caption is true of the second's image."""
+
 
 def make_batch(
     source: Source,
@@ -79,7 +86,7 @@ def make_batch(
 
     Args:
         size: number of images with captions, B.
-        reads: additional parts: "masked", "prefixed", "regions", "labels".
+        reads: additional parts: "masked", "prefixed", "regions", "labels", "truths".
 
     Raises:
         ValueError: there are fewer than ``size`` training images.
@@ -87,8 +94,9 @@ def make_batch(
     main, masked, prefixed, boxed = (default_rng(s) for s in SeedSequence([seed, step]).spawn(4))
     examples = source.examples(size, main)
     images, captions = torch.stack([e.image for e in examples]), [e.caption for e in examples]  # (B, 3, H, W)
+    flipped = np.zeros(len(examples), bool)  # (B,)
     if options.flip:
-        images, captions = flip_some(images, captions, main)
+        images, captions, flipped = flip_some(images, captions, main)
     text = tokenizer(captions)
     return Batch(
         images=jitter(images, main, options.shade),
@@ -101,7 +109,34 @@ def make_batch(
         if "regions" in reads and options.region_batch_size > 0 and len(source.boxed) > 0
         else None,
         labels=mark([e.labels for e in examples], options.classes) if "labels" in reads and options.classes else None,
+        truths=find_truths(source, examples, flipped, options.mirror) if "truths" in reads else None,
     )
+
+
+def find_truths(
+    source: Source,
+    examples: Sequence[Example],
+    flipped: NDArray[np.bool_],
+    mirror: Callable[[Example], Example] | None,
+) -> Tensor:
+    """Find which texts are true of which images, by the data's ``describes``.
+
+    Args:
+        flipped: (B,) bool, True for rows whose image and text are mirrored.
+        mirror: as in BatchOptions.
+
+    Returns:
+        (B, 2, B) uint8, as in core.types.Batch.
+    """
+    mirrored = [mirror(example) for example in examples] if mirror and flipped.any() else examples
+    truths = np.eye(len(examples), dtype=np.uint8) * 2  # (B, B), images by texts
+    for row, picture in enumerate(examples):
+        for column, example in enumerate(examples):
+            # both mirrored is as good as neither
+            caption = mirrored[column] if flipped[row] != flipped[column] else example
+            if row != column and source.describes(caption, picture):
+                truths[row, column] = 1
+    return torch.from_numpy(np.stack([truths, truths.T], 1))  # (B, 2, B)
 
 
 def mark(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> Tensor:

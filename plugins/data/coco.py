@@ -192,7 +192,7 @@ class Coco(kinds.Data):
         if self.augment == "strong":
             image = rand_augment(image, rng)
         captions = self.pool.captions(number)
-        return Example(self.pool.name(number), image, captions[rng.integers(len(captions))])
+        return Example(self.pool.name(number), image, captions[rng.integers(len(captions))], facts=tuple(captions))
 
     def _held_out_example(self, split: str, index: int) -> Example | None:
         """Return a whole image, resized to a square, with its first caption, its boxes, and all captions as facts.

@@ -73,7 +73,7 @@ class Cutouts(kinds.Data):
         vocabulary: Vocabulary = "",
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
-        self.options, self.seed = BatchOptions(region_batch_size, mask), seed
+        self.options, self.seed = BatchOptions(region_batch_size, mask, mirror=captions.mirror), seed
         self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self.cutouts = read_objects(objects, image_size)
         self.train_nouns, self.withheld_nouns = split_objects(self.cutouts, seed, objects)

@@ -60,7 +60,7 @@ class Scenes(kinds.Data):
     ):
         self.image_size, self.train_size, self.text_length = image_size, train_size, text_length
         self.labelled = labelled
-        self.options = BatchOptions(region_batch_size, mask, classes=self.classes)
+        self.options = BatchOptions(region_batch_size, mask, classes=self.classes, mirror=captions.mirror)
         self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
         self._painter = Painter(image_size, seed)
         self._held_out: Cache = {split: [] for split in self.splits()}

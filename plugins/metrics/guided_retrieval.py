@@ -20,7 +20,8 @@ from core.types import Tokens
 from plugins.hooks.report_table import columns, percent
 from plugins.metrics.features import cosines, features, image_features
 from plugins.metrics.recall import recalls
-from plugins.metrics.retrieval import encode, ranks, reranks
+from plugins.metrics.rerank import ranks, reranks
+from plugins.metrics.retrieval import encode
 from plugins.metrics.settings import RetrievalSettings
 
 WAYS = {"null_guide": "null guide", "own_text": "best re-ranked under their text", "unpruned": "unpruned"}

@@ -14,6 +14,7 @@ from core.types import Example
 from plugins.hooks.report_table import columns, percent
 from plugins.metrics.features import match_log_odds
 from plugins.metrics.settings import ExampleSettings
+from plugins.objectives.itm import PRIOR_LOG_ODDS
 
 CHANCE = 0.5
 
@@ -23,8 +24,9 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     """Section ``matching``; None for a model without fusion or matching head, or if every caption fits every image.
 
     Each held-out image is paired with its caption and with the next caption that does not describe it, so half of the
-    pairs match. ``accuracy``: of the head's decision. ``preferred``: fraction of images whose caption gets the higher
-    log-odds, which does not depend on the head's bias (training has two wrong pairs for each right one). Chance is 0.5.
+    pairs match. ``balanced_accuracy``: of the decision at PRIOR_LOG_ODDS, because training has two wrong pairs for each
+    right one; ``accuracy``: of the decision at log-odds 0. ``preferred``: fraction of images whose caption gets the
+    higher log-odds, which does not depend on a threshold. Chance is 0.5.
     """
     model = evaluation.model
     if any(model.lacks(slot) for slot in ("text", "fusion", "heads.match")):
@@ -38,8 +40,9 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     return {
         "matching": {
             "pairs": 2 * len(pairs),
-            "accuracy": float(torch.cat([right > 0, wrong <= 0]).double().mean()),
+            "balanced_accuracy": accuracy_at(PRIOR_LOG_ODDS, right, wrong),
             "preferred": float((right > wrong).double().mean()),
+            "accuracy": accuracy_at(0.0, right, wrong),
             "chance": CHANCE,
         }
     }
@@ -52,10 +55,15 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
         return None
     rows = [
         ("%", "found", "chance"),
-        ("yes or no", percent(section["accuracy"]), percent(section["chance"])),
+        ("yes or no", percent(section["balanced_accuracy"]), percent(section["chance"])),
         ("right caption before a wrong one", percent(section["preferred"]), percent(section["chance"])),
     ]
     return {"matching": [f"Matching of {section['pairs']} pairs, half of them right", *columns(rows)]}
+
+
+def accuracy_at(threshold: float, right: Tensor, wrong: Tensor) -> float:
+    """Fraction of right decisions: log-odds of pairs (n,) above the threshold, of other rows (m,) not."""
+    return float(torch.cat([right > threshold, wrong <= threshold]).double().mean())
 
 
 def pair_log_odds(evaluation: Evaluation, pictures: Sequence[Example], captions: Sequence[Example]) -> Tensor:

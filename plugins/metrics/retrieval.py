@@ -6,7 +6,7 @@ count against the model: candidates that do not score below the right answer com
 
 For ITC each image is pruned under the null guide, whatever the model's guide policy: at retrieval time its caption is
 not known. For ITM each image is pruned under the text of the pair. Candidates are re-ranked by ITC's logit plus ITM's
-log-odds, which is our choice.
+log-odds times a weight that is fitted on the validation split: our choice (plugins/metrics/rerank.py).
 Letters: n images and as many texts, k candidates to re-rank; the rest as in core.types.
 """
 
@@ -24,8 +24,9 @@ from core.hookspecs import hookimpl
 from core.types import Example, Text, Tokens
 from plugins.hooks.report_table import columns, percent
 from plugins.metrics import recall
-from plugins.metrics.features import cosines, features, image_features, match_log_odds, text_features
+from plugins.metrics.features import cosines, features, image_features, text_features
 from plugins.metrics.recall import CUTS, recalls
+from plugins.metrics.rerank import Candidates, find_candidates, ranks
 from plugins.metrics.settings import RetrievalSettings
 
 
@@ -51,13 +52,34 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         "ceiling": ceiling(truths(evaluation, examples)),
         **recalls(ranks(similar), ranks(similar.T)),
         "reranked": None,
+        "rerank_weight": None,
         "several": recall.all_captions(evaluation, examples, images, texts),
     }
     if matches:
         # without a guided pruner the later blocks run once per image, not once per pair
-        tokens = trunk if model.guided else image
-        section["reranked"] = recalls(*_rerank(evaluation, similar, words, tokens))
+        candidates = find_candidates(evaluation, similar, words, trunk if model.guided else image)
+        weight = _fit_on_validation(evaluation, candidates)
+        section["reranked"], section["rerank_weight"] = recalls(*candidates.ranks(weight)), weight
     return {"retrieval": section}
+
+
+def _fit_on_validation(evaluation: Evaluation, candidates: Candidates) -> float:
+    """The weight of ITM's log-odds that suits the validation split, with as many candidates as are evaluated.
+
+    1 if the data has no such split, or too few images in it. Evaluated on the validation split itself, the weight is
+    fitted to what it is measured on.
+    """
+    split, model = "validation", evaluation.model
+    if split != evaluation.settings.split:
+        if split not in evaluation.data.splits():
+            return 1.0
+        examples = evaluation.examples(split, len(candidates.similar))
+        if len(examples) < 2:
+            return 1.0
+        words, trunk, image = encode(evaluation, examples)
+        similar = cosines(features(model, "image", image), features(model, "text", words))  # (n, n)
+        candidates = find_candidates(evaluation, similar, words, trunk if model.guided else image)
+    return candidates.fit_weight()
 
 
 @hookimpl
@@ -82,26 +104,6 @@ def _format_lines(section: dict[str, Any]) -> list[str]:
         *lines,
         *(columns(recall.format_rows(section["several"]), least=5) if section.get("several") else ()),
     ]
-
-
-def ranks(scores: Tensor) -> Tensor:
-    """Count the wrong candidates before the right one, which is on the diagonal: (n, n) -> (n,)."""
-    right = scores.diagonal().unsqueeze(1)  # (n, 1)
-    return (scores < right).logical_not().sum(1) - 1
-
-
-def reranks(scores: Tensor, top: Tensor, new_scores: Tensor) -> Tensor:
-    """Ranks (n,) after the k best candidates are re-ranked. A right answer that is not among them keeps its rank.
-
-    Args:
-        scores: (n, n) by which ``top`` (n, k) was chosen.
-        new_scores: (n, k), by which they are ranked again.
-    """
-    first = ranks(scores)  # (n,)
-    right = top == torch.arange(len(top), device=top.device).unsqueeze(1)  # (n, k), at most one a row
-    target = new_scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)  # (n, 1)
-    second = (new_scores < target).logical_not().sum(1) - 1  # (n,)
-    return torch.where(right.any(1) & (first < top.shape[1]), second, first)
 
 
 def ceiling(truth: Tensor) -> float:
@@ -138,20 +140,3 @@ def _joined(chunks: Sequence[Tokens]) -> Tokens:
     columns = {f.name: [getattr(chunk, f.name) for chunk in chunks] for f in dataclasses.fields(Tokens)}
     whole: dict[str, Any] = {k: torch.cat(v) if isinstance(v[0], Tensor) else v[0] for k, v in columns.items()}
     return Tokens(**whole)
-
-
-def _rerank(evaluation: Evaluation, similar: Tensor, words: Tokens, tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """Ranks (n,) in both directions. A pair that is a candidate in both is computed once."""
-    n = len(similar)
-    k = min(evaluation.settings_for(RetrievalSettings).rerank, n)
-    texts, images = similar.topk(k, dim=1).indices, similar.T.topk(k, dim=1).indices  # (n, k) each
-    query = torch.arange(n, device=similar.device).unsqueeze(1)
-    candidates = torch.cat([query * n + texts, images * n + query]).flatten()  # (2 n k,), image * n + text
-    pairs, place = candidates.unique(return_inverse=True)
-    chunks = pairs.split(evaluation.settings.batch)
-    odds = torch.cat([match_log_odds(evaluation.model, tokens.rows(c // n), words.rows(c % n)) for c in chunks])
-    by_image, by_text = odds[place].view(2, n, k)
-    logits = evaluation.model.heads["temperature"](similar)  # (n, n)
-    by_image = by_image + logits.gather(1, texts)
-    by_text = by_text + logits.T.gather(1, images)
-    return reranks(similar, texts, by_image), reranks(similar.T, images, by_text)

@@ -5,18 +5,18 @@ Letters as in core.types; Q entries of a queue, E width of the shared space.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from core import runtime
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
 from plugins.objectives.all_gather import all_gather
+from plugins.objectives.momentum import copy_modes, follow, make_teacher, ramped
 from registry.part import Count, Fraction, NonNegativeInt
 
 
@@ -51,12 +51,7 @@ class MomentumContrast(Objective):
         return ("text", "heads.image", "heads.text", "heads.temperature")
 
     def on_model_built(self, model: Model) -> None:
-        teacher = copy.deepcopy(model).requires_grad_(False)
-        teacher.fusion = None
-        if teacher.text is not None:  # otherwise the decoder encodes the text
-            teacher.decoder = None
-        teacher.heads = nn.ModuleDict({name: teacher.heads[name] for name in ("image", "text")})
-        self.teacher = teacher
+        self.teacher = teacher = make_teacher(model, ("image", "text"), fusion=False)
         assert model.text_tower is not None
         width = teacher.heads["text"](torch.zeros(1, model.text_tower.dim)).shape[1]
         for name in ("queue_image", "queue_text"):
@@ -70,15 +65,14 @@ class MomentumContrast(Objective):
         image: Tensor = model.heads["image"](step.image.pooled).float()  # (B, D) -> (B, E)
         text: Tensor = model.heads["text"](step.text.pooled).float()  # (B, D) -> (B, E)
         temperature = model.heads["temperature"]
-        for name, module in self.teacher.named_modules():
-            module.training = model.get_submodule(name).training  # the model's mode, also of frozen modules
+        copy_modes(model, self.teacher)
         with torch.no_grad():
             teacher_step = Step(self.teacher, step.batch)
             image_m: Tensor = self.teacher.heads["image"](teacher_step.image.pooled).float()  # (B, E)
             text_m: Tensor = self.teacher.heads["text"](teacher_step.text.pooled).float()  # (B, E)
         with runtime.autocast(image.device, "fp32"):  # as in pair_logits
             images, texts = torch.cat([image_m, self.queue_image]), torch.cat([text_m, self.queue_text])  # (B + Q, E)
-            alpha = self.alpha * (self.steps / self.ramp).clamp(max=1) if self.ramp else self.alpha
+            alpha = ramped(self.alpha, self.steps, self.ramp)
             one_hot = torch.eye(len(image), len(images), device=image.device)  # (B, B + Q)
             with torch.no_grad():  # targets, (B, B + Q)
                 to_text = alpha * temperature(image_m @ texts.T).softmax(1) + (1 - alpha) * one_hot
@@ -102,9 +96,7 @@ class MomentumContrast(Objective):
     @torch.no_grad()
     def after_step(self, model: Model) -> None:
         """Move the teacher's weights towards the model's."""
-        weights = dict(model.named_parameters())
-        for name, parameter in self.teacher.named_parameters():
-            parameter.lerp_(weights[name], 1 - self.momentum)
+        follow(model, self.teacher, self.momentum)
         self.steps += 1
 
 

@@ -14,6 +14,20 @@ from plugins.objectives.token_loss import token_loss
 from registry.part import Fraction
 
 
+def masked_rows(batch: Batch, fraction: float) -> tuple[slice, Masked]:
+    """The first m rows of a batch, at least one, and their masked captions."""
+    assert batch.masked is not None
+    rows = slice(0, max(1, round(fraction * len(batch.images))))
+    return rows, batch.masked.rows(rows)
+
+
+def masked_states(step: Step, rows: slice, masked: Masked) -> Tensor:
+    """Fuse images and masked captions; the states at masked positions, (m M, D)."""
+    states = step.fuse(rows, step.model.encode_text(masked.text)).text.x  # (m, L, D)
+    positions = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))  # (m, M, D)
+    return states.gather(1, positions).flatten(0, 1)  # (m, M, D) -> (m M, D)
+
+
 class MaskedLanguageModelling(Objective):
     """MLM: predict masked words from the other words and the image (BERT; ALBEF, mPLUG).
 
@@ -40,16 +54,12 @@ class MaskedLanguageModelling(Objective):
 
     def _part(self, batch: Batch) -> tuple[slice, Masked]:
         """The m rows that take part, and their masked captions."""
-        assert batch.masked is not None
-        rows = slice(0, max(1, round(self.fraction * len(batch.images))))
-        return rows, batch.masked.rows(rows)
+        return masked_rows(batch, self.fraction)
 
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""
         rows, masked = self._part(step.batch)
-        states = step.fuse(rows, step.model.encode_text(masked.text)).text.x  # (m, L, D)
-        positions = masked.positions.unsqueeze(-1).expand(-1, -1, int(states.shape[2]))  # (m, M, D)
-        states = states.gather(1, positions).flatten(0, 1)  # (m M, D)
+        states = masked_states(step, rows, masked)  # (m M, D)
         targets, weights = masked.targets.flatten(), masked.weights.flatten()  # (m M,) each
         loss = token_loss(step.model.heads[self.head], states, targets, weights)
         return loss / weights.sum().clamp_min(1)

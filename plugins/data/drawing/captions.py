@@ -6,6 +6,7 @@ relations only, so that mirroring an image can swap the words.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -23,7 +24,8 @@ RELATIONS = {  # wordings by relation
     "above": ("above",),
     "below": ("below", "under"),
 }
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+MIRRORED = {"left of": "right of", "right of": "left of"}
+OPPOSITE = MIRRORED | {"above": "below", "below": "above"}
 # {a}: first mention, {A}: later mention, {ab}: a relation that is true of a and b
 THREE = (
     "{a} is {ab} {b} and {ac} {c}",
@@ -50,6 +52,18 @@ class Facts:
     objects: Mapping[str, PlacedObject]  # by noun
     mentions: tuple[tuple[str, tuple[str, ...]], ...]  # noun, adjectives
     relations: tuple[tuple[str, str, str], ...]  # noun, relation, noun
+
+    def mirror(self) -> Facts:
+        """Return the facts of the mirrored image and caption."""
+
+        def moved(one: PlacedObject) -> PlacedObject:
+            return one._replace(centre=(1 - one.centre[0], one.centre[1]))  # the box is not needed for a claim
+
+        return Facts(
+            objects={noun: moved(one) for noun, one in self.objects.items()},
+            mentions=self.mentions,
+            relations=tuple((one, MIRRORED.get(way, way), other) for one, way, other in self.relations),
+        )
 
     def entails(self, picture: Facts) -> bool:
         """Return True if every claim of this caption is true of another image."""
@@ -146,3 +160,9 @@ def describes(caption: Example, picture: Example) -> bool:
     assert isinstance(caption.facts, Facts)
     assert isinstance(picture.facts, Facts)
     return caption.facts.entails(picture.facts)
+
+
+def mirror(example: Example) -> Example:
+    """Return the example with the facts of its mirrored image and caption; image and caption stay."""
+    assert isinstance(example.facts, Facts)
+    return dataclasses.replace(example, facts=example.facts.mirror())

@@ -138,7 +138,7 @@ class _Loss(Objective):
         (lambda step: step.image.pooled, "a finite scalar"),
         (lambda step: step.image.pooled.sum() / 0, "a finite scalar"),
         (lambda step: step.image.pooled.detach().sum() + step.model.null_guide.sum() * 0, "no gradient reaches"),
-        (lambda step: (step.image.pooled.mean() * step.batch.text.ids[:, 1:3].sum()).sin(), "other gradients"),
+        (lambda step: step.image.x.mean().sin() + step.text.pooled.mean(), "other gradients"),
     ],
 )
 def test_what_is_wrong_with_an_objective(compute, problem):

@@ -100,7 +100,7 @@ def test_pictures_that_are_not_square():
 
 def test_pictures_and_their_texts_are_mirrored_together():
     images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    flipped, texts = flip_some(images, ["left"] * 200, np.random.default_rng(0))
+    flipped, texts, _ = flip_some(images, ["left"] * 200, np.random.default_rng(0))
     for before, after, text in zip(images, flipped, texts, strict=True):
         assert torch.equal(after, before.flip(-1) if text == "right" else before)
     assert 70 < texts.count("right") < 130
@@ -185,7 +185,7 @@ def test_randaugment_draws_every_operation_and_often_none():
 def test_images_of_uncertain_texts_are_not_mirrored():
     images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     texts = ["pizza left on a plate", "a bright day"] * 100
-    flipped, after = flip_some(images, texts, np.random.default_rng(0))
+    flipped, after, _ = flip_some(images, texts, np.random.default_rng(0))
     assert after == texts
     mirrored = [not torch.equal(one, two) for one, two in zip(images, flipped, strict=True)]
     assert not any(mirrored[::2])

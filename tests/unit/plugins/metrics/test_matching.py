@@ -34,10 +34,17 @@ def section_of(monkeypatch, right, wrong, data=None):
     return matching.evaluate(evaluation(data=data, examples=len(right)))["matching"]
 
 
+def test_the_balanced_accuracy_is_at_the_prior(monkeypatch):
+    """A head trained with two negatives to a pair is neutral at -ln 2 = -0.69, not at 0."""
+    section = section_of(monkeypatch, [0.1, -0.5, -0.6, -0.8], [-0.7, -2.0, -0.9, -0.6])
+    assert section["balanced_accuracy"] == 6 / 8 and section["accuracy"] == 5 / 8
+
+
 def test_accuracy_needs_the_sign_and_preference_the_order(monkeypatch):
     section = section_of(monkeypatch, [2.0, 1.0, -1.0, -3.0], [-1.0, 3.0, -2.0, -2.0])
     # right: + + - -; wrong: - + - -, 5 of 8; preferred: 2 > -1 and -1 > -2
-    assert section == {"pairs": 8, "accuracy": 5 / 8, "preferred": 2 / 4, "chance": 0.5}
+    expected = {"pairs": 8, "balanced_accuracy": 5 / 8, "preferred": 2 / 4, "accuracy": 5 / 8, "chance": 0.5}
+    assert section == expected
 
 
 def test_a_constant_head_is_at_chance_and_prefers_none(monkeypatch):
@@ -109,7 +116,7 @@ def test_log_odds_of_a_pair_by_hand():
 
 
 def test_lines():
-    section = {"pairs": 20, "accuracy": 0.75, "preferred": 0.9, "chance": 0.5}
+    section = {"pairs": 20, "balanced_accuracy": 0.75, "preferred": 0.9, "accuracy": 0.5, "chance": 0.5}
     assert matching.format_report(report={"matching": section})["matching"] == [
         "Matching of 20 pairs, half of them right",
         "  %                                 found  chance",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
 from core.kinds import TokenPruner
-from plugins.metrics import efficiency, patches, recall, retrieval
+from plugins.metrics import efficiency, patches, recall, rerank, retrieval
 from plugins.pruners.random import RandomPruner
 
 
@@ -34,11 +34,11 @@ def test_ranks_count_the_wrong_ones_that_are_not_below(n, seed, coarse):
     scores = torch.randn(n, n, generator=torch.Generator().manual_seed(seed))
     scores = scores.round() if coarse else scores
     expected = [sum(float(scores[i, j]) >= float(scores[i, i]) for j in range(n) if j != i) for i in range(n)]
-    assert retrieval.ranks(scores).tolist() == expected
+    assert rerank.ranks(scores).tolist() == expected
 
 
 def test_recall_of_a_constant_score_is_zero():
-    ranks = retrieval.ranks(torch.zeros(8, 8))
+    ranks = rerank.ranks(torch.zeros(8, 8))
     assert recall.recall(ranks, 1) == recall.recall(ranks, 5) == 0
     assert recall.recall(torch.tensor([0, 1, 4, 5]), 5) == 0.75
 
@@ -48,7 +48,7 @@ def test_reranking_orders_the_best_only():
     top = scores.topk(2).indices  # [[0, 1], [0, 1], [0, 1], [3, 2]]
     margins = torch.tensor([[0.0, 1.0], [0.0, 1.0], [5.0, 9.0], [1.0, 1.0]])
     # demoted; promoted; not among the best, keeps its place; a tie counts against it
-    assert retrieval.reranks(scores, top, margins).tolist() == [1, 0, 2, 1]
+    assert rerank.reranks(scores, top, margins).tolist() == [1, 0, 2, 1]
 
 
 @given(st.integers(1, 7), st.integers(0, 10**6))
@@ -68,7 +68,7 @@ KEYS = {f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)}
 
 def test_section_has_the_promised_keys():
     section = measured(retrieval.evaluate)["retrieval"]
-    assert set(section) == {"candidates", "ceiling", "reranked", "several"} | KEYS
+    assert set(section) == {"candidates", "ceiling", "rerank_weight", "reranked", "several"} | KEYS
     assert section["several"] is None  # one caption a picture
     assert section["candidates"] == 12
     assert set(section["reranked"]) == KEYS
@@ -82,6 +82,7 @@ def test_reranking_equals_every_pair_computed_alone(guide):
     examples = asked.examples("test", 9)
     with torch.no_grad():
         section = retrieval.evaluate(asked)["retrieval"]
+        weight = section["rerank_weight"]
         images = asked.images(examples)
         text = asked.data.tokenizer([e.caption for e in examples])
         words, trunk = model.encode_text(text), model.backbone.trunk(images)
@@ -93,7 +94,7 @@ def test_reranking_equals_every_pair_computed_alone(guide):
                 seen = model.encode_image(model.backbone.trunk(images[i : i + 1]), model.encode_text(row).pooled)
                 fused = model.fusion(model.encode_text(row), seen)
                 logits = model.heads["match"](fused.text.x[:, 0]).log_softmax(-1)[0]
-                match[i, j] = similar[i, j] / model.heads["temperature"].value + logits[1] - logits[0]
+                match[i, j] = similar[i, j] / model.heads["temperature"].value + weight * (logits[1] - logits[0])
     for way, first, second in (("i2t", similar, match), ("t2i", similar.T, match.T)):
         for cut in (1, 5, 10):
             hits = 0
@@ -109,11 +110,11 @@ def test_reranking_equals_every_pair_computed_alone(guide):
 def test_each_pair_is_fused_once_and_an_unguided_picture_seen_once():
     model = tiny_model(RandomPruner())
     measured(retrieval.evaluate, model, candidates=6, rerank=6)  # both directions ask for all 36 pairs
-    assert model.fusion.pairs == 36
-    assert model.backbone.passes == 6
+    assert model.fusion.pairs == 2 * 36  # of the split, and of the validation split, on which the weight is fitted
+    assert model.backbone.passes == 2 * 6
     model = tiny_model()
     measured(retrieval.evaluate, model, candidates=6, rerank=6)
-    assert model.backbone.passes == 6 + 36
+    assert model.backbone.passes == 2 * (6 + 36)
 
 
 def test_without_fusion_there_is_no_reranking_and_without_heads_no_section():

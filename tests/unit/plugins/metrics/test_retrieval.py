@@ -1,54 +1,16 @@
-"""Ranks after re-ranking against a sort by hand, NaN, the ceiling, and the printed table."""
+"""The ceiling, chunks, the split that the weight of re-ranking is fitted on, and the printed table."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from evaluations import evaluation as evaluation_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny import TinyData, tiny_model
 
 from core.types import Tokens
 from plugins.metrics import retrieval
-from plugins.metrics.retrieval import ceiling, encode, ranks, reranks, truths
-
-
-def test_ranks_of_one_and_of_a_known_table():
-    assert ranks(torch.tensor([[0.3]])).tolist() == [0]
-    scores = torch.tensor([[0.9, 0.1, 0.2], [0.5, 0.4, 0.6], [0.3, 0.3, 0.3]])
-    assert ranks(scores).tolist() == [0, 2, 2]  # ties count against the right one
-    assert ranks(scores.T).tolist() == [0, 0, 1]
-
-
-def test_nan_counts_against_the_model():
-    nan = float("nan")
-    assert ranks(torch.tensor([[nan, 0.1], [nan, 0.5]])).tolist() == [1, 1]
-    assert ranks(torch.full((3, 3), nan)).tolist() == [2, 2, 2]
-
-
-@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
-def test_reranking_sorts_the_candidates_alone(seed, n, k):
-    """Without ties: the candidates in their new order, then the others in their old one."""
-    random = torch.Generator().manual_seed(seed)
-    k = min(k, n)
-    scores = torch.stack([torch.randperm(n, generator=random) for _ in range(n)]).double()
-    new = torch.stack([torch.randperm(k, generator=random) for _ in range(n)]).double()
-    top = scores.topk(k, dim=1).indices
-    expected = []
-    for i in range(n):
-        order = sorted(range(n), key=lambda j: -scores[i, j])
-        best = [j for _, j in sorted(zip((-new[i]).tolist(), top[i].tolist(), strict=True))]
-        expected.append([*best, *order[k:]].index(i))
-    assert reranks(scores, top, new).tolist() == expected
-
-
-def test_equal_or_nan_new_scores_put_the_right_one_last_of_the_candidates():
-    scores = torch.tensor([[3.0, 2.0, 1.0]] * 3)
-    top = scores.topk(2, dim=1).indices
-    for value in (0.0, float("nan")):
-        assert reranks(scores, top, torch.full((3, 2), value)).tolist() == [1, 1, 2]
+from plugins.metrics.rerank import Candidates
+from plugins.metrics.retrieval import ceiling, encode, truths
 
 
 def test_ceiling_of_known_truths():
@@ -116,3 +78,34 @@ def test_chance_is_at_most_one():
     section = {"candidates": 4, "ceiling": 1.0, "reranked": None, **RECALLS}
     lines = retrieval.format_report(report={"retrieval": section})["retrieval"]
     assert lines[-1].split() == ["chance", "25.0", "100.0", "100.0"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("split", "splits", "fitted"),
+    [
+        ("test", ("validation", "test"), ["validation"]),
+        ("validation", ("validation", "test"), ["validation"]),
+        ("test", ("test",), []),
+    ],
+)
+def test_the_weight_is_fitted_on_the_validation_split(split, splits, fitted, monkeypatch):
+    """The test split's own pairs never reach the fit; without a validation split the weight is 1."""
+
+    class Splits(TinyData):
+        def splits(self):
+            return splits
+
+        def held_out(self, name, count):
+            examples = super().held_out("test", count + 3)
+            return examples[3:] if name == "test" else examples[:-3]
+
+    cosines_of = {}
+    monkeypatch.setattr(Candidates, "fit_weight", lambda self: cosines_of.update({"fit": self.similar}) or 0.25)
+    asked = evaluation_of(tiny_model(), Splits(), split=split, candidates=6, rerank=3)
+    section = retrieval.evaluate(evaluation=asked)["retrieval"]
+    assert section["rerank_weight"] == (0.25 if fitted else 1.0)
+    if fitted:
+        words, _, image = encode(asked, asked.examples(fitted[0], 6))
+        features = (asked.model.heads[name](of.pooled) for name, of in (("image", image), ("text", words)))
+        assert torch.allclose(cosines_of["fit"], next(features) @ next(features).T, atol=1e-6)

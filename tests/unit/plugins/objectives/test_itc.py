@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import small
 import torch
 
-from core.objectives import Step
+from core.objectives import Objectives, Step
+from core.training.gradients import BackwardPass
 from plugins.objectives.itc import ImageTextContrast, contrastive_loss
 from plugins.objectives.itc_momentum import MomentumContrast
 
@@ -103,3 +105,40 @@ def test_cosines_are_multiplied_in_full_precision(objective, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         objective(Step(model, small.batch(source)))
     assert set(dtypes) == {torch.float32}
+
+
+def test_excluded_pairs_are_no_negatives(step):
+    """Against numpy, with the excluded entries left out of the sums; without truths nothing changes."""
+    size = len(step.batch.images)
+    table = torch.eye(size, dtype=torch.uint8) * 2
+    batch = dataclasses.replace(step.batch, truths=torch.stack([table, table.T], 1))
+    objective = ImageTextContrast(exclude_true=True)
+    plain = ImageTextContrast()(step)
+    assert torch.equal(objective(Step(step.model, batch)), plain)
+    table[0, 1] = table[3, 2] = 1
+    batch = dataclasses.replace(step.batch, truths=torch.stack([table, table.T], 1))
+    scores = small.similarity(step).detach().double().numpy() / 0.07
+    scores[0, 1] = scores[3, 2] = -np.inf
+    scores = np.where(np.isinf(scores), -1e9, scores)
+    expected = (cross_entropy(scores, range(size)) + cross_entropy(scores.T, range(size))) / 2
+    assert objective(Step(step.model, batch)).item() == pytest.approx(expected, rel=1e-5)
+    assert expected < plain.item()
+
+
+def test_excluding_with_gradcache_is_excluding_at_once():
+    source = small.data()
+    table = torch.eye(6, dtype=torch.uint8) * 2
+    table[0, 5] = table[4, 1] = 1
+    batch = dataclasses.replace(small.batch(source, 6), truths=torch.stack([table, table.T], 1))
+    results = []
+    for chunks in (1, 3):
+        objectives = Objectives(small.copa(source), {"itc": ImageTextContrast(exclude_true=True)}, {"itc": 1.0})
+        losses = BackwardPass(objectives, torch.device("cpu"), "fp32", chunks)(batch)
+        gradients = {n: p.grad for n, p in objectives.named_parameters() if p.grad is not None}
+        results.append((losses["itc"], gradients))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+
+
+def test_smoothing_over_excluded_rows_is_refused():
+    with pytest.raises(ValueError, match=r"smoothing 0.1 .* expected 0"):
+        ImageTextContrast(smoothing=0.1, exclude_true=True)

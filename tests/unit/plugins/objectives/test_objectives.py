@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 from core.objectives import Step
 from plugins.objectives.itc_momentum import MomentumContrast
-from plugins.objectives.itm import ImageTextMatching, hard_negatives
+from plugins.objectives.itm import PRIOR_LOG_ODDS, ImageTextMatching, sample_negatives
 from plugins.objectives.mlm import MaskedLanguageModelling
+from plugins.objectives.mlm_momentum import MomentumMaskedLanguageModelling
 from plugins.objectives.prefix_lm import PrefixLanguageModelling
 from plugins.objectives.pta import PatchTextAlignment, patch_labels
 
@@ -37,11 +38,12 @@ def constant(head, value=0.0):
 def test_negatives_follow_the_softmax_of_the_similarities():
     torch.manual_seed(0)
     similarity = torch.tensor([[9.0, 0.0, math.log(2), math.log(4), 9.0]]).expand(2, -1)  # two of five captions
-    ids = torch.tensor([[1, 1], [2, 2], [3, 3], [4, 4], [1, 1]])  # the last caption equals the first
-    drawn = torch.stack([hard_negatives(similarity, ids) for _ in range(4000)])  # (4000, 2)
-    share = torch.bincount(drawn[:, 0], minlength=5) / 4000
+    excluded = torch.zeros(2, 5, dtype=torch.bool)
+    excluded[[0, 0, 1], [0, 4, 1]] = True  # the pairs, and a caption that equals the first
+    columns = torch.stack([sample_negatives(similarity, excluded) for _ in range(4000)])  # (4000, 2)
+    share = torch.bincount(columns[:, 0], minlength=5) / 4000
     assert torch.allclose(share, torch.tensor([0, 1, 2, 4, 0]) / 7, atol=0.04)
-    share = torch.bincount(drawn[:, 1], minlength=5) / 4000  # the pair of the second row is column 1
+    share = torch.bincount(columns[:, 1], minlength=5) / 4000  # the pair of the second row is column 1
     weights = torch.tensor([math.exp(9), 0, 2, 4, math.exp(9)])
     assert torch.allclose(share, weights / weights.sum(), atol=0.04)
 
@@ -211,3 +213,68 @@ def test_the_teacher_is_a_moving_average_of_the_model():
     assert not after.requires_grad
     assert int(objective.steps) == 1
     assert objective.teacher.fusion is None and objective.teacher.decoder is None
+
+
+def test_a_head_that_knows_nothing_has_the_prior_log_odds():
+    """The constant log-odds with the least loss of ITM."""
+    one = step()
+    constant(one.model.heads["match"])
+    bias = one.model.heads["match"].linear.bias
+    losses = []
+    for log_odds in (PRIOR_LOG_ODDS - 0.1, PRIOR_LOG_ODDS, PRIOR_LOG_ODDS + 0.1):
+        bias.data[:] = torch.tensor([0.0, log_odds])
+        losses.append(ImageTextMatching()(one).item())
+    assert losses[1] == min(losses) and losses[1] == pytest.approx(0.6365, abs=1e-4)
+
+
+def with_teacher(alpha=0.4, ramp=0, seed=1):
+    """The objective, and a step whose model differs from the teacher."""
+    torch.manual_seed(seed)
+    one, objective = step(), MomentumMaskedLanguageModelling(alpha=alpha, ramp=ramp)
+    objective.on_model_built(one.model)
+    with torch.no_grad():
+        for parameter in objective.teacher.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return one, objective
+
+
+@torch.no_grad()
+def test_mlm_momentum_mixes_cross_entropy_with_the_teachers_prediction():
+    one, objective = with_teacher()
+    masked, losses = one.batch.masked, []
+    words = [
+        model.heads["words"](
+            model.fusion(words, model.encode_image(model.trunk(one.batch.images), words.pooled)).text.x
+        )
+        for model in (one.model, objective.teacher)
+        for words in (model.encode_text(masked.text),)
+    ]
+    logs, soft = words[0].log_softmax(-1), words[1].softmax(-1)  # (B, L, V) each
+    for row, column in masked.weights.nonzero().tolist():
+        place, target = masked.positions[row, column], masked.targets[row, column]
+        cross_entropy, distilled = -logs[row, place, target], -(soft[row, place] * logs[row, place]).sum()
+        losses.append(float(0.6 * cross_entropy + 0.4 * distilled))
+    assert objective(one).item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_mlm_momentum_without_alpha_is_mlm_with_the_same_gradients():
+    one, objective = with_teacher(alpha=0.0)
+    gradients = []
+    for loss in (objective(one), MaskedLanguageModelling()(step())):
+        gradients.append(loss.item())
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
+
+
+def test_the_teacher_of_mlm_follows_and_alpha_grows():
+    one, objective = with_teacher(alpha=0.4, ramp=4)
+    plain = MaskedLanguageModelling()(one).item()
+    assert objective(one).item() == pytest.approx(plain, rel=1e-5), "alpha starts at 0"
+    name, before = next((n, p.clone()) for n, p in objective.teacher.named_parameters())
+    weight = dict(one.model.named_parameters())[name]
+    objective.after_step(one.model)
+    after = dict(objective.teacher.named_parameters())[name]
+    assert torch.allclose(after, 0.995 * before + 0.005 * weight)
+    assert objective(one).item() != pytest.approx(plain, rel=1e-6)
+    assert not any(parameter.requires_grad for parameter in objective.teacher.parameters())
+    objective(one).backward()
+    assert all(parameter.grad is None for parameter in objective.teacher.parameters())
