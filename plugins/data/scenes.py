@@ -12,7 +12,7 @@ from core.hookspecs import hookimpl
 from core.types import Batch, Example
 from plugins.data.batching import CLASS_TEXT, BatchOptions, draw_pairs, make_batch
 from plugins.data.drawing import captions, compositing, shapes
-from plugins.data.drawing.scene_painter import CLASSES, Painter
+from plugins.data.drawing.scene_painter import CLASSES, TWIN_FRACTION, Painter
 from plugins.data.held_out import Cache, first_examples
 from plugins.text.tokenizer import load_tokenizer, train_tokenizer
 from registry.part import Between, Count, Fraction, NonNegativeInt, Vocabulary
@@ -24,7 +24,8 @@ class Scenes(kinds.Data):
     """Scenes of 3 to 5 shapes on varied backgrounds, with captions, boxes and phrases.
 
     There are 10 shapes, 8 colours, 2 sizes and 3 textures. No two objects of a scene have the same shape and colour. A
-    quarter of the pairs of scenes 2k, 2k + 1 are twins: they differ only in the shapes. Splits: "validation" and "test"
+    quarter of the pairs of scenes 2k, 2k + 1 are twins: they differ only in the shapes. A batch has both scenes of a
+    pair, so that twins are hard negatives of each other. Splits: "validation" and "test"
     (other scenes, other backgrounds), "withheld" (as test; the first region of each scene has one of 10 combinations of
     shape and colour that never occur in training).
     Labelled images contain one object; their classes are the 70 combinations that occur in training, their captions are
@@ -34,6 +35,7 @@ class Scenes(kinds.Data):
         image_size: side of the images in pixels.
         train_size: number of training scenes.
         box_fraction: share of the training scenes with boxes in the region batches.
+        twins: share of the pairs of training scenes that are twins.
         labelled: share of the training scenes, pair by pair, replaced by a labelled image.
         region_batch_size: images in the region batch of a step.
         text_length: maximum number of tokens of a text.
@@ -51,6 +53,7 @@ class Scenes(kinds.Data):
         image_size: Annotated[int, Between(32, 1024)] = 64,
         train_size: Annotated[int, Between(1, 10_000_000)] = 60_000,
         box_fraction: Fraction = 0.05,
+        twins: Fraction = TWIN_FRACTION,
         labelled: Fraction = 0.0,
         region_batch_size: Count = 32,
         text_length: Count = 40,
@@ -62,7 +65,7 @@ class Scenes(kinds.Data):
         self.labelled = labelled
         self.options = BatchOptions(region_batch_size, mask, classes=self.classes, mirror=captions.mirror)
         self.boxed: Sequence[int] = [i for i in range(train_size) if compositing.chosen(box_fraction, seed, "boxes", i)]
-        self._painter = Painter(image_size, seed)
+        self._painter = Painter(image_size, seed, twins)
         self._held_out: Cache = {split: [] for split in self.splits()}
         self._singles: Cache = {split: [] for split in self.splits()}
         self.tokenizer = load_tokenizer(vocabulary, text_length) if vocabulary else _train_tokenizer(seed, text_length)

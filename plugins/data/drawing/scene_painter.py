@@ -29,17 +29,21 @@ TRAINING_SHAPES = {colour: [shape for shape, other in TRAINING if other == colou
 
 
 class Painter:
-    """Painter of the numbered scenes of one seed at one size; caches shapes and backgrounds."""
+    """Painter of the numbered scenes of one seed at one size; caches shapes and backgrounds.
 
-    def __init__(self, image_size: int, seed: int):
-        self.image_size, self.seed = image_size, seed
+    Args:
+        twins: fraction of the pairs of training scenes that are twins; of held-out ones TWIN_FRACTION are.
+    """
+
+    def __init__(self, image_size: int, seed: int, twins: float = TWIN_FRACTION):
+        self.image_size, self.seed, self.twins = image_size, seed, twins
         self._sprites: dict[tuple[str, str, str, str], tuple[ObjectSpec, Sprite]] = {}
         self._backgrounds: dict[int, NDArray[np.uint8]] = {}
 
     def scene(self, split: str, number: int) -> Example:
         """Paint a scene of 3 to 5 objects, with caption, regions and questions."""
         rng = compositing.stream("scene", self.seed, split, number // 2)
-        twins = split != "withheld" and rng.random() < TWIN_FRACTION
+        twins = split != "withheld" and rng.random() < (self.twins if split == "train" else TWIN_FRACTION)
         if not twins:
             rng = compositing.stream("scene", self.seed, split, number // 2, number % 2)
         count = rng.randint(3, 5)

@@ -56,6 +56,20 @@ def test_twins_have_the_same_places_and_colours_and_no_common_object(painter):
     assert 5 <= twins <= 27  # a quarter of 60, within four standard deviations
 
 
+@pytest.mark.parametrize("twins", [0.0, 1.0])
+def test_the_share_of_twins_changes_training_scenes_alone(twins):
+    """With 1 all pairs have equal colours and other shapes, with 0 none; held-out scenes stay."""
+    painter, plain = Painter(32, seed=5, twins=twins), Painter(32, seed=5)
+    same = 0
+    for pair in range(20):
+        scenes = [painter.scene("train", 2 * pair + i).facts.objects for i in range(2)]
+        colours, shapes = ([[noun.split()[i] for noun in scene] for scene in scenes] for i in range(2))
+        same += colours[0] == colours[1] and all(one != other for one, other in zip(*shapes, strict=True))
+        for split in ("validation", "test", "withheld"):
+            assert torch.equal(painter.scene(split, pair).image, plain.scene(split, pair).image)
+    assert same == 20 * twins
+
+
 def test_withheld_scenes_have_a_withheld_object_first_and_training_scenes_none(painter):
     withheld = {f"{colour} {shape}" for shape, colour in WITHHELD}
     for number in range(20):
