@@ -20,6 +20,6 @@ def other_truths(batch: Batch, columns: int) -> Tensor:
     if truths is None:
         raise ValueError("exclude_true: the data part does not fill the batch's field truths; set it to false")
     if columns == len(truths):
-        own = truths[:, 0].argmax(1)  # (b,), the column of the row itself: it has the largest value, 2
-        truths = truths[:, :, own]  # (b, 2, b)
+        columns_of_rows = truths[:, 0].argmax(1)  # (b,), the column of the row itself: it has the largest value, 2
+        truths = truths[:, :, columns_of_rows]  # (b, 2, b)
     return truths == 1

@@ -51,13 +51,13 @@ def finetuned(pretrained, tmp_path):
 
 
 def check(report):
-    """Issue 1's sections with their keys, and CoCa's own."""
+    """The sections of every report with their keys, and those of CoCa."""
     assert set(report) == {
         *("zero_shot", "retrieval", "captions", "macs", "images_per_second", "images_per_second_spread")
     }
     assert set(report["zero_shot"]) >= {"accuracy", "chance", "classes"}
     assert set(report["captions"]) >= {"bleu4", "rouge_l", "cider", "cider_constant"}
-    assert set(report["retrieval"]) == {"candidates", "ceiling", "reranked", "several"} | RETRIEVAL
+    assert set(report["retrieval"]) == {"candidates", "ceiling", "rerank_weight", "reranked", "several"} | RETRIEVAL
     assert set(report["retrieval"]["several"]) == {"captions", "chance"} | RETRIEVAL
     assert report["retrieval"]["several"]["captions"] == 40
     assert report["retrieval"]["reranked"] is None
