@@ -21,8 +21,8 @@ from registry.part import Filled, NonNegativeInt, Part, PartError
 from registry.renaming import renamed
 
 RENAMED = {"look": "encode_image", "finish": "run_pruned_blocks", "seen": "kept_patches", "moments": "frame_embedding"}
-PART = "a folder of one part of a model is for recipes, by extends: FOLDER/recipe.yaml"
 RENAMED |= {"poolers": "pooler", "reader": "text_tower", "read": "encode_text", "missing": "lacks"}
+PART = "a folder of one part of a model is for recipes, by extends: FOLDER/recipe.yaml"
 
 
 @renamed(RENAMED)

@@ -166,7 +166,7 @@ class Batch(Struct):
     regions: Regions | None = None
     labels: Tensor | None = None  # (B, C) float, 1 for each class of the image; a row of zeros: not labelled
     truths: Tensor | None = (
-        None  # (b, 2, B) uint8, is [i, 0, j] text j true of image i, [i, 1, j] text i of image j; 2: i itself
+        None  # (b, 2, B) uint8: [i, 0, j] text j is true of image i, [i, 1, j] text i of j; 2: i = j
     )
 
 

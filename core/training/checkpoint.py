@@ -31,16 +31,16 @@ def load_weights(model: nn.Module, folder: str) -> None:
     file = os.path.join(folder, WEIGHTS)
     if not paths.isfile(file):
         raise ValueError(f"{file}: no such file; has this run ended?")
-    tensors, known = _read(file, model), model.state_dict().keys()
-    if left := [name for name in tensors if name not in known]:
-        logger.warning("%s: not used, because the model lacks these parts: %s", file, _counted(left))
+    tensors, names = _read_tensors(file, model), model.state_dict().keys()
+    if rest := [name for name in tensors if name not in names]:
+        logger.warning("%s: not used, because the model lacks these parts: %s", file, _count(rest))
     try:
-        _fill(model, {name: tensor for name, tensor in tensors.items() if name in known})
+        _fill(model, {name: tensor for name, tensor in tensors.items() if name in names})
     except Exception as err:
         raise ValueError(f"{file}: does not fit this recipe's model; new parts need training: {err}") from err
 
 
-def _read(file: str, module: nn.Module) -> dict[str, Tensor]:
+def _read_tensors(file: str, module: nn.Module) -> dict[str, Tensor]:
     """Read the tensors of a file under the names that they have in a module today."""
     return with_new_names(read_safetensors(file), module.state_dict(), file)
 
@@ -48,8 +48,8 @@ def _read(file: str, module: nn.Module) -> dict[str, Tensor]:
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load a state dict strictly; of tied tensors, one name is enough."""
     state = module.state_dict(keep_vars=True)
-    tied = {id(tensor): tensors[name] for name, tensor in state.items() if name in tensors}
-    module.load_state_dict({**{name: tied[id(state[name])] for name in state if id(state[name]) in tied}, **tensors})
+    aliases = {id(tensor): tensors[name] for name, tensor in state.items() if name in tensors}
+    module.load_state_dict({**{name: aliases[id(x)] for name, x in state.items() if id(x) in aliases}, **tensors})
 
 
 def save(
@@ -148,7 +148,7 @@ def load(path: str, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int
         ValueError: the checkpoint does not fit; names it.
     """
     try:
-        _fill(trained, _read(os.path.join(path, "objectives.safetensors"), trained))
+        _fill(trained, _read_tensors(os.path.join(path, "objectives.safetensors"), trained))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in read_safetensors(os.path.join(path, "optimizer.safetensors")).items():
             index, name = key.split(".", 1)
@@ -179,26 +179,26 @@ def warm_start(model: Model, folder: str) -> str:
         ValueError: the folder has no weights, or they are damaged, or none fits.
     """
     file = weights_file(folder)
-    tensors, state = _read(file, model), model.state_dict()
+    tensors, state = _read_tensors(file, model), model.state_dict()
     same = [name for name, tensor in tensors.items() if name in state and tensor.shape == state[name].shape]
     if not any(tensors[name].ndim for name in same):  # a scalar fits anywhere
         problem = f"none of its {len(tensors)} tensors has a name and shape of this model's"
         raise ValueError(f"train.init_from: {file}: {problem}")
     for name in same:
         state[name].copy_(tensors[name])
-    loaded = {state[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
-    new = [name for name, tensor in state.items() if tensor.data_ptr() not in loaded]
-    lines = [f"Started from {folder}: {len(state) - len(new)} of {len(state)} tensors taken over; new: {_counted(new)}"]
-    if left := [name for name in tensors if name not in state]:
-        lines.append(f"  in that folder, not in this model: {_counted(left)}")
+    addresses = {state[name].data_ptr() for name in same}  # tied tensors are in the file under one of their names
+    new = [name for name, tensor in state.items() if tensor.data_ptr() not in addresses]
+    lines = [f"Started from {folder}: {len(state) - len(new)} of {len(state)} tensors taken over; new: {_count(new)}"]
+    if rest := [name for name in tensors if name not in state]:
+        lines.append(f"  in that folder, not in this model: {_count(rest)}")
     if other := [name for name in tensors if name in state and name not in same]:
         there, here = (" x ".join(map(str, source[other[0]].shape)) or "a scalar" for source in (tensors, state))
         first = f"{other[0]} is {there} there, {here} here"
-        lines.append(f"  of another shape, so new, for nothing is resized: {_counted(other)}; {first}")
+        lines.append(f"  of another shape, so new, for nothing is resized: {_count(other)}; {first}")
     return "\n".join(lines)
 
 
-def _counted(names: Iterable[str]) -> str:
+def _count(names: Iterable[str]) -> str:
     """Count names by their first two components: ``decoder.multimodal 12, heads.match 2``."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

@@ -51,11 +51,11 @@ def find(query: str) -> list[Page]:
     if not kind and "." in query:
         owners = {**parts, **sections, **{section: [r[part] for part in r] for section, r in slots.items()}}
         return _settings(query, owners, slots["objectives"])
-    known = sorted(parts.keys() | sections.keys() | slots.keys())
-    failed = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
+    names = sorted(parts.keys() | sections.keys() | slots.keys())
+    failures = "".join(f"\nfailed to load: {failure}" for failure in catalog.failures)
     kinds = ", ".join(r.kind for r in catalog.registries.values())
-    hint = near(name, known) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
-    raise UnknownName(f"no part is named {query!r}.{hint} patchbay list names all.{failed}")
+    hint = near(name, names) if registries else f" There is no kind {kind!r}. Kinds: {kinds}."
+    raise UnknownName(f"no part is named {query!r}.{hint} patchbay list names all.{failures}")
 
 
 def _settings(query: str, owners: dict[str, list[Entry[Any]]], objectives: Registry[Any]) -> list[Page]:
@@ -74,8 +74,8 @@ def _settings(query: str, owners: dict[str, list[Entry[Any]]], objectives: Regis
         return [(objectives.kind, key, [objectives[key]])]
     entries = [entry for entry in owners[head] if key in settings_of(entry.cls)]
     if not entries:
-        known = sorted({setting for entry in owners[head] for setting in settings_of(entry.cls)})
-        raise UnknownName(f"{head!r} has no setting {key!r}.{near(key, known)} Settings: {', '.join(known) or 'none'}.")
+        names = sorted({setting for entry in owners[head] for setting in settings_of(entry.cls)})
+        raise UnknownName(f"{head!r} has no setting {key!r}.{near(key, names)} Settings: {', '.join(names) or 'none'}.")
     return [("setting", f"{head}.{key}", entries)]
 
 

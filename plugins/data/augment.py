@@ -64,7 +64,7 @@ def jitter(images: Tensor, rng: Generator, strength: float = 0.2) -> Tensor:
     return x.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def region_view(example: Example, chosen: int, rng: Generator, size: int, *, least: float = 0.75) -> View:
+def region_view(example: Example, region: int, rng: Generator, size: int, *, least: float = 0.75) -> View:
     """Crop at random around one region's whole box, and resize to (3, size, size).
 
     As in the region loaders of X-VLM and TiMix; ``least`` is ours. Another region is kept if more than half of its box
@@ -72,12 +72,12 @@ def region_view(example: Example, chosen: int, rng: Generator, size: int, *, lea
 
     Args:
         example: an image (3, H, W) of any size with regions; no box is empty.
-        chosen: index of the region that the crop must contain.
+        region: index of the region that the crop must contain.
         size: side of the view in pixels.
         least: minimum fraction of the image's width and height in the crop; limits the magnification.
     """
     height, width = (int(n) for n in example.image.shape[-2:])
-    x0, y0, x1, y1 = example.regions[chosen].box
+    x0, y0, x1, y1 = example.regions[region].box
     left, right = _span(x0, x1, width, least, rng)
     top, bottom = _span(y0, y1, height, least, rng)
 

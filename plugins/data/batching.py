@@ -94,9 +94,9 @@ def make_batch(
     main, masked, prefixed, boxed = (default_rng(s) for s in SeedSequence([seed, step]).spawn(4))
     examples = source.examples(size, main)
     images, captions = torch.stack([e.image for e in examples]), [e.caption for e in examples]  # (B, 3, H, W)
-    flipped = np.zeros(len(examples), bool)  # (B,)
+    flips = np.zeros(len(examples), bool)  # (B,)
     if options.flip:
-        images, captions, flipped = flip_some(images, captions, main)
+        images, captions, flips = flip_some(images, captions, main)
     text = tokenizer(captions)
     return Batch(
         images=jitter(images, main, options.shade),
@@ -109,31 +109,31 @@ def make_batch(
         if "regions" in reads and options.region_batch_size > 0 and len(source.boxed) > 0
         else None,
         labels=mark([e.labels for e in examples], options.classes) if "labels" in reads and options.classes else None,
-        truths=find_truths(source, examples, flipped, options.mirror) if "truths" in reads else None,
+        truths=find_truths(source, examples, flips, options.mirror) if "truths" in reads else None,
     )
 
 
 def find_truths(
     source: Source,
     examples: Sequence[Example],
-    flipped: NDArray[np.bool_],
+    flips: NDArray[np.bool_],
     mirror: Callable[[Example], Example] | None,
 ) -> Tensor:
     """Find which texts are true of which images, by the data's ``describes``.
 
     Args:
-        flipped: (B,) bool, True for rows whose image and text are mirrored.
+        flips: (B,) bool, True for rows whose image and text are mirrored.
         mirror: as in BatchOptions.
 
     Returns:
         (B, 2, B) uint8, as in core.types.Batch.
     """
-    mirrored = [mirror(example) for example in examples] if mirror and flipped.any() else examples
+    mirrors = [mirror(example) for example in examples] if mirror and flips.any() else examples
     truths = np.eye(len(examples), dtype=np.uint8) * 2  # (B, B), images by texts
     for row, picture in enumerate(examples):
         for column, example in enumerate(examples):
             # both mirrored is as good as neither
-            caption = mirrored[column] if flipped[row] != flipped[column] else example
+            caption = mirrors[column] if flips[row] != flips[column] else example
             if row != column and source.describes(caption, picture):
                 truths[row, column] = 1
     return torch.from_numpy(np.stack([truths, truths.T], 1))  # (B, 2, B)

@@ -38,19 +38,19 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
     examples = evaluation.examples(evaluation.settings.split, evaluation.settings_for(ExampleSettings).examples)
     words = sorted({word for name in data.classes for word in name.split()})
     text = data.tokenizer([example.caption for example in examples])  # (n, L)
-    owner, hidden = mask_rows(text, data.tokenizer, words)
+    owner, targets = mask_rows(text, data.tokenizer, words)
     if not len(owner):
         return None
     right = torch.zeros(2, len(owner), dtype=torch.bool)  # with the image, and with a blank one
     for rows in torch.arange(len(owner)).split(evaluation.settings.batch):
-        masked = Text(text.ids[owner[rows]].masked_fill(hidden[rows], data.tokenizer.mask), text.mask[owner[rows]])
+        masked = Text(text.ids[owner[rows]].masked_fill(targets[rows], data.tokenizer.mask), text.mask[owner[rows]])
         states = model.encode_text(masked.to(evaluation.device))
         images = evaluation.images([examples[int(i)] for i in owner[rows]])
         for way, pixels in enumerate((images, torch.full_like(images, BLANK_VALUE))):
             image = model.encode_image(model.trunk(pixels), states.pooled if model.guided else None)
             logits = model.heads[HEAD](fusion(states, image).text.x)  # (m, L, V)
             equal = logits.argmax(-1).cpu() == text.ids[owner[rows]]  # (m, L)
-            right[way, rows] = (equal | ~hidden[rows]).all(1)
+            right[way, rows] = (equal | ~targets[rows]).all(1)
     accuracy, blind = right.double().mean(1).tolist()
     return {"masked_words": {"words": len(owner), "accuracy": accuracy, "blind": blind}}
 
@@ -88,9 +88,9 @@ def mask_rows(text: Text, tokenizer: Tokenizer, words: Sequence[str]) -> tuple[T
             spans += [(row, start, len(piece)) for row, start in (windows == piece).all(-1).nonzero().tolist()]
     spans = sorted(spans)[:: -(-len(spans) // MAX_ROWS) or 1]
     place = torch.arange(text.ids.shape[1])  # (L,)
-    hidden = [(place >= start) & (place < start + size) for _, start, size in spans]
+    targets = [(place >= start) & (place < start + size) for _, start, size in spans]
     empty = torch.zeros(0, len(place), dtype=torch.bool)
-    return torch.tensor([row for row, _, _ in spans], dtype=torch.int64), torch.stack(hidden) if hidden else empty
+    return torch.tensor([row for row, _, _ in spans], dtype=torch.int64), torch.stack(targets) if targets else empty
 
 
 def _has_mask(tokenizer: Tokenizer) -> bool:

@@ -61,7 +61,7 @@ class Candidates:
         """Fit the weight by maximum likelihood: a softmax over the candidates, for queries whose answer is among them.
 
         The fit has two factors, of the logits and of the log-odds; it is convex, and the ranks depend on their ratio
-        alone. Factors below 0 count as 0. 1.0 without such a query or if ITC alone separates all.
+        alone. Factors below 0 count as 0. 1.0 without such a query.
         """
         n = len(self.similar)
         right = self.top == torch.arange(n, device=self.top.device).view(1, n, 1)  # (2, n, k), at most one a row

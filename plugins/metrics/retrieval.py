@@ -41,8 +41,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     matches = not any(map(model.lacks, ("fusion", "heads.match", "heads.temperature")))
     if matches:
-        words, trunk, image = encode(evaluation, examples)
-        images, texts = features(model, "image", image), features(model, "text", words)  # (n, E) each
+        images, texts, candidates = _encode_candidates(evaluation, examples)
     else:  # features only: the tokens of thousands of images would not fit into memory
         images = image_features(evaluation, examples)
         texts = text_features(evaluation, [example.caption for example in examples])
@@ -56,29 +55,34 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any] | None:
         "several": recall.all_captions(evaluation, examples, images, texts),
     }
     if matches:
-        # without a guided pruner the later blocks run once per image, not once per pair
-        candidates = find_candidates(evaluation, similar, words, trunk if model.guided else image)
         weight = _fit_on_validation(evaluation, candidates)
         section["reranked"], section["rerank_weight"] = recalls(*candidates.ranks(weight)), weight
     return {"retrieval": section}
 
 
+def _encode_candidates(evaluation: Evaluation, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Candidates]:
+    """Encode images and texts, (n, E) each, and find the best candidates of each for ITM."""
+    words, trunk, image = encode(evaluation, examples)
+    images, texts = features(evaluation.model, "image", image), features(evaluation.model, "text", words)  # (n, E)
+    # without a guided pruner the later blocks run once per image, not once per pair
+    tokens = trunk if evaluation.model.guided else image
+    return images, texts, find_candidates(evaluation, cosines(images, texts), words, tokens)
+
+
 def _fit_on_validation(evaluation: Evaluation, candidates: Candidates) -> float:
-    """The weight of ITM's log-odds that suits the validation split, with as many candidates as are evaluated.
+    """Fit the weight of ITM's log-odds on the validation split, with as many candidates as are evaluated.
 
     1 if the data has no such split, or too few images in it. Evaluated on the validation split itself, the weight is
     fitted to what it is measured on.
     """
-    split, model = "validation", evaluation.model
+    split = "validation"
     if split != evaluation.settings.split:
         if split not in evaluation.data.splits():
             return 1.0
         examples = evaluation.examples(split, len(candidates.similar))
         if len(examples) < 2:
             return 1.0
-        words, trunk, image = encode(evaluation, examples)
-        similar = cosines(features(model, "image", image), features(model, "text", words))  # (n, n)
-        candidates = find_candidates(evaluation, similar, words, trunk if model.guided else image)
+        *_, candidates = _encode_candidates(evaluation, examples)
     return candidates.fit_weight()
 
 

@@ -16,7 +16,7 @@ from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
 from plugins.objectives.all_gather import all_gather
-from plugins.objectives.momentum import copy_modes, follow, make_teacher, ramped
+from plugins.objectives.momentum import copy_modes, follow, make_teacher, ramp_alpha
 from registry.part import Count, Fraction, NonNegativeInt
 
 
@@ -72,7 +72,7 @@ class MomentumContrast(Objective):
             text_m: Tensor = self.teacher.heads["text"](teacher_step.text.pooled).float()  # (B, E)
         with runtime.autocast(image.device, "fp32"):  # as in pair_logits
             images, texts = torch.cat([image_m, self.queue_image]), torch.cat([text_m, self.queue_text])  # (B + Q, E)
-            alpha = ramped(self.alpha, self.steps, self.ramp)
+            alpha = ramp_alpha(self.alpha, self.steps, self.ramp)
             one_hot = torch.eye(len(image), len(images), device=image.device)  # (B, B + Q)
             with torch.no_grad():  # targets, (B, B + Q)
                 to_text = alpha * temperature(image_m @ texts.T).softmax(1) + (1 - alpha) * one_hot
@@ -93,11 +93,9 @@ class MomentumContrast(Objective):
         self.queue_text[position[-self.size :]] = text[-self.size :]
         self.filled += len(image)
 
-    @torch.no_grad()
     def after_step(self, model: Model) -> None:
         """Move the teacher's weights towards the model's."""
-        follow(model, self.teacher, self.momentum)
-        self.steps += 1
+        follow(model, self.teacher, self.momentum, self.steps)
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from core.model import Model
 from core.objectives import Objective, Step
 from core.types import Batch
 from plugins.objectives.all_gather import pair_logits
-from plugins.objectives.momentum import ramped
+from plugins.objectives.momentum import ramp_alpha
 from plugins.objectives.truths import other_truths
 from registry.part import Fraction, NonNegativeInt
 
@@ -23,18 +23,18 @@ PRIOR_LOG_ODDS = -math.log(2)  # of a match in training: one pair to two negativ
 IGNORED = -100  # label of a negative that a row does not have
 
 
-def sample_negatives(similarity: Tensor, excluded: Tensor) -> Tensor:
+def sample_negatives(similarity: Tensor, exclusions: Tensor) -> Tensor:
     """Sample one negative column for each row, in proportion to the softmax of the similarities.
 
     Args:
         similarity: (m, B) logits; row i and column i are a pair.
-        excluded: (m, B) bool, columns that are no negatives of a row, its own among them.
+        exclusions: (m, B) bool, columns that are no negatives of a row, its own among them.
 
     Returns:
         (m,) int64; -1 if a row has no negative.
     """
-    weights = similarity.detach().float().masked_fill(excluded, -1e4).softmax(1)  # (m, B)
-    return torch.multinomial(weights, 1).squeeze(1).masked_fill(excluded.all(1), -1)  # (m,)
+    weights = similarity.detach().float().masked_fill(exclusions, -1e4).softmax(1)  # (m, B)
+    return torch.multinomial(weights, 1).squeeze(1).masked_fill(exclusions.all(1), -1)  # (m,)
 
 
 class ImageTextMatching(Objective):
@@ -105,7 +105,7 @@ class ImageTextMatching(Objective):
         index = torch.arange(pairs, device=ids.device)  # (m,)
         if self.negatives == "hard":
             logits = pair_logits(step, "temperature", gather=False)[0].detach()  # (B, B)
-            logits = logits * ramped(1.0, self.steps, self.ramp) if self.ramp else logits
+            logits = logits * ramp_alpha(1.0, self.steps, self.ramp) if self.ramp else logits
         else:
             logits = torch.zeros(len(ids), len(ids), device=ids.device)  # (B, B)
         texts_out, images_out = self._no_negatives(step.batch)[:, :pairs]  # (m, B) each
@@ -113,12 +113,12 @@ class ImageTextMatching(Objective):
         negative_texts = sample_negatives(logits[:pairs], texts_out)  # (m,), one for each image
         images = torch.cat([index, negative_images, index])  # (3m,)
         texts = torch.cat([index, index, negative_texts])  # (3m,)
-        missing = (images < 0) | (texts < 0)  # (3m,); -1 stands for the last row, whose result is not used
+        gaps = (images < 0) | (texts < 0)  # (3m,); -1 stands for the last row, whose result is not used
         fused = step.fuse(images, step.text.rows(texts))
         matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, D) -> (3m, 2)
         labels = (torch.arange(3 * pairs, device=ids.device) < pairs).long()  # (3m,), 1: the first m are pairs
-        has_negatives = missing[pairs:].logical_not().any()  # ()
-        return F.cross_entropy(matches, labels.masked_fill(missing, IGNORED), ignore_index=IGNORED) * has_negatives
+        has_negatives = gaps[pairs:].logical_not().any()  # ()
+        return F.cross_entropy(matches, labels.masked_fill(gaps, IGNORED), ignore_index=IGNORED) * has_negatives
 
     @torch.no_grad()
     def after_step(self, model: Model) -> None:

@@ -50,15 +50,11 @@ class MaskedLanguageModelling(Objective):
         return ("text", "fusion", f"heads.{self.head}")
 
     def loss_denominator(self, batch: Batch) -> float:
-        return float(self._part(batch)[1].weights.sum())
-
-    def _part(self, batch: Batch) -> tuple[slice, Masked]:
-        """The m rows that take part, and their masked captions."""
-        return masked_rows(batch, self.fraction)
+        return float(masked_rows(batch, self.fraction)[1].weights.sum())
 
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""
-        rows, masked = self._part(step.batch)
+        rows, masked = masked_rows(step.batch, self.fraction)
         states = masked_states(step, rows, masked)  # (m M, D)
         targets, weights = masked.targets.flatten(), masked.weights.flatten()  # (m M,) each
         loss = token_loss(step.model.heads[self.head], states, targets, weights)

@@ -10,9 +10,9 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
-from core.types import Batch, Masked
+from core.types import Batch
 from plugins.objectives.mlm import masked_rows, masked_states
-from plugins.objectives.momentum import copy_modes, follow, make_teacher, ramped
+from plugins.objectives.momentum import copy_modes, follow, make_teacher, ramp_alpha
 from registry.part import Fraction, NonNegativeInt
 
 
@@ -51,34 +51,28 @@ class MomentumMaskedLanguageModelling(Objective):
         return ("text", "fusion", f"heads.{self.head}")
 
     def loss_denominator(self, batch: Batch) -> float:
-        return float(self._part(batch)[1].weights.sum())
-
-    def _part(self, batch: Batch) -> tuple[slice, Masked]:
-        """The m rows that take part, and their masked captions."""
-        return masked_rows(batch, self.fraction)
+        return float(masked_rows(batch, self.fraction)[1].weights.sum())
 
     def on_model_built(self, model: Model) -> None:
         self.teacher = make_teacher(model, (self.head,), fusion=True)
 
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""
-        rows, masked = self._part(step.batch)
+        rows, masked = masked_rows(step.batch, self.fraction)
         logits = step.model.heads[self.head](masked_states(step, rows, masked)).float()  # (m M, D) -> (m M, V)
         copy_modes(step.model, self.teacher)
         with torch.no_grad():
             states = masked_states(Step(self.teacher, step.batch), rows, masked)  # (m M, D)
             targets = self.teacher.heads[self.head](states).float().softmax(-1)  # (m M, V)
-            alpha = ramped(self.alpha, self.steps, self.ramp)
+            alpha = ramp_alpha(self.alpha, self.steps, self.ramp)
             one_hot = torch.zeros_like(targets).scatter_(1, masked.targets.flatten()[:, None], 1.0)  # (m M, V)
             targets = alpha * targets + (1 - alpha) * one_hot
         losses = -(targets * logits.log_softmax(-1)).sum(-1)  # (m M,)
         weights = masked.weights.flatten()  # (m M,)
         return (losses * weights).sum() / weights.sum().clamp_min(1)
 
-    @torch.no_grad()
     def after_step(self, model: Model) -> None:
-        follow(model, self.teacher, self.momentum)
-        self.steps += 1
+        follow(model, self.teacher, self.momentum, self.steps)
 
 
 @hookimpl

@@ -29,13 +29,14 @@ def copy_modes(model: Model, teacher: Model) -> None:
 
 
 @torch.no_grad()
-def follow(model: Model, teacher: Model, momentum: float) -> None:
-    """Move the teacher's weights towards the model's: teacher = momentum * teacher + (1 - momentum) * model."""
+def follow(model: Model, teacher: Model, momentum: float, steps: Tensor) -> None:
+    """Set the teacher's weights to momentum * teacher + (1 - momentum) * model, and add 1 to ``steps``, a scalar ()."""
     weights = dict(model.named_parameters())
     for name, parameter in teacher.named_parameters():
         parameter.lerp_(weights[name], 1 - momentum)
+    steps += 1
 
 
-def ramped(alpha: float, steps: Tensor, ramp: int) -> Tensor | float:
+def ramp_alpha(alpha: float, steps: Tensor, ramp: int) -> Tensor | float:
     """``alpha``, growing linearly from 0 over the first ``ramp`` steps; ``steps`` is a scalar ()."""
     return alpha * (steps / ramp).clamp(max=1) if ramp else alpha

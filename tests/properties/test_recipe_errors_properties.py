@@ -83,8 +83,8 @@ def test_a_damaged_recipe_is_read_or_refused_with_its_place(folder, tree, data):
 def test_any_override_is_read_or_quoted(folder, override, path):
     tree = {"model": {"backbone": {"name": "vit", "prune": []}}, "objectives": {}, "data": "scenes"}
     for problem in refused(yaml.safe_dump(tree), path + override):
-        removed = problem.sentence.startswith("is missing; ")  # from the file
-        assert problem.where == (f"{FILE}:1:1" if removed else f"override {path + override!r}")
+        is_absent = problem.sentence.startswith("is missing; ")  # from the file
+        assert problem.where == (f"{FILE}:1:1" if is_absent else f"override {path + override!r}")
 
 
 def typed(draw: st.DrawFn, word: str) -> str:

@@ -56,11 +56,11 @@ class Facts:
     def mirror(self) -> Facts:
         """Return the facts of the mirrored image and caption."""
 
-        def moved(one: PlacedObject) -> PlacedObject:
+        def move(one: PlacedObject) -> PlacedObject:
             return one._replace(centre=(1 - one.centre[0], one.centre[1]))  # the box is not needed for a claim
 
         return Facts(
-            objects={noun: moved(one) for noun, one in self.objects.items()},
+            objects={noun: move(one) for noun, one in self.objects.items()},
             mentions=self.mentions,
             relations=tuple((one, MIRRORED.get(way, way), other) for one, way, other in self.relations),
         )

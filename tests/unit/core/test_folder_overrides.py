@@ -43,7 +43,7 @@ def report_of(capsys: pytest.CaptureFixture[str], *argv: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert main(list(argv)) == 2
     output = capsys.readouterr()
     assert not output.out
@@ -93,7 +93,7 @@ def test_flops_count_a_pruner_that_has_no_weights_yet(copa, capsys):
 
 
 def test_check_compares_the_weights(copa, capsys):
-    assert "heads.image" in refused(capsys, "check", copa, "model.heads.image.width=4")
+    assert "heads.image" in error_of(capsys, "check", copa, "model.heads.image.width=4")
 
 
 def test_evaluate_keeps_the_reports_of_other_models(copa, capsys):
@@ -116,7 +116,7 @@ def test_image_commands_take_overrides_among_the_images(copa, images, capsys):
         outputs.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     assert [row["image"] for row in outputs[0]] == [row["image"] for row in outputs[1]] == images
     assert outputs[0] != outputs[1]
-    assert "only the model" in refused(capsys, "embed", copa, images[0], "train.steps=3")
+    assert "only the model" in error_of(capsys, "embed", copa, images[0], "train.steps=3")
 
 
 def test_existing_files_are_never_overrides(tmp_path, monkeypatch):
@@ -129,8 +129,8 @@ def test_existing_files_are_never_overrides(tmp_path, monkeypatch):
 def test_loading_a_folder_without_its_unused_weights(copa, tmp_path):
     shutil.copytree(copa, tmp_path / "run")
     tensors = load_file(tmp_path / "run" / "model.safetensors")
-    removed = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.match")}
-    save_file(removed, tmp_path / "run" / "model.safetensors")
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.match")}
+    save_file(rest, tmp_path / "run" / "model.safetensors")
     with pytest.raises(ValueError, match=r"(?s)Missing key.*heads.match"):
         load(tmp_path / "run", "cpu", "fp32")
     assert load(tmp_path / "run", "cpu", "fp32", ["model.heads.match=null"]).model.lacks("heads.match")
@@ -149,7 +149,7 @@ def test_imports_of_one_part_state_their_use(tmp_path, images, capsys, command, 
     (tmp_path / "recipe.yaml").write_text(f"model: {{{part}}}\n")
     if sizes:
         (tmp_path / "sizes.json").write_text(json.dumps(sizes))
-    message = refused(capsys, command, str(tmp_path), *(images if command in ("embed", "caption") else []))
+    message = error_of(capsys, command, str(tmp_path), *(images if command in ("embed", "caption") else []))
     assert "by extends" in message
 
 
@@ -163,4 +163,4 @@ def test_check_of_one_part_is_json(tmp_path, capsys):
 
 @pytest.mark.parametrize("override", ["train.steps=3", "objectives.itm=null", "run.seed=1"])
 def test_settings_of_training_alone_are_refused_by_evaluate(copa, capsys, override):
-    assert refused(capsys, "evaluate", copa, override) == f"override {override!r}: has no effect on an evaluation"
+    assert error_of(capsys, "evaluate", copa, override) == f"override {override!r}: has no effect on an evaluation"

@@ -88,12 +88,14 @@ def test_a_teacher_is_memory_and_no_parameter():
     assert taught["parameters"] == plain["parameters"]
     parts = taught["parameters"]["parts"]
     queues = 2 * 2048 * 128 * 4
-    copied = sum(parts[part] for part in ("backbone", "pruner", "text", "null_guide"))
+    encoders = sum(parts[part] for part in ("backbone", "pruner", "text", "null_guide"))
     contrast = 2 * (128 * 128 + 128)
     model = build(recipe_of("pretrain")).model
     words = sum(p.numel() for p in model.heads["words"].parameters() if p is not model.text.embedding)
     buffers = sum(b.numel() * b.element_size() for b in model.buffers())  # each teacher's copy has them again
-    expected = plain["memory"]["teacher"] + queues + 4 * (2 * copied + contrast + parts["fusion"] + words) + 2 * buffers
+    expected = (
+        plain["memory"]["teacher"] + queues + 4 * (2 * encoders + contrast + parts["fusion"] + words) + 2 * buffers
+    )
     assert taught["memory"]["teacher"] == pytest.approx(expected, abs=64)  # two counters
     assert taught["memory"]["gradients"] == plain["memory"]["gradients"]
 

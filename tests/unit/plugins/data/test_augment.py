@@ -34,9 +34,9 @@ def test_the_transformed_box_is_tight_around_what_it_framed(box, seed, size):
     assert view.kept == (0,)
     white = view.image[0] > 178  # halfway: within a source pixel's half of the true edge
     down, across = white.any(1).nonzero().flatten(), white.any(0).nonzero().flatten()
-    seen = torch.stack([across[0], down[0], across[-1] + 1, down[-1] + 1])
+    is_kept = torch.stack([across[0], down[0], across[-1] + 1, down[-1] + 1])
     # a crop is at least half of the side: one source pixel is at most 2 * size / 64 of the view's
-    assert (view.boxes[0] - seen).abs().max() <= 2 * size / 64
+    assert (view.boxes[0] - is_kept).abs().max() <= 2 * size / 64
 
 
 @SETTINGS
@@ -47,8 +47,8 @@ def test_the_chosen_box_is_wholly_inside(box, seed, least):
     assert 0 <= x0 < x1 <= 1
     assert 0 <= y0 < y1 <= 1
     # nothing was clipped, and the zoom is bounded: sides grew by a factor in [1, 1 / least]
-    for seen, true in ((x1 - x0, (box[2] - box[0]) / 64), (y1 - y0, (box[3] - box[1]) / 64)):
-        assert true - 1e-5 <= seen <= true / least + 1e-5
+    for is_kept, true in ((x1 - x0, (box[2] - box[0]) / 64), (y1 - y0, (box[3] - box[1]) / 64)):
+        assert true - 1e-5 <= is_kept <= true / least + 1e-5
 
 
 @SETTINGS
@@ -83,13 +83,13 @@ def test_a_box_is_kept_when_more_than_half_of_it_is_inside(chosen, others, seed)
 def test_exactly_half_is_not_kept():
     # both spans are forced: the first box fills half of the picture, and the crop is at least half of it
     scene = example((32, 0, 64, 64), (24, 0, 40, 8))
-    seen = {}
+    is_kept = {}
     for seed in range(300):
         view = region_view(scene, 0, np.random.default_rng(seed), 64, least=0.5)
         left = round(64 - 32 * 64 / float(view.boxes[0, 2] - view.boxes[0, 0]))
-        seen[left] = 1 in view.kept
-    assert seen[32] is False
-    assert seen[31] is True
+        is_kept[left] = 1 in view.kept
+    assert is_kept[32] is False
+    assert is_kept[31] is True
 
 
 def test_pictures_that_are_not_square():
@@ -100,8 +100,8 @@ def test_pictures_that_are_not_square():
 
 def test_pictures_and_their_texts_are_mirrored_together():
     images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    flipped, texts, _ = flip_some(images, ["left"] * 200, np.random.default_rng(0))
-    for before, after, text in zip(images, flipped, texts, strict=True):
+    views, texts, _ = flip_some(images, ["left"] * 200, np.random.default_rng(0))
+    for before, after, text in zip(images, views, texts, strict=True):
         assert torch.equal(after, before.flip(-1) if text == "right" else before)
     assert 70 < texts.count("right") < 130
 
@@ -185,17 +185,17 @@ def test_randaugment_draws_every_operation_and_often_none():
 def test_images_of_uncertain_texts_are_not_mirrored():
     images = torch.randint(0, 256, (200, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     texts = ["pizza left on a plate", "a bright day"] * 100
-    flipped, after, _ = flip_some(images, texts, np.random.default_rng(0))
+    views, after, _ = flip_some(images, texts, np.random.default_rng(0))
     assert after == texts
-    mirrored = [not torch.equal(one, two) for one, two in zip(images, flipped, strict=True)]
-    assert not any(mirrored[::2])
-    assert 30 < sum(mirrored[1::2]) < 70
+    is_mirrored = [not torch.equal(one, two) for one, two in zip(images, views, strict=True)]
+    assert not any(is_mirrored[::2])
+    assert 30 < sum(is_mirrored[1::2]) < 70
 
 
 def test_a_mirrored_view_is_mirrored_back():
     view = region_view(example((2, 3, 9, 12)), 0, np.random.default_rng(3), 64)
-    mirrored = view.mirror()
-    assert torch.equal(mirrored.image, view.image.flip(-1))
-    again = mirrored.mirror()
+    mirror = view.mirror()
+    assert torch.equal(mirror.image, view.image.flip(-1))
+    again = mirror.mirror()
     assert torch.equal(again.image, view.image)
     torch.testing.assert_close(again.boxes, view.boxes)

@@ -52,8 +52,8 @@ def sample_cuts(text: str, tokenizer: SubwordTokenizer, count: int = 300) -> Pre
     return cut_captions([text] * count, tokenizer, np.random.default_rng(0))
 
 
-def lengths(prefixed: Prefixed) -> list[int]:
-    return (prefixed.prefix.mask.sum(1) - 2).unique().tolist()
+def lengths(cut: Prefixed) -> list[int]:
+    return (cut.prefix.mask.sum(1) - 2).unique().tolist()
 
 
 @pytest.mark.parametrize("text", UNSPACED)
@@ -68,14 +68,14 @@ def test_both_parts_are_parts_of_the_whole_captions_tokens(kind, text, tmp_path)
         kind
     ]()
     whole = ids_of(tokenizer, text)
-    prefixed = sample_cuts(text, tokenizer)
-    for row in range(len(prefixed.prefix.ids)):
-        prefix, suffix = row_ids(prefixed.prefix, row), row_ids(prefixed.suffix, row)
+    cut = sample_cuts(text, tokenizer)
+    for row in range(len(cut.prefix.ids)):
+        prefix, suffix = row_ids(cut.prefix, row), row_ids(cut.suffix, row)
         assert (prefix[0], prefix[-1], suffix[0], suffix[-1]) == (tokenizer.cls, tokenizer.sep) * 2
         assert [*prefix[:-1], *suffix[1:]] == whole
         assert len(suffix) > 2
-    assert len(lengths(prefixed)) > 1
-    assert (prefixed.suffix.ids[~prefixed.suffix.mask] == tokenizer.pad).all()
+    assert len(lengths(cut)) > 1
+    assert (cut.suffix.ids[~cut.suffix.mask] == tokenizer.pad).all()
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_words_are_cut_as_strings(words):
     """With the same random numbers as a draw among the words."""
     rng, expected = np.random.default_rng(0), np.random.default_rng(0)
     text = "  ".join(words)
-    prefixed = cut_captions([text, text], TRAINED, rng)
+    cut = cut_captions([text, text], TRAINED, rng)
     places = [int(expected.integers(max(1, len(words)))) for _ in range(2)]
     prefix, suffix = TRAINED([" ".join(words[:n]) for n in places]), TRAINED([" ".join(words[n:]) for n in places])
-    for ours, theirs in ((prefixed.prefix, prefix), (prefixed.suffix, suffix)):
+    for ours, theirs in ((cut.prefix, prefix), (cut.suffix, suffix)):
         assert torch.equal(ours.ids, theirs.ids)
         assert torch.equal(ours.mask, theirs.mask)

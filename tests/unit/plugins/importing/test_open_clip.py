@@ -361,9 +361,9 @@ def test_the_import_ends_with_a_comparison_where_open_clip_is_installed(tiny, tm
     content = {"model_cfg": TINY, "preprocess_cfg": preprocess}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
     arguments = [str(tmp_path), "--vocabulary", tiny.peer["vocabulary"], "--out"]
-    printed = peer.run(IMPORT, root, *arguments, str(tmp_path / "compared"))
-    assert "compared with open_clip 3.3.0 on a random image and text: largest difference " in printed
-    assert "guessed" not in printed
+    output = peer.run(IMPORT, root, *arguments, str(tmp_path / "compared"))
+    assert "compared with open_clip 3.3.0 on a random image and text: largest difference " in output
+    assert "guessed" not in output
     spec = ModelSpec.read(str(tmp_path / "compared"))
     assert not spec.crop
     model = load(tmp_path / "compared")

@@ -147,8 +147,8 @@ def test_heads_and_mask_come_from_the_configuration():
         "text_cfg": {"heads": 16, "correct_cls_mask": True},
         "multimodal_cfg": {"heads": 16},
     }
-    got = configure(config)
-    assert got == dataclasses.replace(SHAPE, vision_head=96, pooler_heads=4, text_heads=16, correct_mask=True)
+    shape = configure(config)
+    assert shape == dataclasses.replace(SHAPE, vision_head=96, pooler_heads=4, text_heads=16, correct_mask=True)
 
 
 @pytest.mark.parametrize(

@@ -16,40 +16,40 @@ from plugins.metrics.masked_words import BLANK_VALUE, evaluate, mask_rows
 SCENES = small.data()
 
 
-def words_of(text: Text, hidden: torch.Tensor, owner: torch.Tensor) -> list[tuple[int, str]]:
-    """The row and the hidden word of each masked row, in order."""
+def words_of(text: Text, targets: torch.Tensor, owner: torch.Tensor) -> list[tuple[int, str]]:
+    """The row and the masked word of each row, in order."""
     return [
         (int(row), SCENES.tokenizer.decode(text.ids[row][spans].tolist()))
-        for row, spans in zip(owner, hidden, strict=True)
+        for row, spans in zip(owner, targets, strict=True)
     ]
 
 
 def test_each_class_word_is_masked_in_a_row_of_its_own():
     text = SCENES.tokenizer(["a red star above the blue star", "there is a green circle"])
-    owner, hidden = mask_rows(text, SCENES.tokenizer, ["blue", "circle", "green", "red", "star"])
+    owner, targets = mask_rows(text, SCENES.tokenizer, ["blue", "circle", "green", "red", "star"])
     expected = [(0, "red"), (0, "star"), (0, "blue"), (0, "star"), (1, "green"), (1, "circle")]
-    assert words_of(text, hidden, owner) == expected
+    assert words_of(text, targets, owner) == expected
 
 
 def test_a_word_of_several_tokens_is_masked_as_a_whole():
     text = SCENES.tokenizer(["a red redstar", "a redstar"])
     pieces = int(SCENES.tokenizer(["redstar"]).mask.sum()) - 2
     assert pieces > 1
-    owner, hidden = mask_rows(text, SCENES.tokenizer, ["redstar"])
-    assert words_of(text, hidden, owner) == [(0, "redstar"), (1, "redstar")]
-    assert hidden.sum(1).tolist() == [pieces, pieces]
+    owner, targets = mask_rows(text, SCENES.tokenizer, ["redstar"])
+    assert words_of(text, targets, owner) == [(0, "redstar"), (1, "redstar")]
+    assert targets.sum(1).tolist() == [pieces, pieces]
 
 
 def test_without_words_every_token_is_masked_but_no_special_one():
     text = SCENES.tokenizer(["a red star", ""])
-    owner, hidden = mask_rows(text, SCENES.tokenizer, [])
-    assert words_of(text, hidden, owner) == [(0, "a"), (0, "red"), (0, "star")]
+    owner, targets = mask_rows(text, SCENES.tokenizer, [])
+    assert words_of(text, targets, owner) == [(0, "a"), (0, "red"), (0, "star")]
 
 
 def test_texts_without_the_words_have_no_rows():
     text = SCENES.tokenizer(["a red star"])
-    owner, hidden = mask_rows(text, SCENES.tokenizer, ["blue"])
-    assert owner.shape == (0,) and hidden.shape == (0, text.ids.shape[1])
+    owner, targets = mask_rows(text, SCENES.tokenizer, ["blue"])
+    assert owner.shape == (0,) and targets.shape == (0, text.ids.shape[1])
 
 
 def test_rows_are_thinned_evenly(monkeypatch):
@@ -78,10 +78,10 @@ def with_words() -> Model:
 
 def test_the_accuracy_is_of_the_image_and_blind_of_a_grey_one(monkeypatch):
     """A fusion that returns the true ids if the image is not blank, for two in three rows."""
-    asked = evaluation_of(with_words(), TinyData(), examples=9, batch=4)
-    model, tokenizer = asked.model, asked.data.tokenizer
-    captions = tokenizer([example.caption for example in asked.examples("test", 9)])
-    owner, _hidden = mask_rows(captions, tokenizer, [])
+    evaluation = evaluation_of(with_words(), TinyData(), examples=9, batch=4)
+    model, tokenizer = evaluation.model, evaluation.data.tokenizer
+    captions = tokenizer([example.caption for example in evaluation.examples("test", 9)])
+    owner, _targets = mask_rows(captions, tokenizer, [])
     state = {"start": 0, "way": 0}
 
     def fuse(words, image):
@@ -98,7 +98,7 @@ def test_the_accuracy_is_of_the_image_and_blind_of_a_grey_one(monkeypatch):
     trunk = model.trunk
     monkeypatch.setattr(model, "trunk", lambda images: trunks.append(images) or trunk(images))
     monkeypatch.setattr(model.fusion, "forward", fuse)
-    section = evaluate(evaluation=asked)["masked_words"]
+    section = evaluate(evaluation=evaluation)["masked_words"]
     wrong = len(range(0, len(owner), 3))
     assert section == {"words": len(owner), "accuracy": pytest.approx(1 - wrong / len(owner)), "blind": 0.0}
     assert all((images == BLANK_VALUE).all() for images in trunks[1::2])
@@ -106,25 +106,25 @@ def test_the_accuracy_is_of_the_image_and_blind_of_a_grey_one(monkeypatch):
 
 
 def test_the_model_gets_the_captions_with_the_masked_words_replaced():
-    asked = evaluation_of(with_words(), TinyData(), examples=3)
-    assert asked.data.tokenizer.mask >= 0
+    evaluation = evaluation_of(with_words(), TinyData(), examples=3)
+    assert evaluation.data.tokenizer.mask >= 0
     texts = []
-    encode_text = asked.model.encode_text
-    asked.model.encode_text = lambda text: texts.append(text) or encode_text(text)
-    evaluate(evaluation=asked)
-    captions = asked.data.tokenizer([example.caption for example in asked.examples("test", 3)])
-    owner, hidden = mask_rows(captions, asked.data.tokenizer, [])
+    encode_text = evaluation.model.encode_text
+    evaluation.model.encode_text = lambda text: texts.append(text) or encode_text(text)
+    evaluate(evaluation=evaluation)
+    captions = evaluation.data.tokenizer([example.caption for example in evaluation.examples("test", 3)])
+    owner, targets = mask_rows(captions, evaluation.data.tokenizer, [])
     ids = torch.cat([text.ids for text in texts])
-    assert torch.equal(ids == asked.data.tokenizer.mask, hidden)
-    assert torch.equal(ids[~hidden], captions.ids[owner][~hidden])
+    assert torch.equal(ids == evaluation.data.tokenizer.mask, targets)
+    assert torch.equal(ids[~targets], captions.ids[owner][~targets])
 
 
 def test_no_section_without_fusion_head_or_mask(monkeypatch):
     assert evaluate(evaluation=evaluation_of(tiny_model(joined=False), TinyData())) is None
     assert evaluate(evaluation=evaluation_of(tiny_model(), TinyData())) is None
-    asked = evaluation_of(with_words(), TinyData())
-    asked.model.fusion = None
-    assert evaluate(evaluation=asked) is None
+    evaluation = evaluation_of(with_words(), TinyData())
+    evaluation.model.fusion = None
+    assert evaluate(evaluation=evaluation) is None
     maskless = TinyData()
 
     def no_mask(tokenizer):

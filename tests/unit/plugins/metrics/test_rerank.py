@@ -105,20 +105,22 @@ def test_without_a_right_candidate_the_weight_is_one():
 @pytest.mark.parametrize("batch", [1, 5, 64])
 def test_candidates_have_the_scores_of_their_pairs(batch):
     """Each pair by itself: its cosine over the temperature, and the head's log-odds under the guide of its text."""
-    asked = evaluation_of(tiny_model(), TinyData(), batch=batch, rerank=3)
-    model, (words, trunk, image) = asked.model, encode(asked, asked.examples("test", 6))
+    evaluation = evaluation_of(tiny_model(), TinyData(), batch=batch, rerank=3)
+    model, (words, trunk, image) = evaluation.model, encode(evaluation, evaluation.examples("test", 6))
     similar = cosines(features(model, "image", image), features(model, "text", words))
-    found = find_candidates(asked, similar, words, trunk)
-    assert found.top.shape == found.logits.shape == found.log_odds.shape == (2, 6, 3)
+    result = find_candidates(evaluation, similar, words, trunk)
+    assert result.top.shape == result.logits.shape == result.log_odds.shape == (2, 6, 3)
     for way in range(2):
         for query in range(6):
             scores = similar[query] if way == 0 else similar[:, query]
-            assert found.top[way, query].tolist() == scores.topk(3).indices.tolist()
-            for place, other in enumerate(found.top[way, query].tolist()):
+            assert result.top[way, query].tolist() == scores.topk(3).indices.tolist()
+            for place, other in enumerate(result.top[way, query].tolist()):
                 i, j = (query, other) if way == 0 else (other, query)
                 text = words.rows(torch.tensor([j]))
                 picture = model.encode_image(trunk.rows(torch.tensor([i])), text.pooled)
                 logits = model.heads["match"](model.fusion(text, picture).text.x[:, 0])[0]
-                assert found.log_odds[way, query, place].item() == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+                assert result.log_odds[way, query, place].item() == pytest.approx(
+                    float(logits[1] - logits[0]), abs=1e-5
+                )
                 expected = float(model.heads["temperature"](similar)[i, j])
-                assert found.logits[way, query, place].item() == pytest.approx(expected, abs=1e-5)
+                assert result.logits[way, query, place].item() == pytest.approx(expected, abs=1e-5)

@@ -82,14 +82,14 @@ def test_chance_is_at_most_one():
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("split", "splits", "fitted"),
+    ("split", "splits", "fit_splits"),
     [
         ("test", ("validation", "test"), ["validation"]),
         ("validation", ("validation", "test"), ["validation"]),
         ("test", ("test",), []),
     ],
 )
-def test_the_weight_is_fitted_on_the_validation_split(split, splits, fitted, monkeypatch):
+def test_the_weight_is_fitted_on_the_validation_split(split, splits, fit_splits, monkeypatch):
     """The test split's own pairs never reach the fit; without a validation split the weight is 1."""
 
     class Splits(TinyData):
@@ -102,10 +102,10 @@ def test_the_weight_is_fitted_on_the_validation_split(split, splits, fitted, mon
 
     cosines_of = {}
     monkeypatch.setattr(Candidates, "fit_weight", lambda self: cosines_of.update({"fit": self.similar}) or 0.25)
-    asked = evaluation_of(tiny_model(), Splits(), split=split, candidates=6, rerank=3)
-    section = retrieval.evaluate(evaluation=asked)["retrieval"]
-    assert section["rerank_weight"] == (0.25 if fitted else 1.0)
-    if fitted:
-        words, _, image = encode(asked, asked.examples(fitted[0], 6))
-        features = (asked.model.heads[name](of.pooled) for name, of in (("image", image), ("text", words)))
+    evaluation = evaluation_of(tiny_model(), Splits(), split=split, candidates=6, rerank=3)
+    section = retrieval.evaluate(evaluation=evaluation)["retrieval"]
+    assert section["rerank_weight"] == (0.25 if fit_splits else 1.0)
+    if fit_splits:
+        words, _, image = encode(evaluation, evaluation.examples(fit_splits[0], 6))
+        features = (evaluation.model.heads[name](of.pooled) for name, of in (("image", image), ("text", words)))
         assert torch.allclose(cosines_of["fit"], next(features) @ next(features).T, atol=1e-6)

@@ -108,7 +108,7 @@ def test_cosines_are_multiplied_in_full_precision(objective, monkeypatch):
 
 
 def test_excluded_pairs_are_no_negatives(step):
-    """Against numpy, with the excluded entries left out of the sums; without truths nothing changes."""
+    """Compare with numpy, the excluded entries left out of the sums; without truths nothing changes."""
     size = len(step.batch.images)
     table = torch.eye(size, dtype=torch.uint8) * 2
     batch = dataclasses.replace(step.batch, truths=torch.stack([table, table.T], 1))

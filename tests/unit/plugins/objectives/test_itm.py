@@ -176,7 +176,7 @@ def test_empty_texts_are_equal_texts():
 DIFFERENT = ("a red star", "a blue disc", "a green ring", "a red ring")
 
 
-def sampled(objective: ImageTextMatching, batch: Batch, monkeypatch) -> list[list[int]]:
+def sample_rows(objective: ImageTextMatching, batch: Batch, monkeypatch) -> list[list[int]]:
     """The wrong image of each caption, and the wrong caption of each image; -1: none."""
     results = []
     spy = lambda *args: results.append(sample_negatives(*args)) or results[-1]  # noqa: E731
@@ -192,7 +192,7 @@ def test_a_true_caption_of_another_row_is_never_a_negative(monkeypatch):
     assert objective.batch_fields == ("truths",) and ImageTextMatching().batch_fields == ()
     for seed in range(10):
         torch.manual_seed(seed)
-        images, texts = sampled(objective, batch, monkeypatch)
+        images, texts = sample_rows(objective, batch, monkeypatch)
         pairs = {*zip(images, range(4), strict=True), *zip(range(4), texts, strict=True)}
         assert not pairs & {(0, 1), (1, 0), (1, 2), (1, 3), *((i, i) for i in range(4))}
         assert texts[1] == -1 and images.count(-1) == 0
@@ -230,7 +230,7 @@ def test_chunks_take_their_own_columns_of_the_truths(monkeypatch):
     first, second = (split_batch(batch, index, 2) for index in range(2))
     assert objective.loss_denominator(first) == 2
     assert objective.loss_denominator(second) == pytest.approx(4 / 3)  # 2 pairs, text 2 with image 3, text 3 without
-    assert sampled(objective, second, monkeypatch) == [[1, -1], [-1, 0]]
+    assert sample_rows(objective, second, monkeypatch) == [[1, -1], [-1, 0]]
 
 
 def test_excluding_needs_data_that_knows_truths():
@@ -239,7 +239,7 @@ def test_excluding_needs_data_that_knows_truths():
 
 
 def test_negatives_become_hard_over_the_ramp(monkeypatch):
-    """At step 0 uniform, at half of the ramp half as hard, then hard; the steps are part of the checkpoint."""
+    """Similarities count nothing at step 0, half at half of the ramp, then fully; the checkpoint has the steps."""
     model, scales = small.copa(SOURCE), []
     extreme = torch.full((4, 4), -50.0).fill_diagonal_(0)
     extreme[:, 0] = 50.0  # the hardest caption of every image
@@ -247,7 +247,7 @@ def test_negatives_become_hard_over_the_ramp(monkeypatch):
     sample = sample_negatives
     monkeypatch.setattr(
         "plugins.objectives.itm.sample_negatives",
-        lambda logits, excluded: scales.append(float(logits[1, 0] / extreme[1, 0])) or sample(logits, excluded),
+        lambda logits, exclusions: scales.append(float(logits[1, 0] / extreme[1, 0])) or sample(logits, exclusions),
     )
     objective, step = ImageTextMatching(ramp=4), Step(model, captioned(*DIFFERENT))
     for _ in range(6):

@@ -58,7 +58,7 @@ def test_twins_have_the_same_places_and_colours_and_no_common_object(painter):
 
 @pytest.mark.parametrize("twins", [0.0, 1.0])
 def test_the_share_of_twins_changes_training_scenes_alone(twins):
-    """With 1 all pairs have equal colours and other shapes, with 0 none; held-out scenes stay."""
+    """All pairs have equal colours and other shapes with 1, none with 0; held-out scenes stay."""
     painter, plain = Painter(32, seed=5, twins=twins), Painter(32, seed=5)
     same = 0
     for pair in range(20):
