@@ -61,7 +61,7 @@ def format_report(report: dict[str, Any]) -> dict[str, list[str]] | None:
     if not section:
         return None
     rows = [("%", "with the image", "blank image"), ("right", percent(section["accuracy"]), percent(section["blind"]))]
-    return {"masked_words": [f"{section['words']} masked words predicted", *columns(rows)]}
+    return {"masked_words": [f"Prediction of {section['words']} masked words, one at a time", *columns(rows)]}
 
 
 def mask_rows(text: Text, tokenizer: Tokenizer, words: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,7 @@ def test_no_section_without_fusion_head_or_mask(monkeypatch):
 def test_lines():
     section = {"words": 1099, "accuracy": 0.562, "blind": 0.153}
     assert masked_words.format_report(report={"masked_words": section})["masked_words"] == [
-        "1099 masked words predicted",
+        "Prediction of 1099 masked words, one at a time",
         "  %      with the image  blank image",
         "  right            56.2         15.3",
     ]
