@@ -109,6 +109,7 @@ class DryRun:
             Prefixed(text, text) if "prefixed" in reads else None,
             Regions(region_images, region_text, boxes, absent) if "regions" in reads else None,
             torch.ones(size, len(self.sizes.classes), device=device) if "labels" in reads else None,
+            torch.zeros(size, 2, size * chunks, dtype=torch.uint8, device=device) if "truths" in reads else None,
         )
 
     def pair(self, pruned: bool = True) -> MacCount:
@@ -144,7 +145,7 @@ class DryRun:
             features = pooled_features(Step(self.model, batch))
             image, text = (x.new_empty(self.recipe.train.batch, x.shape[1]).requires_grad_() for x in features)
             with saved.hooks():
-                contrastive_losses(self.objectives, batch, image, text)
+                contrastive_losses(self.objectives, self.batch(), image, text)
         return saved.bytes
 
     def cost(self) -> Cost:

@@ -121,6 +121,15 @@ def test_memory_grows_with_the_batch_and_shrinks_with_the_precision(precision):
     assert few < many < 2 * few  # the region batch stays
 
 
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("name", ["pretrain", "../coca/pretrain"])
+def test_true_pairs_are_excluded_in_the_dry_step_too(name, chunks):
+    losses = ("itc", "itm") if name == "pretrain" else ("itc",)
+    overrides = [f"objectives.{loss}.exclude_true=true" for loss in losses]
+    report = check(str(COPA / f"{name}.yaml"), ["train.batch=8", f"train.gradcache_chunks={chunks}", *overrides])
+    assert report["ok"] and not report["problems"]
+
+
 def test_nothing_is_drawn_or_allocated_at_full_size():
     """COPA-base at its batch: no tensor of it has values."""
     made = dry_of("pretrain_4m")

@@ -3,6 +3,7 @@ from math import ceil
 
 import numpy as np
 import pytest
+import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,16 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from core.types import Batch, Example, Region, Struct, Text
-from plugins.data.batching import BatchOptions, cut_captions, draw_pairs, draw_regions, make_batch, mask_words
+from plugins.data.batching import (
+    BatchOptions,
+    cut_captions,
+    draw_pairs,
+    draw_regions,
+    find_truths,
+    make_batch,
+    mask_words,
+)
+from plugins.data.drawing import captions
 from plugins.objectives.pta import patch_labels
 from plugins.text.tokenizer import train_tokenizer
 
@@ -345,3 +355,37 @@ def test_regions_are_mirrored_on_request_only(flip, least, most):
 
     regions = draw_regions(Left(), TOKENIZER, 60, np.random.default_rng(0), flip=flip, blank=0.0)
     assert least <= sum("left" in TOKENIZER.decode(ids) for ids in regions.text.ids) <= most
+
+
+def test_truths_of_single_objects_are_equal_combinations():
+    """Captions of labelled images say shape and colour, or the shape alone, which are true of more images."""
+    batch = small.data(labelled=1.0).batch(0, size=40, seed=0, reads=frozenset({"truths"}))
+    assert batch.truths.shape == (40, 2, 40) and batch.truths.dtype == torch.uint8
+    rows = torch.arange(40)
+    assert (batch.truths[rows, :, rows] == 2).all()
+    assert torch.equal(batch.truths[:, 1], batch.truths[:, 0].T)
+    assert (batch.truths == 1).any(), "40 images of 70 combinations"
+    assert small.data().batch(0, size=4, seed=0, reads=frozenset()).truths is None
+
+
+def test_truths_follow_the_mirrored_rows():
+    """A caption that names a side is true of its image and, mirrored, of the mirrored image, and of no mixture."""
+    source = small.data()
+    sides = [e for e in source.held_out("test", 40) if any("of" in way for _, way, _ in e.facts.relations)][:6]
+    for flips in (np.zeros(12, bool), np.ones(12, bool), np.arange(12) >= 6):
+        truths = find_truths(source, [*sides, *sides], flips, captions.mirror)[:, 0]  # each scene twice
+        scenes = torch.arange(6)
+        same_side = bool(flips[0] == flips[6])
+        assert (truths[scenes, scenes + 6] == same_side).all() and (truths[scenes + 6, scenes] == same_side).all()
+
+
+def test_mirrored_facts_are_those_of_the_mirrored_caption():
+    for example in small.data().held_out("test", 30):
+        mirror = captions.mirror(example)
+        assert captions.describes(mirror, mirror)
+        swaps = {"left of": "right of", "right of": "left of"}
+        ways = [swaps.get(way, way) for _, way, _ in example.facts.relations]
+        assert [way for _, way, _ in mirror.facts.relations] == ways
+        for noun, one in example.facts.objects.items():
+            x, y = mirror.facts.objects[noun].centre
+            assert (x, y) == pytest.approx((1 - one.centre[0], one.centre[1]))
