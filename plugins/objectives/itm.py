@@ -13,7 +13,7 @@ from torch import Tensor
 from core.hookspecs import hookimpl
 from core.model import Model
 from core.objectives import Objective, Step
-from core.types import Batch
+from core.types import Batch, Fused
 from plugins.objectives.all_gather import pair_logits
 from plugins.objectives.momentum import ramp_alpha
 from plugins.objectives.truths import other_truths
@@ -35,6 +35,17 @@ def sample_negatives(similarity: Tensor, exclusions: Tensor) -> Tensor:
     """
     weights = similarity.detach().float().masked_fill(exclusions, -1e4).softmax(1)  # (m, B)
     return torch.multinomial(weights, 1).squeeze(1).masked_fill(exclusions.all(1), -1)  # (m,)
+
+
+def matching_loss(step: Step, fused: Fused, labels: Tensor) -> Tensor:
+    """Cross-entropy over match and no match from the fused [CLS] states, a scalar; 0 without a negative.
+
+    Args:
+        fused: 3m pairs of image and text.
+        labels: (3m,) int64, as from ``sample_pairs``.
+    """
+    matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, D) -> (3m, 2)
+    return F.cross_entropy(matches, labels, ignore_index=IGNORED) * labels.eq(0).any()
 
 
 class ImageTextMatching(Objective):
@@ -100,6 +111,11 @@ class ImageTextMatching(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """The loss, a scalar."""
+        images, texts, labels = self.sample_pairs(step)
+        return matching_loss(step, step.fuse(images, step.text.rows(texts)), labels)
+
+    def sample_pairs(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of images, rows of captions and labels (3m,) int64: 1 match, 0 no match, IGNORED a missing negative."""
         ids = step.batch.text.ids  # (B, L)
         pairs = self._num_pairs(step.batch)  # m
         index = torch.arange(pairs, device=ids.device)  # (m,)
@@ -113,12 +129,9 @@ class ImageTextMatching(Objective):
         negative_texts = sample_negatives(logits[:pairs], texts_out)  # (m,), one for each image
         images = torch.cat([index, negative_images, index])  # (3m,)
         texts = torch.cat([index, index, negative_texts])  # (3m,)
-        gaps = (images < 0) | (texts < 0)  # (3m,); -1 stands for the last row, whose result is not used
-        fused = step.fuse(images, step.text.rows(texts))
-        matches = step.model.heads["match"](fused.text.x[:, 0]).float()  # (3m, D) -> (3m, 2)
-        labels = (torch.arange(3 * pairs, device=ids.device) < pairs).long()  # (3m,), 1: the first m are pairs
-        has_negatives = gaps[pairs:].logical_not().any()  # ()
-        return F.cross_entropy(matches, labels.masked_fill(gaps, IGNORED), ignore_index=IGNORED) * has_negatives
+        labels = (torch.arange(3 * pairs, device=ids.device) < pairs).long()  # (3m,), the first m are pairs
+        # -1 stands for the last row, whose result is not used
+        return images, texts, labels.masked_fill((images < 0) | (texts < 0), IGNORED)
 
     @torch.no_grad()
     def after_step(self, model: Model) -> None:
