@@ -41,9 +41,9 @@ RECIPE = """model:
   decoder: decoupled
   heads: {image: projection, text: projection, match: match,
           temperature: temperature, words: vocabulary}
-objectives: {itc: {}, itm: {}, mlm: {}, pta: {weight: 8}}
+objectives: {itc: {}, itm: {}, mlm: {}, pta: {weight: 4}}
 data: {name: scenes, image_size: 64}
-train: {steps: 1850, batch: 48}"""
+train: {steps: 1700, batch: 96}"""
 LOSSES = ("ITC", "ITM", "MLM", "prefix LM", "caption", "PTA")
 READS = (  # expression, explanation, one mark a loss: # direct, o through another feature, - none
     ("step.trunk", "blocks 1 … k, once for all guides", "ooooo-"),
