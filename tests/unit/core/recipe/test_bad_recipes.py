@@ -346,13 +346,13 @@ def structure_cases() -> Iterator[Case]:
         "no-last-line-end": GOOD.rstrip(),
         "begun-with-dashes": f"---\n{GOOD}",
         "ended-with-dots": f"{GOOD}...\n",
-        "json-like": EXTENDS + '"train": {"lr": 1e-3}\n',
-        "question-mark": EXTENDS + "? train\n: {lr: 1e-3}\n",
-        "taken-away": EXTENDS + "train: {lr: null}\n",
+        "json-like": EXTENDS + '"train": {"lr": 3e-3}\n',
+        "question-mark": EXTENDS + "? train\n: {lr: 3e-3}\n",
         "long-comment": f"# {'x' * 100_000}\n{GOOD}",
     }
     for name, text in good.items():
-        yield Case(name, text, path="train.lr", value=0.001)
+        yield Case(name, text, path="train.lr", value=0.003)
+    yield Case("taken-away", EXTENDS + "train: {lr: null}\n", path="train.lr", value=0.001)  # the default
 
 
 OTHERS = [*spelling_cases(), *structure_cases()]
