@@ -36,7 +36,7 @@ def transport_plan(cost: Tensor, words: Tensor, patches: Tensor) -> Tensor:
         that of patches, an empty place to 0.
     """
     rows, columns = words.unsqueeze(2).to(cost.dtype), patches.unsqueeze(2).to(cost.dtype)  # (b, L, 1), (b, P, 1)
-    row_mass, column_mass = (filled / filled.sum(1, keepdim=True).clamp_min(1) for filled in (rows, columns))
+    row_mass, column_mass = (places / places.sum(1, keepdim=True).clamp_min(1) for places in (rows, columns))
     plan = rows * columns.mT  # (b, L, P)
     kernel, column_scale = (-cost / BETA).exp() * plan, column_mass  # (b, L, P), (b, P, 1)
     for _ in range(TRANSPORT_STEPS):
@@ -52,18 +52,16 @@ def transport_distance(fused: Fused) -> Tensor:
 
     [CLS] states take no part. The gradient passes through the cosines; the plan is constant.
     """
-    words, filled = _states(fused.text, slice(1, None))  # (b, L - 1, D), (b, L - 1)
-    patches, kept = _states(fused.image, slice(*fused.image.patches))  # (b, P, D), (b, P)
+    words, patches = fused.text.x[:, 1:].float(), fused.image.patch_states.float()  # (b, L - 1, D), (b, P, D)
+    word_mask, patch_mask = _mask(fused.text)[:, 1:], _mask(fused.image)[:, slice(*fused.image.patches)]
     with runtime.autocast(words.device, "fp32"):
         cost = 1 - F.normalize(words, dim=-1) @ F.normalize(patches, dim=-1).mT  # (b, L - 1, P)
-        return (transport_plan(cost.detach(), filled, kept) * cost).sum((1, 2))
+        return (transport_plan(cost.detach(), word_mask, patch_mask) * cost).sum((1, 2))
 
 
-def _states(tokens: Tokens, span: slice) -> tuple[Tensor, Tensor]:
-    """The states (b, S, D) of a span in fp32, and a mask (b, S) bool of its filled places."""
-    x = tokens.x[:, span].float()
-    mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if tokens.mask is None else tokens.mask[:, span]
-    return x, mask.bool()
+def _mask(tokens: Tokens) -> Tensor:
+    """The mask of the tokens, (b, N) bool; all True without one."""
+    return tokens.x.new_ones(tokens.x.shape[:2], dtype=torch.bool) if tokens.mask is None else tokens.mask
 
 
 class MatchingWithAlignment(ImageTextMatching):

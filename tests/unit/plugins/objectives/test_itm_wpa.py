@@ -63,10 +63,10 @@ def test_the_distance_is_that_of_the_cosines_without_cls():
 def test_padding_changes_no_distance():
     torch.manual_seed(0)
     words, patches = torch.randn(1, 4, 8), torch.randn(1, 6, 8)
-    padded = torch.cat([words, torch.randn(1, 2, 8)], 1)
+    longer = torch.cat([words, torch.randn(1, 2, 8)], 1)
     mask = torch.tensor([[True] * 4 + [False] * 2])
     torch.testing.assert_close(
-        transport_distance(fused(padded, patches, mask)), transport_distance(fused(words, patches))
+        transport_distance(fused(longer, patches, mask)), transport_distance(fused(words, patches))
     )
 
 
