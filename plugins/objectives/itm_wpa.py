@@ -69,8 +69,7 @@ class MatchingWithAlignment(ImageTextMatching):
 
     To ``itm``'s loss it adds ``alignment`` times the mean transport distance of the m matching pairs minus that of the
     2 m others (Kim et al. 2021, after UNITER), from the same forward pass. The distances compare words with patches
-    directly, so they have a useful gradient from the first step. ITM alone may stay at guessing for long in a single
-    stream, where no contrastive loss aligns words and patches.
+    directly. In a single stream, where no contrastive loss aligns the two, ITM alone may stay at guessing for long.
 
     Args:
         alignment: weight of the alignment within this loss; the default is our choice.
